@@ -1,0 +1,28 @@
+"""Errors that a user's input can cause. The command line prints them as one paragraph, without a stack trace.
+
+Each message names the thing, the value that came and what would be right.
+"""
+
+
+class QBSNNError(Exception):
+    """Base of the errors below."""
+
+
+class SettingsError(QBSNNError):
+    """A setting is missing, misspelt, of the wrong type or out of bounds."""
+
+
+class DataError(QBSNNError):
+    """Data is absent, damaged or not what its source says."""
+
+
+class CheckpointError(QBSNNError):
+    """A checkpoint cannot be read, or is not one of this framework."""
+
+
+class DeployError(QBSNNError):
+    """A network has no absorbed or no integer form; the message says which layer and why."""
+
+
+class VerificationError(QBSNNError):
+    """Two engines that must agree did not."""

@@ -1,0 +1,177 @@
+"""The schema of ``result.json``, the one file that tables, plots and pages are made from.
+
+Every run writes one :class:`Result`. Accuracies are fractions in [0, 1], times are seconds, bits are widths of
+two's complement integers. A block that did not run is ``None``, or names its reason in ``skipped``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+SCHEMA_VERSION = 1
+
+
+@dataclass
+class Metrics:
+    """Metrics by name (``test/acc``, ``test/loss``, ``val/acc``, ...), for two sets of weights.
+
+    ``last`` are the weights after the last epoch; ``best`` those with the best validation accuracy. Test data has no
+    part in choosing either.
+    """
+
+    last: dict[str, float] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Layer:
+    """What one spiking layer did on the test data, with the weights of ``best`` (or of the evaluated checkpoint).
+
+    ``delta`` is the scale |Δ| in units of the membrane; ``None`` for a neuron without one. ``mean_burst`` is the mean
+    count per neuron and step, ``saturation`` the share of neuron-steps at ``s_max``, ``silent`` the share of neurons
+    that never fired on the images the histogram was taken from.
+    """
+
+    name: str
+    neuron: str
+    delta: float | None
+    mean_burst: float
+    saturation: float
+    silent: float
+
+
+@dataclass
+class LayerCheck:
+    """Agreement of two networks in one layer, over all images and steps.
+
+    ``spikes`` is the sum of all bursts the layer emitted in the network that was checked: a check of a silent layer
+    proves nothing, so a layer with 0 spikes makes the whole check fail.
+    """
+
+    name: str
+    spikes: int
+    positions: int
+    mismatches: int
+    ties: int = 0
+    free_running_mismatches: int = 0
+    membrane_mismatches: int = 0
+    disagreement: float = 0.0
+    accumulator_bits: int = 0
+    membrane_bits: int = 0
+    accumulator_bound: int = 0
+    membrane_bound: int = 0
+    membrane_seen: int = 0
+    theta_min: int = 0
+    theta_max: int = 0
+    clipped_weights: int = 0
+
+
+@dataclass
+class Absorption:
+    """The trained network against the network whose norms and scales are folded into its weights.
+
+    ``spikes``: bursts summed over layers, steps and images. ``positions``: neuron-steps compared. Teacher-forced: each
+    layer and step is fed the trained network's own spikes and membrane. ``spike_mismatches`` counts differing
+    positions that are not ``ties`` (within rounding of a threshold) and must be 0. ``free_running_mismatches`` counts
+    differing positions when each network runs on its own spikes.
+    """
+
+    checkpoint: str
+    passed: bool
+    images: int
+    spikes: int
+    positions: int
+    spike_mismatches: int
+    ties: int
+    free_running_mismatches: int
+    acc: float
+    trained_acc: float
+    layers: list[LayerCheck]
+    skipped: str | None = None
+
+
+@dataclass
+class Integer:
+    """The integer network (fast engine) against the independent int64 engine, and against onnxruntime.
+
+    ``flip_mismatches`` is what the same comparison reports after one weight was changed by one unit: it must not be 0.
+    ``disagreement`` per layer is the share of positions where the integer network's burst differs from the absorbed
+    network's; it is a fact to know, not a check. The bit counts are the largest over the layers.
+    """
+
+    checkpoint: str
+    passed: bool
+    images: int
+    spikes: int
+    positions: int
+    spike_mismatches: int
+    membrane_mismatches: int
+    logit_mismatches: int
+    flip_mismatches: int
+    acc: float
+    absorbed_acc: float
+    weight_bits: int
+    accumulator_bits: int
+    membrane_bits: int
+    overflows: int
+    layers: list[LayerCheck]
+    onnxruntime_images: int | None = None
+    onnxruntime_mismatches: int | None = None
+    onnxruntime_skipped: str | None = None
+    skipped: str | None = None
+
+
+@dataclass
+class Timing:
+    fit_seconds: float = 0.0
+    total_seconds: float = 0.0
+    epochs: int = 0
+    train_images_per_second: float = 0.0
+
+
+@dataclass
+class Host:
+    """Where the run was made. ``gpu`` is ``None`` on a machine without one."""
+
+    cpu: str
+    cores: int
+    isa: list[str]
+    gpu: str | None
+    platform: str
+    versions: dict[str, str]
+
+
+@dataclass
+class Result:
+    """One run. ``config`` is the full resolved configuration; ``git_dirty`` tells whether the tree had changes."""
+
+    command: str
+    config: dict[str, Any]
+    seed: int
+    host: Host
+    git_commit: str | None
+    git_dirty: bool | None
+    status: str = "running"  # running | finished | failed
+    error: str | None = None
+    started: str = ""
+    params: int = 0
+    metrics: Metrics = field(default_factory=Metrics)
+    checkpoints: dict[str, str] = field(default_factory=dict)
+    layers: list[Layer] = field(default_factory=list)
+    absorption: Absorption | dict[str, str] | None = None
+    integer: Integer | dict[str, str] | None = None
+    timing: Timing = field(default_factory=Timing)
+    schema_version: int = SCHEMA_VERSION
+
+    def write(self, path: Path) -> None:
+        """Write the result as JSON: beside the target, flushed to disk, then renamed, so no reader sees half a file."""
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        with part.open("w", encoding="utf-8") as file:
+            json.dump(asdict(self), file, indent=2, allow_nan=False)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
