@@ -1,0 +1,1 @@
+"""Model in, new model out: absorption, quantization, integer engines, verification, exports. No Lightning."""

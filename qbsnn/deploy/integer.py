@@ -1,0 +1,110 @@
+"""QB-INT 1: the integer network as plain data.
+
+Every engine reads this and nothing else, so that engines share numbers but no code. All arrays are numpy: int8
+weights in [−127, 127]; int32 biases, thresholds and shortcut constants. Per time step, for each stage in order
+(design: "Integer network"):
+
+    V ← V − leak(V)                     leak: none, or V >> shift (arithmetic: rounds towards −∞)
+    V ← V + Σ q·s + b + Σ m·s           conv/linear branches, bias, identity shortcuts
+    s ← clamp(⌊V/θ⌋, 0, s_max)          V = θ fires once; negative V gives 0
+    V ← V − θ·s                         soft reset;  hard reset: V ← 0 where s > 0
+
+V starts at 0 for every sample. Spikes leave a stage through its ``pool``. The first stage has one branch of kind
+``input``: its current J (int32, bias included) is computed outside, in floating point, and rounded once; J is the
+input of every engine. The readout accumulates Z = Σ_t (Σ q·s + b) over the steps, one scale for all classes; the
+predicted class is the lowest index among the largest Z.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+INPUT = -1
+"""The ``source`` of the branch that is fed by the network's input current J."""
+
+
+@dataclass(frozen=True)
+class IntBranch:
+    """One way into a stage.
+
+    source: index of the stage whose pooled spikes feed this branch, or ``INPUT``.
+    kind: ``input`` (J is added as it is), ``conv``, ``linear`` (flattens C, H, W in that order), ``identity``.
+    weight: int8, conv ``[O, I / groups, kh, kw]``, linear ``[O, I]``; ``None`` for input and identity.
+    scale: int32 ``[O]``, the constant m of an identity shortcut; ``None`` otherwise.
+    """
+
+    source: int
+    kind: Literal["input", "conv", "linear", "identity"]
+    weight: NDArray[np.int8] | None = None
+    scale: NDArray[np.int32] | None = None
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    groups: int = 1
+
+
+@dataclass(frozen=True)
+class IntPool:
+    """Pooling of a stage's spikes: ``max`` (pads with 0), or ``sum`` (of all kernel positions, no padding).
+
+    Output size is ⌊(size + 2·padding − kernel)/stride⌋ + 1.
+    """
+
+    kind: Literal["max", "sum"]
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class IntStage:
+    """One layer of neurons. ``bias`` and ``theta`` are int32 ``[O]``; ``shape`` is one sample's membrane shape.
+
+    ``shape`` is ``(O,)`` or ``(O, H, W)``. ``leak_shift`` is n = log2 τ, or ``None`` for no leak.
+    """
+
+    name: str
+    branches: tuple[IntBranch, ...]
+    bias: NDArray[np.int32]
+    theta: NDArray[np.int32]
+    s_max: int
+    shape: tuple[int, ...]
+    leak_shift: int | None = 1
+    reset: Literal["soft", "hard"] = "soft"
+    pool: IntPool | None = None
+
+
+@dataclass(frozen=True)
+class IntReadout:
+    """The classifier: a linear branch without neurons. ``scale`` turns Z into float logits: logits = Z / (scale·T)."""
+
+    branch: IntBranch
+    bias: NDArray[np.int32]
+    scale: float
+
+
+@dataclass(frozen=True)
+class IntegerNetwork:
+    """Stages in execution order, a readout and the number of time steps ``T``."""
+
+    stages: tuple[IntStage, ...]
+    readout: IntReadout
+    T: int
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What an engine did on one batch of B samples.
+
+    spikes, membranes: one array per stage, ``[T, B, *shape]``: the bursts s before pooling, and V after the reset.
+    logits: Z, ``[B, classes]``.
+    overflows: number of sums or membranes that left the int32 range; 0 unless a bound was wrong.
+    """
+
+    spikes: list[NDArray[np.integer]]
+    membranes: list[NDArray[np.integer]]
+    logits: NDArray[np.integer]
+    overflows: int = 0
