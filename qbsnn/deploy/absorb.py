@@ -1,0 +1,98 @@
+"""Absorption: norms and scales folded into weights, so that every neuron emits integers at Δ = 1.
+
+With c the emission scale of each branch's own source, W' = c·W/Δ, b' = b/Δ, Δ' = 1 and, for an identity shortcut, the
+constant c/Δ per source spike. Exact in real arithmetic, because leak, reset and clamp are positively homogeneous.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from qbsnn.errors import DeployError
+from qbsnn.functional.fold import absorb_scale, fold_norm
+from qbsnn.layers.norm import affine
+from qbsnn.layers.stage import INPUT, Branch, Stage
+from qbsnn.models.network import SpikingNetwork
+from qbsnn.neurons.base import SpikingNeuron
+
+
+def absorb(network: SpikingNetwork) -> SpikingNetwork:
+    """A new network that emits the same bursts, with Δ = 1, integer outputs and no norms. The argument is not changed.
+
+    Folding is computed in float64 and rounded once to the weights' dtype. Raises DeployError, naming the layer, for a
+    neuron without integer output or a pool without constant divisor.
+    """
+    scales = emission_scales(network)
+    new = copy.deepcopy(network).eval().requires_grad_(False)
+    dtype = next(new.parameters()).dtype
+    for name, stage in new.named_stages():
+        neuron = stage.neuron
+        delta = torch.ones((), dtype=torch.float64) if neuron is None else spiking(name, neuron).scale().double()
+        for branch in stage.parts:
+            _absorb_branch(branch, scales[branch.source], delta, dtype)
+        if isinstance(neuron, SpikingNeuron):
+            stage.neuron = neuron.absorbed().to(neuron.scale()).eval()
+        if isinstance(stage.pool, nn.AvgPool2d):
+            pool = stage.pool
+            stage.pool = nn.AvgPool2d(pool.kernel_size, pool.stride, pool.padding, divisor_override=1)
+    return new
+
+
+def emission_scales(network: SpikingNetwork) -> dict[str, Tensor]:
+    """What one unit of each stage's integer output is worth in the trained network, pool included (float64 scalars)."""
+    scales = {INPUT: torch.ones((), dtype=torch.float64)}
+    for name, stage in network.named_stages():
+        if stage.neuron is not None:
+            emitted = spiking(name, stage.neuron).emission_scale().detach().double()
+            scales[name] = emitted / pool_divisor(name, stage)
+    return scales
+
+
+def spiking(name: str, neuron: nn.Module) -> SpikingNeuron:
+    """The neuron, or a DeployError where it emits no integers."""
+    if not isinstance(neuron, SpikingNeuron):
+        kind = type(neuron).__name__
+        raise DeployError(f"{name}: {kind} puts out real numbers, so it has no absorbed and no integer form")
+    return neuron
+
+
+def pool_divisor(name: str, stage: Stage) -> int:
+    """By what a stage's pool divides the sum of its window: 1 for a max pool or none."""
+    pool = stage.pool
+    if pool is None or isinstance(pool, nn.MaxPool2d):
+        return 1
+    if not isinstance(pool, nn.AvgPool2d):
+        raise DeployError(f"{name}: a {type(pool).__name__} between spikes and weights cannot be folded")
+    if pool.ceil_mode or (not pool.count_include_pad and pair(pool.padding) != (0, 0)):
+        raise DeployError(
+            f"{name}: average pooling folds only with a constant divisor; "
+            "ceil_mode must be False and count_include_pad True"
+        )
+    kernel = pair(pool.kernel_size)
+    return pool.divisor_override or kernel[0] * kernel[1]
+
+
+def pair(value: int | str | tuple[int, ...]) -> tuple[int, int]:
+    """(rows, columns) of a size given as one or two integers."""
+    assert not isinstance(value, str), value
+    return (value, value) if isinstance(value, int) else (value[0], value[-1])
+
+
+def _absorb_branch(branch: Branch, source: Tensor, delta: Tensor, dtype: torch.dtype) -> None:
+    """Fold norm and scales into one branch, in place."""
+    layer = branch.weight
+    if layer is None:
+        branch.gain = (source.to(delta) / delta).to(dtype)
+        return
+    weight = layer.weight.double()
+    bias = layer.bias.double() if layer.bias is not None else weight.new_zeros(weight.shape[0])
+    if branch.norm is not None:
+        mean, var, eps, gamma, beta = affine(branch.norm)
+        weight, bias = fold_norm(weight, bias, mean.double(), var.double(), eps, gamma.double(), beta.double())
+        branch.norm = None
+    weight, bias = absorb_scale(weight, bias, source.to(weight), delta.to(weight))
+    layer.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
+    layer.bias = nn.Parameter(bias.to(dtype), requires_grad=False)

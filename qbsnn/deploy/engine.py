@@ -1,0 +1,118 @@
+"""The fast integer engine: QB-INT 1 in torch, all time steps of a weight layer at once.
+
+Weight layers run as floating-point convolutions on integers, which are exact as long as no partial sum exceeds the
+integers the format holds: the static bound of each layer decides between float32 (below 2^24, on a CPU), float64 (below
+2^53) and refusal. Membranes are int32 where the static bound fits, else int64.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from qbsnn.deploy.bounds import Bound, bounds, largest_output
+from qbsnn.deploy.integer import IntBranch, IntPool, IntStage, Trace
+from qbsnn.deploy.quantize import Quantized
+from qbsnn.errors import DeployError
+
+INT32_MAX = 2**31 - 1
+
+
+class TorchEngine:
+    """Runs a quantised network on ``device``."""
+
+    def __init__(self, quantized: Quantized, device: torch.device | str = "cpu") -> None:
+        self.net = quantized.net
+        self.device = torch.device(device)
+        self.bounds = bounds(quantized)
+
+    def run(self, current: NDArray[np.int32]) -> Trace:
+        """Spikes, membranes and logits for the input current J, int32 ``[T or 1, B, *first shape]``."""
+        j = torch.from_numpy(np.ascontiguousarray(current)).to(self.device)
+        outputs: list[Tensor] = []
+        spikes, membranes, overflows = [], [], 0
+        for stage, bound in zip(self.net.stages, self.bounds, strict=False):
+            total = self._accumulate(stage, j, outputs, bound)
+            s, v, over = self._neurons(stage, total, bound)
+            outputs.append(s if stage.pool is None else _pool(s, stage.pool))
+            spikes.append(s.cpu().numpy())
+            membranes.append(v.cpu().numpy())
+            overflows += over
+        readout = self.net.readout
+        z = self._contract(readout.branch, outputs[readout.branch.source])
+        logits = (z.long() + torch.from_numpy(readout.bias.astype(np.int64)).to(self.device)).sum(0)
+        overflows += int((logits.abs() > INT32_MAX).sum())
+        return Trace(spikes, membranes, logits.cpu().numpy(), overflows)
+
+    def _accumulate(self, stage: IntStage, j: Tensor, outputs: list[Tensor], bound: Bound) -> Tensor:
+        """Σ q·s + b + Σ m·s of all steps, ``[T or 1, B, *shape]``."""
+        dtype = torch.int32 if bound.accumulator <= INT32_MAX else torch.int64
+        total = self._channels(stage.bias, stage).to(dtype)
+        for branch in stage.branches:
+            if branch.kind == "input":
+                part = j
+            elif branch.scale is not None:
+                part = outputs[branch.source].to(dtype) * self._channels(branch.scale, stage).to(dtype)
+            else:
+                part = self._contract(branch, outputs[branch.source])
+            total = total + part.to(dtype)
+        return total
+
+    def _neurons(self, stage: IntStage, total: Tensor, bound: Bound) -> tuple[Tensor, Tensor, int]:
+        """The neuron equations over T, on sums ``[T or 1, B, *shape]``."""
+        wide = bound.membrane > INT32_MAX
+        total = total.to(torch.int64 if wide else torch.int32).expand(self.net.T, *total.shape[1:])
+        theta = self._channels(stage.theta, stage).to(total.dtype)
+        v = torch.zeros_like(total[0])
+        spikes = torch.empty(total.shape, dtype=torch.uint8, device=self.device)
+        membranes = torch.empty_like(total, memory_format=torch.contiguous_format)
+        overflows = 0
+        for t in range(self.net.T):
+            if stage.leak_shift is not None:
+                v = v - (v >> stage.leak_shift)
+            v = v + total[t]
+            if wide:
+                overflows += int((v.abs() > INT32_MAX).sum())
+            s = torch.div(v, theta, rounding_mode="floor").clamp_(0, stage.s_max)
+            v = torch.where(s > 0, 0, v) if stage.reset == "hard" else v - theta * s
+            spikes[t], membranes[t] = s, v
+        return spikes, membranes, overflows
+
+    def _contract(self, branch: IntBranch, x: Tensor) -> Tensor:
+        """Σ q·s of a weight branch for spikes ``[T, B, ...]``, as exact integers (int32 or int64)."""
+        assert branch.weight is not None
+        magnitude = np.abs(branch.weight.astype(np.int64)).reshape(len(branch.weight), -1).sum(1).max()
+        dtype = _float_for(int(magnitude) * largest_output(self.net, branch.source), self.device)
+        weight = torch.from_numpy(branch.weight).to(self.device, dtype)
+        merged = x.flatten(0, 1).to(dtype)
+        if branch.kind == "linear":
+            y = merged.flatten(1) @ weight.T
+        else:
+            y = F.conv2d(merged, weight, None, branch.stride, branch.padding, groups=branch.groups)
+        return y.unflatten(0, x.shape[:2]).to(torch.int32 if dtype == torch.float32 else torch.int64)
+
+    def _channels(self, values: NDArray[np.int32], stage: IntStage) -> Tensor:
+        """Shape per-channel values to broadcast over ``[T, B, *shape]``."""
+        return torch.from_numpy(values).to(self.device).view(-1, *[1] * (len(stage.shape) - 1))
+
+
+def _float_for(largest: int, device: torch.device) -> torch.dtype:
+    """The floating-point format in which sums up to ``largest`` are exact in any order."""
+    if largest < 2**24 and device.type == "cpu":
+        return torch.float32  # a GPU may use TF32 or Winograd here, which are not exact
+    if largest < 2**53:
+        return torch.float64
+    raise DeployError(f"an accumulation of up to {largest} is exact in no floating-point format")
+
+
+def _pool(s: Tensor, pool: IntPool) -> Tensor:
+    """Pool spikes ``[T, B, C, H, W]``; sums come back as int32."""
+    merged = s.flatten(0, 1).float()  # bursts and their sums are far below 2^24, so float32 pooling is exact
+    if pool.kind == "max":
+        out = F.max_pool2d(merged, pool.kernel, pool.stride, pool.padding).to(torch.uint8)
+    else:
+        out = F.avg_pool2d(merged, pool.kernel, pool.stride, divisor_override=1).to(torch.int32)
+    return out.unflatten(0, s.shape[:2])

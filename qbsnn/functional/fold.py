@@ -1,0 +1,29 @@
+"""Folding of norms and absorption of scales, as arithmetic on weights.
+
+W is ``[out, in, ...]`` (convolution or linear), b is ``[out]``; everything is exact in real arithmetic.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def per_output(scale: Tensor, weight: Tensor) -> Tensor:
+    """Shape a ``[out]`` (or scalar) factor so that it multiplies W ``[out, in, ...]`` per output channel."""
+    return scale.reshape(-1, *[1] * (weight.dim() - 1))
+
+
+def fold_norm(
+    weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: float, gamma: Tensor, beta: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Fold γ·(W x + b − μ)/√(σ² + ε) + β into one affine map. Eq. (F1): a = γ/√(σ² + ε), W' = aW, b' = a(b − μ) + β."""
+    a = gamma / (var + eps).sqrt()
+    return weight * per_output(a, weight), a * (bias - mean) + beta
+
+
+def absorb_scale(weight: Tensor, bias: Tensor, source: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
+    """Absorb the scale Δ of a layer and the emission scale c of its source. Eq. (F2): W' = c·W/Δ, b' = b/Δ.
+
+    source: c, what one unit of the source's integer output is worth (a scalar); delta: Δ, a scalar or ``[out]``.
+    """
+    return weight * source / per_output(delta, weight), bias / delta

@@ -1,0 +1,26 @@
+"""The one loop over time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def scan(step: Step, current: Tensor) -> tuple[Tensor, Tensor]:
+    """Run ``step(U_{t−1}, I_t) -> (U_t, o_t)`` over the first dimension, from U_0 = 0.
+
+    current: ``[T, B, ...]``, any dense strides. Returns (o, U), both ``[T, B, ...]``: outputs and membranes after the
+    reset. Half-precision currents keep a float32 membrane; the outputs come back in the dtype of the current.
+    """
+    half = current.dtype in (torch.float16, torch.bfloat16)
+    u = torch.zeros_like(current[0], dtype=torch.float32 if half else current.dtype)
+    outputs, states = [], []
+    for i in current.unbind(0):
+        u, o = step(u, i)
+        outputs.append(o)
+        states.append(u)
+    return torch.stack(outputs).to(current.dtype), torch.stack(states)

@@ -1,0 +1,88 @@
+"""A stage: one or more branches whose currents are summed, a neuron, a pool.
+
+Convolution-norm-neuron is a stage with one branch; the second half of a residual block is a stage with two (the
+convolution and the shortcut); the readout is a stage without a neuron. Every network is a list of stages, so forward
+pass, absorption, the integer network and the diagnostics all walk the same list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from torch import Tensor, nn
+
+from qbsnn.layers.norm import BatchNorm
+from qbsnn.neurons.base import Neuron
+
+INPUT = "input"
+"""The name of the network's encoded input as a branch's source."""
+
+
+class Branch(nn.Module):
+    """One way into a stage: source → weights → norm.
+
+    source: name of the stage whose output is read, or ``INPUT``. weight: convolution, linear (flattens its input), or
+    ``None`` for an identity shortcut. norm: over merged time and batch.
+    """
+
+    gain: Tensor | None
+
+    def __init__(self, source: str, weight: nn.Conv2d | nn.Linear | None = None, norm: BatchNorm | None = None) -> None:
+        super().__init__()
+        self.source, self.weight, self.norm = source, weight, norm
+        # Absorption sets this on identity shortcuts: the constant c/Δ that one source spike is worth.
+        self.register_buffer("gain", None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Current ``[T, B, ...]`` for the source's output x ``[T, B, ...]``."""
+        if self.weight is None:
+            return x if self.gain is None else x * self.gain
+        merged = x.flatten(0, 1)
+        y = self.weight(merged.flatten(1) if isinstance(self.weight, nn.Linear) else merged)
+        if self.norm is not None:
+            y = self.norm(y)
+        return y.unflatten(0, x.shape[:2])
+
+    def extra_repr(self) -> str:
+        """Show where the branch comes from."""
+        return f"source={self.source}"
+
+
+class Stage(nn.Module):
+    """Branches, summed; then a neuron; then a pool. Without a neuron: the readout, which returns its current."""
+
+    def __init__(self, branches: Sequence[Branch], neuron: Neuron | None = None, pool: nn.Module | None = None) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+        self.neuron, self.pool = neuron, pool
+
+    @property
+    def parts(self) -> list[Branch]:
+        """The branches, typed."""
+        return cast("list[Branch]", list(self.branches))
+
+    @property
+    def sources(self) -> list[str]:
+        """Names of the stages that this one reads, in branch order."""
+        return [branch.source for branch in self.parts]
+
+    def current(self, inputs: Sequence[Tensor], steps: int) -> Tensor:
+        """Summed current ``[T or 1, B, ...]``; one step is repeated over T (as a view) only for a stateful neuron."""
+        total = self.parts[0](inputs[0])
+        for branch, x in zip(self.parts[1:], inputs[1:], strict=True):
+            total = total + branch(x)
+        if self.neuron is not None and self.neuron.stateful and total.shape[0] == 1:
+            return total.expand(steps, *total.shape[1:])
+        return total
+
+    def emit(self, output: Tensor) -> Tensor:
+        """What leaves the stage when its neuron put out ``output`` ``[T, B, ...]``: the pooled output."""
+        if self.pool is None:
+            return output
+        return self.pool(output.flatten(0, 1)).unflatten(0, output.shape[:2])
+
+    def forward(self, inputs: Sequence[Tensor], steps: int) -> Tensor:
+        """Output ``[T or 1, B, ...]`` for one input per branch."""
+        current = self.current(inputs, steps)
+        return current if self.neuron is None else self.emit(self.neuron(current))

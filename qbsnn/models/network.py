@@ -1,0 +1,59 @@
+"""The network: an encoder and an ordered list of stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+from qbsnn.layers.encoder import Encoder
+from qbsnn.layers.stage import INPUT, Stage
+from qbsnn.neurons.base import SpikingNeuron
+
+Value = TypeVar("Value")
+
+
+class SpikingNetwork(nn.Module):
+    """Pixels ``[B, C, H, W]`` in [0, 1] to logits ``[T or 1, B, classes]``.
+
+    encoder: the input layer; stages: in execution order, the last one without a neuron is the readout; T: time steps;
+    in_shape: (C, H, W). A network of stateless neurons on direct input computes one step, which stands for all T.
+    """
+
+    def __init__(self, encoder: Encoder, stages: dict[str, Stage], T: int, in_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.encoder, self.T, self.in_shape = encoder, T, in_shape
+        self.stages = nn.ModuleDict(stages)
+        last_use = {source: name for name, stage in stages.items() for source in stage.sources}
+        self._done_after: dict[str, list[str]] = {}
+        for source, name in last_use.items():
+            self._done_after.setdefault(name, []).append(source)
+
+    def named_stages(self) -> Iterator[tuple[str, Stage]]:
+        """Name and stage, in execution order."""
+        return ((name, stage) for name, stage in self.stages.items() if isinstance(stage, Stage))
+
+    def spiking_stages(self) -> Iterator[tuple[str, Stage, SpikingNeuron]]:
+        """Name, stage and neuron of the stages that emit spikes."""
+        for name, stage in self.named_stages():
+            if isinstance(stage.neuron, SpikingNeuron):
+                yield name, stage, stage.neuron
+
+    def walk(self, encoded: Value, visit: Callable[[str, Stage, list[Value]], Value]) -> Value:
+        """Call ``visit(name, stage, inputs)`` for each stage in order and hand its result on; returns the last one.
+
+        ``inputs`` has one value per branch: in a forward pass a tensor ``[T or 1, B, ...]``. Values are dropped after
+        their last use.
+        """
+        values = {INPUT: encoded}
+        out = encoded
+        for name, stage in self.named_stages():
+            out = values[name] = visit(name, stage, [values[source] for source in stage.sources])
+            for source in self._done_after.get(name, ()):
+                del values[source]
+        return out
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Logits of every time step."""
+        return self.walk(self.encoder(pixels), lambda name, stage, inputs: stage(inputs, self.T))
