@@ -1,0 +1,7 @@
+"""Thin hooks of Lightning around deployment and diagnostics."""
+
+from qbsnn.callbacks.diagnostics import BurstMonitor, TestDiagnostics
+from qbsnn.callbacks.progress import progress_bar
+from qbsnn.callbacks.verification import AbsorptionCheck, IntegerSimulation
+
+__all__ = ["AbsorptionCheck", "BurstMonitor", "IntegerSimulation", "TestDiagnostics", "progress_bar"]

@@ -180,36 +180,44 @@ def compare(a: Trace, b: Trace) -> int:
 
 
 def flip_weight(net: IntegerNetwork, trace: Trace) -> IntegerNetwork:
-    """The network with one weight changed by one unit: in the last layer of weights, at the source's busiest input.
+    """The network with one weight changed by one unit: in the last layer of weights, from its busiest input.
 
-    That a comparison notices this small change shows that it can notice anything at all.
+    That a comparison notices this small change shows that it can notice anything at all. The weight leads to the
+    neuron that fires least, because a hard reset wipes out what reached a neuron that fires.
     """
     for i in reversed(range(len(net.stages))):
         stage = net.stages[i]
         for j, branch in enumerate(stage.branches):
             if branch.weight is not None:
-                flipped = _flip(branch, trace.spikes[branch.source])
+                flipped = _flip(branch, trace.spikes[branch.source], _per_channel(trace.spikes[i]).argmin())
                 branches = (*stage.branches[:j], flipped, *stage.branches[j + 1 :])
                 stages = (*net.stages[:i], replace(stage, branches=branches), *net.stages[i + 1 :])
                 return replace(net, stages=stages)
-    flipped = _flip(net.readout.branch, trace.spikes[net.readout.branch.source])
+    flipped = _flip(net.readout.branch, trace.spikes[net.readout.branch.source], 0)
     return replace(net, readout=replace(net.readout, branch=flipped))
 
 
-def _flip(branch: IntBranch, spikes: NDArray[np.integer]) -> IntBranch:
-    """Change weights of the busiest source channel by one unit: one weight of a kernel, or of a linear layer's row."""
+def _flip(branch: IntBranch, source: NDArray[np.integer], row: int | np.integer) -> IntBranch:
+    """Change the weight from the busiest channel of ``source`` (spikes ``[T, B, C, ...]``) to output ``row``."""
     assert branch.weight is not None
     weight = branch.weight.copy()
-    per_input = spikes.sum((0, 1), dtype=np.int64)
+    activity = _per_channel(source)
     if branch.kind == "conv":
-        channel = int(per_input.sum((1, 2))[: weight.shape[1]].argmax())
-        where: tuple[int, ...] = (0, channel, weight.shape[2] // 2, weight.shape[3] // 2)
+        group = int(row) // (len(weight) // branch.groups)
+        inputs = weight.shape[1]
+        channel = int(activity[group * inputs : (group + 1) * inputs].argmax())
+        where: tuple[int, ...] = (int(row), channel, weight.shape[2] // 2, weight.shape[3] // 2)
     else:
-        # Behind a pool a flattened feature gathers several positions; any feature of the busiest channel will do.
-        features = per_input.reshape(per_input.shape[0], -1).sum(1)
-        where = (0, int(features.argmax()) * (weight.shape[1] // len(features)))
+        # Flattened features of one channel lie together; behind a pool each gathers several positions of the map.
+        per_channel = weight.shape[1] // len(activity)
+        where = (int(row), int(activity.argmax()) * per_channel + per_channel // 2)
     weight[where] += -1 if weight[where] == 127 else 1
     return replace(branch, weight=weight)
+
+
+def _per_channel(spikes: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Spikes ``[T, B, C, ...]`` summed to ``[C]``."""
+    return spikes.reshape(*spikes.shape[:3], -1).sum((0, 1, 3), dtype=np.int64)
 
 
 def _is_tie(u: Tensor, stage: Stage, absorbed: Stage, inputs: list[Tensor], before: Tensor) -> Tensor:

@@ -1,0 +1,166 @@
+"""What the spiking layers do: Δ, mean burst and saturation over training; histograms and a raster on test data."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+from qbsnn.neurons.base import SpikingNeuron
+from qbsnn.report.schema import Layer
+from qbsnn.training.module import Classifier
+
+RASTER_NEURONS = 64
+
+
+class BurstMonitor(Callback):
+    """Logs ``delta/<layer>``, ``burst/<layer>``, ``saturation/<layer>`` per epoch, and ``burst``, the mean of layers.
+
+    The bursts of an epoch are taken from the first ``batches`` validation batches, those of the progress bar from every
+    tenth training batch. Nothing is computed on other batches.
+    """
+
+    def __init__(self, batches: int = 4, every: int = 10) -> None:
+        self.batches, self.every = batches, every
+        self._handles: list[RemovableHandle] = []
+        self._seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        self._active = False
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Listen to every spiking layer."""
+        assert isinstance(pl_module, Classifier)
+        for name, _, neuron in pl_module.network.spiking_stages():
+            self._handles.append(neuron.register_forward_hook(partial(self._listen, name)))
+
+    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Stop listening."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Listen on every tenth batch."""
+        self._active = batch_idx % self.every == 0
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Show the mean burst of this batch beside the progress bar."""
+        if self._active and self._seen:
+            bursts = torch.stack([mean for pairs in self._seen.values() for mean, _ in pairs])
+            pl_module.log("burst", bursts.mean(), prog_bar=True, on_step=True, on_epoch=False)
+        self._stop()
+
+    def on_validation_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Listen on the first batches."""
+        self._active = bool(self._handles) and batch_idx < self.batches
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Log the layers' figures."""
+        for name, _, neuron in pl_module.network.spiking_stages():
+            if self._seen.get(name):
+                burst, saturation = (torch.stack(values).mean() for values in zip(*self._seen[name], strict=True))
+                pl_module.log(f"burst/{name}", burst)
+                pl_module.log(f"saturation/{name}", saturation)
+            pl_module.log(f"delta/{name}", neuron.scale().detach().mean())
+        self._stop()
+
+    def _listen(self, name: str, neuron: SpikingNeuron, inputs: Any, output: Tensor) -> None:
+        if self._active:
+            counts = neuron.counts(output.detach()).float()
+            self._seen.setdefault(name, []).append((counts.mean(), (counts >= neuron.s_max).float().mean()))
+
+    def _stop(self) -> None:
+        self._active = False
+        self._seen.clear()
+
+
+class TestDiagnostics(Callback):
+    """Burst histogram, saturation and silent neurons per layer, a confusion matrix and one raster, on test data.
+
+    Acts when a checkpoint is tested. Writes ``diagnostics.npz`` into ``folder`` and the layers into the result.
+    """
+
+    __test__ = False  # not a test case, whatever pytest makes of the name
+
+    def __init__(self, folder: str) -> None:
+        self.path = Path(folder) / "diagnostics.npz"
+        self._handles: list[RemovableHandle] = []
+        self._histograms: dict[str, Tensor] = {}
+        self._fired: dict[str, Tensor] = {}
+        self._arrays: dict[str, Any] = {}
+        self._confusion: Tensor | None = None
+
+    def on_test_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Listen to every spiking layer while a checkpoint is tested (later than on_test_start, where it is copied)."""
+        assert isinstance(pl_module, Classifier)
+        if pl_module.verify_as is not None:
+            for name, _, neuron in pl_module.network.spiking_stages():
+                self._handles.append(neuron.register_forward_hook(partial(self._listen, name)))
+
+    def on_test_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Keep the first image, which the raster belongs to."""
+        if self._handles and batch_idx == 0:
+            self._arrays = {"image": batch[0][0].cpu().numpy(), "label": int(batch[1][0])}
+
+    def on_test_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Count the predictions."""
+        if not self._handles or outputs is None:
+            return
+        predicted, labels, classes = outputs["predicted"], batch[1], outputs["classes"]
+        pairs = torch.bincount(labels * classes + predicted, minlength=classes * classes).view(classes, classes)
+        self._confusion = pairs if self._confusion is None else self._confusion + pairs
+        self._arrays.setdefault("prediction", int(predicted[0]))
+
+    def on_test_end(self, trainer: Any, pl_module: Any) -> None:
+        """Write the file, fill in the result, stop listening."""
+        if not self._handles:
+            return
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        layers = []
+        for name, _, neuron in pl_module.network.spiking_stages():
+            histogram = self._histograms[name].cpu().numpy()
+            total = int(histogram.sum())
+            layers.append(
+                Layer(
+                    name=name,
+                    neuron=type(neuron).__name__,
+                    delta=float(neuron.scale().mean()),
+                    mean_burst=float((histogram * np.arange(len(histogram))).sum() / total),
+                    saturation=float(histogram[-1] / total),
+                    silent=1 - float(self._fired[name].float().mean()),
+                )
+            )
+            self._arrays[f"histogram/{name}"] = histogram
+        pl_module.result.layers = layers
+        if self._confusion is not None:
+            self._arrays["confusion"] = self._confusion.cpu().numpy()
+        self._arrays["class_names"] = np.array(trainer.datamodule.class_names)
+        np.savez_compressed(self.path, **self._arrays)
+
+    def _listen(self, name: str, neuron: SpikingNeuron, inputs: Any, output: Tensor) -> None:
+        counts = neuron.counts(output).long()
+        histogram = torch.bincount(counts.flatten(), minlength=neuron.s_max + 1)
+        fired = (counts > 0).flatten(0, 1).any(0)
+        if name in self._histograms:
+            self._histograms[name] += histogram
+            self._fired[name] |= fired
+        else:
+            self._histograms[name], self._fired[name] = histogram, fired
+            one = counts[:, 0].flatten(1)
+            # Evenly spaced neurons stand for all of a large layer.
+            chosen = torch.linspace(0, one.shape[1] - 1, min(RASTER_NEURONS, one.shape[1])).round().long()
+            self._arrays[f"raster/{name}"] = one[:, chosen.to(one.device)].to(torch.uint8).cpu().numpy()

@@ -1,0 +1,72 @@
+"""The table printed at the end of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qbsnn.callbacks.progress import summary_table
+from qbsnn.report.schema import Absorption, Integer, Result
+
+
+def summarise(result: Result) -> None:
+    """Print what a newcomer wants to know: accuracies, what was proven, where the files are."""
+    rows = [("test accuracy", _accuracies(result))]
+    rows.append(("absorbed network", _absorption(result.absorption)))
+    rows += _integer(result.integer)
+    rows.append(("parameters", f"{result.params:,}"))
+    if result.timing.epochs:
+        rows.append(("training", f"{result.timing.epochs} epochs in {result.timing.fit_seconds:.1f} s"))
+    folder = Path(result.config["paths"]["run"])
+    for name, what in (("report.html", "report"), ("result.json", "numbers")):
+        if (folder / name).is_file():
+            rows.append((what, str(_short(folder / name))))
+    if "best" in result.checkpoints:
+        rows.append(("checkpoint", str(_short(Path(result.checkpoints["best"])))))
+    summary_table(rows, f"qbsnn: {result.config['name']}, seed {result.seed}")
+
+
+def _accuracies(result: Result) -> str:
+    metrics = result.metrics
+    named = [("best by validation", metrics.best), ("last epoch", metrics.last)]
+    return ", ".join(f"{_percent(m['test/acc'])} ({name})" for name, m in named if "test/acc" in m)
+
+
+def _absorption(block: Absorption | dict[str, str] | None) -> str:
+    if not isinstance(block, Absorption):
+        return _why_not(block)
+    verdict = "equal" if block.passed else "NOT PROVEN"
+    return f"{verdict}: {block.spike_mismatches} mismatches in {block.positions:,} positions ({block.ties} ties)"
+
+
+def _integer(block: Integer | dict[str, str] | None) -> list[tuple[str, str]]:
+    if not isinstance(block, Integer):
+        return [("integer network", _why_not(block))]
+    verdict = "equal" if block.passed else "NOT PROVEN"
+    rows = [
+        ("integer accuracy", f"{_percent(block.acc)} (int8 weights, {block.membrane_bits}-bit membrane)"),
+        (
+            "against int64 engine",
+            f"{verdict}: {block.spike_mismatches} spike and {block.membrane_mismatches} membrane mismatches, "
+            f"{block.images:,} images (one flipped weight: {block.flip_mismatches:,})",
+        ),
+    ]
+    if block.onnxruntime_images is not None:
+        rows.append(
+            ("against onnxruntime", f"{block.onnxruntime_mismatches} mismatches, {block.onnxruntime_images:,} images")
+        )
+    else:
+        rows.append(("against onnxruntime", f"not run: {block.onnxruntime_skipped}"))
+    return rows
+
+
+def _why_not(block: dict[str, str] | None) -> str:
+    return "not run" if block is None else f"none: {block['skipped']}"
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f} %"
+
+
+def _short(path: Path) -> Path:
+    """The path as seen from here, where that is shorter."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,0 +1,92 @@
+"""Post-training callbacks: absorption and the integer simulation, on a copy of the network, at the start of a test.
+
+They act in test runs of a checkpoint only (``pl_module.verify_as`` is set): at the end of fitting the strategy is torn
+down, and a test run may still load other weights.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from itertools import islice
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from qbsnn.deploy.absorb import absorb
+from qbsnn.deploy.quantize import quantize
+from qbsnn.deploy.verify import check_absorption, check_integer
+from qbsnn.errors import DeployError
+from qbsnn.models.network import SpikingNetwork
+from qbsnn.report.schema import Absorption, Integer, Result
+from qbsnn.training.module import Classifier
+
+Batches = Iterator[tuple[Tensor, Tensor]]
+
+
+class _Verification(Callback):
+    """Runs one check over the test batches and leaves its block in the result.
+
+    max_batches: how many test batches to use; ``None`` is the whole test set.
+    """
+
+    block = ""
+
+    def __init__(self, max_batches: int | None = None) -> None:
+        self.max_batches = max_batches
+
+    def check(self, network: SpikingNetwork, batches: Batches, name: str) -> Absorption | Integer:
+        """Run the check on a network in evaluation mode."""
+        raise NotImplementedError
+
+    def on_test_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Check the network that is about to be tested."""
+        assert isinstance(pl_module, Classifier)
+        name = pl_module.verify_as
+        if name is None:
+            return
+        result: Result = pl_module.result
+        # Lightning tests under inference mode; tensors made there cannot be changed by what a check does with a copy.
+        with torch.inference_mode(False), torch.no_grad():
+            network = copy.deepcopy(pl_module.network).eval()
+            try:
+                found: Absorption | Integer | dict[str, str] = self.check(
+                    network, self._batches(trainer, pl_module), name
+                )
+            except DeployError as error:
+                found = {"checkpoint": name, "skipped": str(error)}
+        setattr(result, self.block, found)
+
+    def _batches(self, trainer: lightning.Trainer, pl_module: Classifier) -> Batches:
+        loader = trainer.datamodule.test_dataloader()  # type: ignore[attr-defined]
+        for pixels, labels in islice(loader, self.max_batches):
+            yield pixels.to(pl_module.device), labels.to(pl_module.device)
+
+
+class AbsorptionCheck(_Verification):
+    """Compares the trained network with its absorbed form: see :func:`qbsnn.deploy.verify.check_absorption`."""
+
+    block = "absorption"
+
+    def check(self, network: SpikingNetwork, batches: Batches, name: str) -> Absorption:
+        """Absorb, then compare."""
+        return check_absorption(network, absorb(network), batches, name)
+
+
+class IntegerSimulation(_Verification):
+    """Quantises the absorbed network and proves it: see :func:`qbsnn.deploy.verify.check_integer`.
+
+    onnx_images: number of images, at least, that also run in onnxruntime; 0 switches that off.
+    """
+
+    block = "integer"
+
+    def __init__(self, max_batches: int | None = None, onnx_images: int = 128) -> None:
+        super().__init__(max_batches)
+        self.onnx_images = onnx_images
+
+    def check(self, network: SpikingNetwork, batches: Batches, name: str) -> Integer:
+        """Absorb, quantise, run every engine."""
+        return check_integer(quantize(absorb(network)), batches, name, self.onnx_images)

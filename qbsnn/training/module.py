@@ -1,0 +1,102 @@
+"""The LightningModule around a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics.classification import MulticlassAccuracy
+
+from qbsnn import __version__
+from qbsnn.data import check_pixels
+from qbsnn.models.network import SpikingNetwork
+from qbsnn.report.schema import Result
+from qbsnn.training.optim import parameter_groups
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Classifier(lightning.LightningModule):
+    """Trains a network on batches (pixels ``[B, C, H, W]`` in [0, 1], labels ``[B]``).
+
+    network: gives logits ``[T, B, classes]``. loss: (logits, labels) -> scalar. optimizer: parameter groups ->
+    optimiser. scheduler: optimiser -> schedule, stepped once per epoch, or ``None``. config: plain containers that
+    describe the run; they travel in every checkpoint. result: where callbacks leave what they found.
+
+    ``verify_as`` is the name of the checkpoint that a test run measures, set by whoever calls ``trainer.test``; the
+    post-training callbacks act only when it is set.
+    """
+
+    def __init__(
+        self,
+        network: SpikingNetwork,
+        num_classes: int,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        optimizer: Callable[..., Optimizer],
+        scheduler: Callable[[Optimizer], LRScheduler] | None,
+        config: dict[str, Any],
+        result: Result,
+    ) -> None:
+        super().__init__()
+        self.network, self.loss = network, loss
+        self.make_optimizer, self.make_scheduler = optimizer, scheduler
+        self.config, self.result = config, result
+        self.verify_as: str | None = None
+        self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Time-mean logits ``[B, classes]``."""
+        return self.network(pixels).mean(0)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of one batch."""
+        return self._step("train", batch)["loss"]
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Metrics of one validation batch."""
+        self._step("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Metrics of one test batch; returns the predicted classes ``[B]`` for callbacks."""
+        return self._step("test", batch)
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Refuse pixels that are no numbers in [0, 1] while the batch is still on the CPU, where looking is free."""
+        check_pixels(batch[0], "a batch")
+        return batch
+
+    def configure_optimizers(self) -> Any:
+        """Optimiser with the schedule per epoch."""
+        optimizer = self.make_optimizer(parameter_groups(self.network))
+        if self.make_scheduler is None:
+            return optimizer
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "epoch"},
+        }
+
+    def on_train_epoch_start(self) -> None:
+        """Log the learning rate that this epoch uses."""
+        optimizer = self.optimizers()
+        self.log("lr", optimizer.param_groups[0]["lr"], on_step=False, on_epoch=True)  # type: ignore[union-attr]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the resolved configuration into the checkpoint, so that evaluation needs nothing else."""
+        checkpoint["qbsnn"] = {"version": __version__, "config": self.config}
+
+    def _step(self, part: str, batch: Batch) -> dict[str, Any]:
+        pixels, labels = batch
+        logits = self.network(pixels)
+        loss = self.loss(logits, labels)
+        metric: MulticlassAccuracy = getattr(self, f"{part}_accuracy")
+        mean_logits = logits.detach().mean(0)
+        metric(mean_logits, labels)
+        both: dict[str, Any] = {f"{part}/loss": loss.detach(), f"{part}/acc": metric}
+        self.log_dict(both, on_step=False, on_epoch=True, batch_size=len(labels), prog_bar=part != "test")
+        return {"loss": loss, "predicted": mean_logits.argmax(1), "classes": mean_logits.shape[1]}

@@ -1,0 +1,237 @@
+"""One run: from validated settings to ``result.json``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from omegaconf import DictConfig
+
+from qbsnn.data import ImageDataModule
+from qbsnn.errors import QBSNNError, SettingsError, VerificationError
+from qbsnn.models.network import SpikingNetwork
+from qbsnn.report import build as build_report
+from qbsnn.report.schema import Absorption, Integer, Result
+from qbsnn.training import checkpoint_io
+from qbsnn.training.host import git_state, host_info
+from qbsnn.training.loggers import close_loggers
+from qbsnn.training.module import Classifier
+from qbsnn.training.settings import nearest, validate
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Parts:
+    """What a configuration is built into."""
+
+    data: ImageDataModule
+    module: Classifier
+    trainer: lightning.Trainer
+    result: Result
+
+
+def train(cfg: DictConfig) -> Result:
+    """Fit, test the last and the best weights, verify, write ``result.json`` and ``report.html`` into ``paths.run``.
+
+    Raises QBSNNError for what a user can mend: SettingsError before anything is written; DataError, CheckpointError or
+    VerificationError after a ``result.json`` with status ``failed`` was written.
+    """
+    plain = validate(cfg)
+    parts = build(plain)
+    with _recorded(parts, plain):
+        started = time.perf_counter()
+        parts.trainer.fit(parts.module, datamodule=parts.data)
+        _finish_fit(parts, time.perf_counter() - started)
+        _test_last_and_best(parts)
+    return parts.result
+
+
+def evaluate(checkpoint: Path, cfg: DictConfig, contents: dict[str, Any]) -> Result:
+    """Test one checkpoint with the configuration it carries (``contents`` as loaded), all verification included."""
+    plain = validate(cfg)
+    parts = build(plain)
+    with _recorded(parts, plain):
+        parts.result.checkpoints = {"best": str(checkpoint)}
+        load_weights(parts.module, contents, checkpoint)
+        parts.result.metrics.best = _test(parts, str(checkpoint))
+    return parts.result
+
+
+def build(plain: dict[str, Any]) -> Parts:
+    """Build data module, network, LightningModule and trainer from validated settings. Reads no data."""
+    lightning.seed_everything(plain["seed"], workers=True, verbose=False)
+    # Filling every fresh tensor would slow all allocations; nothing here reads memory that it did not write.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    data: ImageDataModule = _instantiate(plain["data"], "data")
+    network: SpikingNetwork = _instantiate(
+        plain["model"],
+        "model",
+        neuron=_instantiate(plain["neuron"], "neuron"),
+        in_shape=data.in_shape,
+        num_classes=data.num_classes,
+        mean=data.mean,
+        std=data.std,
+    )
+    commit, dirty = git_state(Path(__file__).parent)
+    result = Result(
+        command=" ".join(sys.argv),
+        config=plain,
+        seed=plain["seed"],
+        host=host_info(),
+        git_commit=commit,
+        git_dirty=dirty,
+        started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        params=sum(p.numel() for p in network.parameters()),
+    )
+    optim = plain["optim"]
+    module = Classifier(
+        network,
+        data.num_classes,
+        loss=_instantiate(optim["loss"], "optim.loss"),
+        optimizer=_instantiate(optim["optimizer"], "optim.optimizer"),
+        scheduler=_instantiate(optim["scheduler"], "optim.scheduler") if optim["scheduler"] else None,
+        config=plain,
+        result=result,
+    )
+    trainer: lightning.Trainer = _instantiate(
+        plain["trainer"],
+        "trainer",
+        callbacks=_all(plain["callbacks"], "callbacks"),
+        logger=_all(plain["logger"], "logger") or False,
+        plugins=[checkpoint_io.AtomicCheckpointIO()],
+    )
+    return Parts(data, module, trainer, result)
+
+
+def load_weights(module: Classifier, contents: dict[str, Any], path: Path) -> None:
+    """Load the weights of a checkpoint's ``contents`` into the module."""
+    try:
+        module.load_state_dict(contents["state_dict"])
+    except (KeyError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise SettingsError(f"checkpoint {path} does not fit the network of its configuration: {first}") from error
+
+
+def _finish_fit(parts: Parts, seconds: float) -> None:
+    """Timing, validation metrics and the paths of the two checkpoints."""
+    trainer, result = parts.trainer, parts.result
+    result.timing.fit_seconds = seconds
+    result.timing.epochs = trainer.current_epoch
+    images = trainer.global_step * (parts.data.batch_size or 0)
+    result.timing.train_images_per_second = images / seconds
+    result.metrics.last = _numbers(trainer.callback_metrics, ("train/", "val/"))
+    saver = trainer.checkpoint_callback
+    if isinstance(saver, ModelCheckpoint) and saver.best_model_path:
+        result.checkpoints = {"last": saver.last_model_path, "best": saver.best_model_path}
+        if saver.best_model_score is not None and saver.monitor:
+            result.metrics.best = {saver.monitor: float(saver.best_model_score)}
+
+
+def _test_last_and_best(parts: Parts) -> None:
+    """Test the weights as they are (``last``), then those of the best validation epoch, which are verified too."""
+    result = parts.result
+    best = result.checkpoints.get("best")
+    if best is None:
+        result.metrics.last |= _test(parts, "last")
+        result.metrics.best = dict(result.metrics.last)
+        return
+    result.metrics.last |= _test(parts, None)
+    load_weights(parts.module, checkpoint_io.load(best), Path(best))
+    result.metrics.best |= _test(parts, best)
+
+
+def _test(parts: Parts, verify_as: str | None) -> dict[str, float]:
+    parts.module.verify_as = verify_as
+    (metrics,) = parts.trainer.test(parts.module, datamodule=parts.data, verbose=False)
+    return _numbers(metrics, ("test/",))
+
+
+@contextmanager
+def _recorded(parts: Parts, plain: dict[str, Any]) -> Iterator[None]:
+    """Write ``result.json`` and the report when the body ends, with the error when it fails; close all loggers."""
+    folder = Path(plain["paths"]["run"])
+    result = parts.result
+    started = time.perf_counter()
+    failed = True
+    try:
+        try:
+            yield
+            _require_proof(result)
+            result.status, failed = "finished", False
+        except KeyboardInterrupt:
+            result.status, result.error = "failed", "interrupted"
+            raise
+        except Exception as error:
+            result.status, result.error = "failed", f"{type(error).__name__}: {error}"
+            raise
+    finally:
+        result.timing.total_seconds = time.perf_counter() - started
+        close_loggers(failed)
+        folder.mkdir(parents=True, exist_ok=True)
+        result.write(folder / "result.json")
+        if plain["report"]:
+            build_report(folder)
+
+
+def _require_proof(result: Result) -> None:
+    """Fail a run whose engines disagree. A silent layer proves nothing, which is a warning and not a disagreement."""
+    for name in ("absorption", "integer"):
+        block: Absorption | Integer | dict[str, str] | None = getattr(result, name)
+        if block is None or isinstance(block, dict):
+            continue
+        silent = [layer.name for layer in block.layers if not layer.spikes]
+        if silent:
+            log.warning("%s proves nothing: no spikes in %s", name, ", ".join(silent))
+        elif not block.passed:
+            raise VerificationError(f"{name} check failed: {_disagreement(block)}; see result.json for every layer")
+
+
+def _disagreement(block: Absorption | Integer) -> str:
+    facts = [f"{block.spike_mismatches} of {block.positions} spikes differ"]
+    if isinstance(block, Integer):
+        facts += [
+            f"{block.membrane_mismatches} membranes differ",
+            f"{block.logit_mismatches} logits differ",
+            f"{block.onnxruntime_mismatches} values differ in onnxruntime",
+            f"{block.overflows} overflows",
+            f"a flipped weight gave {block.flip_mismatches} differences",
+        ]
+    return ", ".join(facts)
+
+
+def _instantiate(node: Mapping[str, Any], where: str, **extra: Any) -> Any:
+    """Hydra's instantiate, with the error that a user can mend brought to the surface."""
+    try:
+        return instantiate(dict(node), _convert_="all", **extra)
+    except InstantiationException as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, QBSNNError):
+                raise cause from error
+            if isinstance(cause, TypeError) and "unexpected keyword argument" in str(cause):
+                key = str(cause).rsplit("'", 2)[-2]
+                raise SettingsError(f"{where} does not take {key!r}: {nearest(key, node)}") from error
+            last, cause = cause, cause.__cause__
+        raise SettingsError(f"{where} cannot be built: {' '.join(str(last).split())}") from error
+
+
+def _all(group: Mapping[str, Any] | None, where: str) -> list[Callback]:
+    """Build every entry of a group that is not switched off with null."""
+    return [_instantiate(node, f"{where}.{name}") for name, node in (group or {}).items() if node]
+
+
+def _numbers(metrics: Mapping[str, Any], prefixes: tuple[str, ...]) -> dict[str, float]:
+    return {name: float(value) for name, value in sorted(metrics.items()) if name.startswith(prefixes)}

@@ -1,0 +1,151 @@
+"""The settings of a run, validated once after composition and before anything is built or read.
+
+Bounds of a neuron, a network or a data set are checked by its own constructor, which runs right after this.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from qbsnn.errors import CheckpointError, SettingsError
+
+
+class TrainerSettings(BaseModel):
+    """The keys of Lightning's Trainer that a run relies on; others pass through."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    max_epochs: int = Field(ge=1)
+    gradient_clip_val: float | int | None = Field(default=None, ge=0)
+    default_root_dir: str
+
+
+class OptimSettings(BaseModel):
+    """Optimiser, schedule and loss: each a ``_target_`` with its arguments."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    optimizer: dict[str, Any]
+    scheduler: dict[str, Any] | None = None
+    loss: dict[str, Any]
+
+
+class PathSettings(BaseModel):
+    """Where data is read and runs are written."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    data: str
+    outputs: str
+    run: str
+
+
+class Settings(BaseModel):
+    """A composed configuration."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str = Field(min_length=1, pattern=r"^[\w.\-]+$")
+    seed: int = Field(ge=0, lt=2**32)
+    T: int = Field(ge=1, le=1024)
+    report: bool
+    neuron: dict[str, Any]
+    model: dict[str, Any]
+    data: dict[str, Any]
+    optim: OptimSettings
+    trainer: TrainerSettings
+    callbacks: dict[str, dict[str, Any] | None] | None
+    logger: dict[str, dict[str, Any] | None] | None
+    paths: PathSettings
+
+
+def validate(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved configuration as plain containers. Raises SettingsError naming every bad key and its value."""
+    try:
+        plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    except OmegaConfBaseException as error:
+        raise SettingsError(f"the settings do not resolve: {' '.join(str(error).split())}") from error
+    try:
+        Settings.model_validate(plain)
+    except ValidationError as error:
+        raise SettingsError("; ".join(_explain(item) for item in error.errors())) from error
+    for group in ("neuron", "model", "data"):
+        _check_keys(group, plain[group])
+    return plain
+
+
+def stored_config(contents: dict[str, Any], checkpoint: Path, overrides: list[str], run: Path) -> DictConfig:
+    """The configuration that a checkpoint carries, with ``key=value`` overrides, for a new run directory ``run``.
+
+    Raises CheckpointError when there is none, SettingsError for a key that it does not have.
+    """
+    stored = contents.get("qbsnn")
+    if not isinstance(stored, dict) or "config" not in stored:
+        raise CheckpointError(f"{checkpoint} carries no qbsnn configuration; it was not written by train.py")
+    old = stored["config"]["paths"]["run"]
+    cfg = OmegaConf.create(_relocate(stored["config"], old, str(run.resolve())))
+    cfg.logger = None
+    OmegaConf.set_struct(cfg, True)
+    for override in overrides:
+        key, value = override.split("=", 1)
+        parent, _, last = key.rpartition(".")
+        node = OmegaConf.select(cfg, parent) if parent else cfg
+        if not isinstance(node, DictConfig) or last not in node:
+            raise SettingsError(
+                f"{key} is not a setting of this checkpoint: "
+                + nearest(last, [str(k) for k in node] if isinstance(node, DictConfig) else [str(k) for k in cfg])
+            )
+        OmegaConf.update(cfg, key, OmegaConf.from_dotlist([f"value={value}"]).value)
+    return cfg
+
+
+def _relocate(node: Any, old: str, new: str) -> Any:
+    """Replace the run directory in every path of a configuration."""
+    if isinstance(node, dict):
+        return {key: _relocate(value, old, new) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_relocate(value, old, new) for value in node]
+    return new + node[len(old) :] if isinstance(node, str) and node.startswith(old) else node
+
+
+def nearest(name: str, options: Iterable[str]) -> str:
+    """A sentence that suggests the nearest of ``options``, or lists them.
+
+    >>> nearest("s_maxx", ["s_max", "tau"])
+    'did you mean s_max?'
+    >>> nearest("nope", ["mlp", "vgg5"])
+    'there are: mlp, vgg5'
+    """
+    known = sorted(options)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
+
+
+def _check_keys(group: str, node: dict[str, Any]) -> None:
+    """Refuse keys that the ``_target_`` of a group does not take."""
+    target = node.get("_target_")
+    if not isinstance(target, str):
+        raise SettingsError(f"{group} needs a _target_, the class or function to build; got {target!r}")
+    try:
+        takes = inspect.signature(get_object(target)).parameters
+    except Exception as error:
+        raise SettingsError(f"{group}._target_ {target!r} cannot be imported: {error}") from error
+    unknown = [key for key in node if not key.startswith("_") and key not in takes]
+    if unknown:
+        raise SettingsError(f"{group}.{unknown[0]} is not a setting of {target}: {nearest(unknown[0], takes)}")
+
+
+def _explain(item: Any) -> str:
+    where = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"{where} is not a setting: {nearest(str(item['loc'][-1]), Settings.model_fields)}"
+    return f"{where}: {item['msg'][0].lower()}{item['msg'][1:]}, got {item['input']!r}"

@@ -1,0 +1,25 @@
+"""Train a network and prove its integer twin: ``python train.py model=resnet19 data=cifar10 neuron.s_max=8``."""
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from qbsnn.training import cli
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(cfg: DictConfig) -> float | None:
+    """Run one configuration; returns the metric that a search optimises, measured on validation data."""
+    from qbsnn.callbacks.summary import summarise
+    from qbsnn.training.run import train
+
+    result = cli.guarded(train, cfg)
+    if result is None:
+        return None
+    summarise(result)
+    return result.metrics.best.get("val/acc")
+
+
+if __name__ == "__main__":
+    cli.launch(main, Path(__file__).parent / "conf", "train")
