@@ -1,16 +1,20 @@
 """The schema of ``result.json``, the one file that tables, plots and pages are made from.
 
 Every run writes one :class:`Result`. Accuracies are fractions in [0, 1], times are seconds, bits are widths of
-two's complement integers. A block that did not run is ``None``, or names its reason in ``skipped``.
+two's complement integers. A block that did not run is ``None``, or names its reason in ``skipped``. JSON has no
+NaN and no infinity: a measured value that is not finite is written as null and read back as NaN (a diverged run has
+a result file too); in ``config`` it is written as the string ``nan``, ``inf`` or ``-inf``.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from qbsnn.report.files import write_atomically
 
 SCHEMA_VERSION = 1
 
@@ -47,6 +51,11 @@ class Layer:
 @dataclass
 class LayerCheck:
     """Agreement of two networks in one layer, over all images and steps.
+
+    ``positions`` are the neuron-steps compared, ``mismatches`` those that differ and are not ``ties``. The fields
+    from ``membrane_mismatches`` on belong to the integer network and are 0 in an absorption check; ``disagreement`` is
+    the share of positions whose burst differs from the absorbed network's. ``*_bound`` is the largest magnitude that
+    any input can cause, ``membrane_seen`` the largest one met, ``theta_*`` the range of the integer thresholds.
 
     ``spikes`` is the sum of all bursts the layer emitted in the network that was checked: a check of a silent layer
     proves nothing, so a layer with 0 spikes makes the whole check fail.
@@ -127,6 +136,8 @@ class Integer:
 
 @dataclass
 class Timing:
+    """``total_seconds`` includes testing and the checks; ``fit_seconds`` is training and its validation alone."""
+
     fit_seconds: float = 0.0
     total_seconds: float = 0.0
     epochs: int = 0
@@ -169,9 +180,19 @@ class Result:
 
     def write(self, path: Path) -> None:
         """Write the result as JSON: beside the target, flushed to disk, then renamed, so no reader sees half a file."""
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        with part.open("w", encoding="utf-8") as file:
-            json.dump(asdict(self), file, indent=2, allow_nan=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        fields = asdict(self)
+        content = {key: _finite(value, key == "config") for key, value in fields.items()}
+        text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
+        # Config values may hold lone surrogates (undecodable file names): escape these rather than lose the run.
+        write_atomically(path, (text + "\n").encode("utf-8", "backslashreplace"))
+
+
+def _finite(value: Any, in_config: bool) -> Any:
+    """``value`` with every NaN and infinity replaced by what JSON can hold; see the module's docstring."""
+    if isinstance(value, dict):
+        return {key: _finite(item, in_config) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item, in_config) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(float(value)) if in_config else None
+    return value

@@ -1,0 +1,50 @@
+# make help lists the targets. Everything runs in .venv, which is made on first use and again when the lock changes.
+.DEFAULT_GOAL := help
+.PHONY: help install train test test-all lint format report bench clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?=
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+install: $(STAMP) ## make .venv with everything pinned and hashed (other targets do this by themselves)
+
+$(STAMP): requirements.lock requirements-uv.lock pyproject.toml
+	@echo "Installing into $(VENV) (once; PyTorch is large) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements.lock --build-constraints requirements.lock
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+train: $(STAMP) ## train QB-LIF on real images, absorb, prove the integer network (ARGS="neuron.s_max=4 ...")
+	@$(BIN)/python train.py $(ARGS)
+
+test: $(STAMP) ## run the tests, except the long ones
+	$(BIN)/python -m pytest $(ARGS)
+
+test-all: $(STAMP) ## run all tests
+	$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
+
+lint: $(STAMP) ## check style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+report: $(STAMP) ## write the page of the newest run again (ARGS=RUN_DIR for another)
+	@$(BIN)/python scripts/make_report.py $(ARGS)
+
+bench: $(STAMP) ## measure speed, ReLU and the memory-copy limit beside it
+	$(BIN)/python benchmarks/neuron.py $(ARGS)
+
+clean: ## remove caches and the environment, keep outputs and data
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,137 @@
+"""What a run left besides its result: the curves of ``metrics.csv`` and the arrays of ``diagnostics.npz``."""
+
+from __future__ import annotations
+
+import csv
+import math
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qbsnn.errors import DataError
+
+
+@dataclass
+class Series:
+    """One logged metric. ``epoch``: int [n], ascending, as in the file (the first is 0). ``value``: float [n]."""
+
+    epoch: NDArray[np.int64]
+    value: NDArray[np.float64]
+
+
+@dataclass
+class Diagnostics:
+    """What the layers did on test images. A part that the file lacks is empty or ``None``.
+
+    ``histograms``: by layer, int [s_max + 1], how often each burst size occurred. ``rasters``: by layer, uint8 [T, N],
+    the bursts of N neurons for the one test image ``image``, float [C, H, W] in [0, 1]. ``confusion``: int [K, K], true
+    class by predicted class.
+    """
+
+    histograms: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    rasters: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
+    image: NDArray[np.float64] | None = None
+    label: int | None = None
+    prediction: int | None = None
+    class_names: list[str] = field(default_factory=list)
+    confusion: NDArray[np.int64] | None = None
+
+    def class_name(self, index: int | None) -> str:
+        """The name of class ``index``, its number where the file has no name, a dash where there is no index."""
+        if index is None:
+            return "–"
+        return self.class_names[index] if 0 <= index < len(self.class_names) else str(index)
+
+
+def read_curves(path: Path) -> dict[str, Series]:
+    """The columns of Lightning's ``metrics.csv`` that hold numbers, one value per epoch.
+
+    Cells may be empty. An epoch that logged a metric more than once keeps the last value (so does a resumed epoch); a
+    row without an epoch (learning rate monitors write these before the epoch's own row) takes that of the next row.
+
+    Raises:
+        DataError: the file is absent, is not UTF-8, or has no ``epoch`` column.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            columns = [name for name in reader.fieldnames or [] if name not in ("epoch", "step")]
+            if "epoch" not in (reader.fieldnames or []):
+                raise DataError(f"{path} has no column named epoch")
+            rows = list(reader)
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+    values: dict[str, dict[int, float]] = {name: {} for name in columns}
+    epoch = next((found for row in reversed(rows) if (found := _number(row["epoch"])) is not None), 0.0)
+    epochs = []
+    for row in reversed(rows):
+        found = _number(row["epoch"])
+        epoch = epoch if found is None or not math.isfinite(found) else found
+        epochs.append(int(epoch))
+    for row, at in zip(rows, reversed(epochs), strict=True):
+        for name in columns:
+            value = _number(row[name])
+            if value is not None:
+                values[name][at] = value
+    return {name: _series(points) for name, points in values.items() if points}
+
+
+def _number(cell: str | None) -> float | None:
+    try:
+        return float(cell) if cell else None
+    except ValueError:
+        return None
+
+
+def _series(points: Mapping[int, float]) -> Series:
+    epochs = sorted(points)
+    return Series(np.array(epochs, dtype=np.int64), np.array([points[epoch] for epoch in epochs], dtype=np.float64))
+
+
+def read_diagnostics(path: Path) -> Diagnostics:
+    """The arrays of ``diagnostics.npz``; nothing is unpickled.
+
+    Raises:
+        DataError: the file is absent or damaged, or an array has not the shape or type stated in :class:`Diagnostics`.
+    """
+    try:
+        # np.load given a path leaves the file open when it is no archive.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    found = Diagnostics()
+    for name, array in arrays.items():
+        part, _, layer = name.partition("/")
+        if part == "histogram" and layer:
+            found.histograms[layer] = _checked(path, name, array, "iu", 1).astype(np.int64)
+        elif part == "raster" and layer:
+            found.rasters[layer] = _checked(path, name, array, "iu", 2).astype(np.uint8)
+    if "image" in arrays:
+        found.image = np.clip(_checked(path, "image", arrays["image"], "fiu", 3).astype(np.float64), 0, 1)
+    if "confusion" in arrays:
+        found.confusion = _checked(path, "confusion", arrays["confusion"], "iu", 2).astype(np.int64)
+        if found.confusion.shape[0] != found.confusion.shape[1]:
+            raise DataError(f"{path}: confusion must be square, got shape {found.confusion.shape}")
+    if "class_names" in arrays:
+        found.class_names = [str(name) for name in _checked(path, "class_names", arrays["class_names"], "U", 1)]
+    for name in ("label", "prediction"):
+        if name in arrays:
+            setattr(found, name, int(_checked(path, name, arrays[name], "iu", 0)))
+    return found
+
+
+def _checked(path: Path, name: str, array: NDArray[Any], kinds: str, dimensions: int) -> NDArray[Any]:
+    if array.ndim != dimensions or array.dtype.kind not in kinds or (dimensions and not array.size):
+        kind = {"i": "integers", "f": "numbers", "U": "text"}[kinds[0]]
+        raise DataError(
+            f"{path}: {name} must hold {kind} in {dimensions} dimensions, got {array.dtype} of shape {array.shape}"
+        )
+    return array

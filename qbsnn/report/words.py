@@ -1,0 +1,89 @@
+"""Numbers and configurations as people read them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+SPACE = "\u00a0"  # a number and its unit stay on one line
+NONE = "–"
+
+
+def percent(share: float | None, digits: int = 2) -> str:
+    """A share in [0, 1] as a percentage.
+
+    >>> percent(0.978), percent(0.5, 0), percent(None), percent(float("nan"))
+    ('97.80\\xa0%', '50\\xa0%', '–', 'not finite')
+    """
+    if share is None:
+        return NONE
+    if not math.isfinite(share):
+        return "not finite"
+    return f"{100 * share:.{digits}f}{SPACE}%"
+
+
+def number(value: float | None) -> str:
+    """An integer with separators for thousands, another number with four significant digits.
+
+    >>> number(1234567), number(0.123456), number(12345.6), number(None)
+    ('1,234,567', '0.1235', '12,346', '–')
+    """
+    if value is None:
+        return NONE
+    if isinstance(value, int):
+        return f"{value:,}"
+    if not math.isfinite(value):
+        return "not finite"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the two units that matter.
+
+    >>> duration(4.23), duration(204), duration(3725)
+    ('4.2\\xa0s', '3\\xa0min 24\\xa0s', '1\\xa0h 02\\xa0min')
+    """
+    if not math.isfinite(seconds):
+        return "not finite"
+    if seconds < 60:
+        return f"{seconds:.1f}{SPACE}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}{SPACE}min {rest:02d}{SPACE}s"
+    return f"{minutes // 60}{SPACE}h {minutes % 60:02d}{SPACE}min"
+
+
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """A count with its noun.
+
+    >>> counted(1, "tie"), counted(0, "mismatch", "mismatches"), counted(1000, "image")
+    ('1 tie', '0 mismatches', '1,000 images')
+    """
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """A nested configuration as dotted keys, the form Hydra takes on its command line.
+
+    >>> list(flat({"optim": {"lr": 0.1, "betas": [0.9, 0.99]}, "seed": 1}))
+    [('optim.lr', '0.1'), ('optim.betas', '[0.9, 0.99]'), ('seed', '1')]
+    """
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def chosen(config: Mapping[str, Any], group: str) -> str | None:
+    """The name of a configuration group's member: itself, its ``name``, or what its ``_target_`` builds.
+
+    >>> chosen({"model": {"_target_": "qbsnn.models.vgg.vgg9"}}, "model")
+    'vgg9'
+    """
+    member = config.get(group)
+    if isinstance(member, Mapping):
+        member = member.get("name") or str(member.get("_target_", "")).rpartition(".")[2]
+    return str(member) if member else None
