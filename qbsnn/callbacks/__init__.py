@@ -1,7 +1,15 @@
 """Thin hooks of Lightning around deployment and diagnostics."""
 
+from qbsnn.callbacks.checkpoint import BestByValidation
 from qbsnn.callbacks.diagnostics import BurstMonitor, TestDiagnostics
 from qbsnn.callbacks.progress import progress_bar
 from qbsnn.callbacks.verification import AbsorptionCheck, IntegerSimulation
 
-__all__ = ["AbsorptionCheck", "BurstMonitor", "IntegerSimulation", "TestDiagnostics", "progress_bar"]
+__all__ = [
+    "AbsorptionCheck",
+    "BestByValidation",
+    "BurstMonitor",
+    "IntegerSimulation",
+    "TestDiagnostics",
+    "progress_bar",
+]

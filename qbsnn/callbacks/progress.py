@@ -109,12 +109,13 @@ class _Facts(ProgressBar):
         super().on_validation_end(trainer, pl_module)
         self.throughput.resume()
 
-    def facts(self, trainer: pl.Trainer) -> Iterator[tuple[str, str]]:
-        """Label and value of every fact that exists so far."""
+    def facts(self, trainer: pl.Trainer, live: bool = False) -> Iterator[tuple[str, str]]:
+        """Label and value of every fact that exists so far; ``live``: of the last batch rather than the last epoch."""
         metrics: dict[str, Any] = {**trainer.progress_bar_metrics, **trainer.callback_metrics}
         for name, (label, share) in _FACTS.items():
-            if name in metrics:
-                value = float(metrics[name])
+            of_batch = f"batch/{label}"
+            if name in metrics or (live and of_batch in metrics):
+                value = float(metrics[of_batch if live and of_batch in metrics else name])
                 yield label, f"{100 * value:.2f}%" if share else f"{value:.4f}"
         if (rate := self.throughput.rate) is not None:
             yield "images/s", f"{rate:,.0f}"
@@ -127,6 +128,12 @@ class FactsBar(_Facts, RichProgressBar):
         super().__init__(refresh_rate=refresh_rate, leave=True, theme=_THEME)
         self._shown: dict[str, Any] = {}
         self._shown_at = -math.inf
+        self._live = False
+
+    @override
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._live = True
+        super().on_train_epoch_start(trainer, pl_module)
 
     @override
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
@@ -135,9 +142,11 @@ class FactsBar(_Facts, RichProgressBar):
         Lightning asks after every batch, and reading a metric waits for the GPU: between two refreshes of the screen
         the answer is the last one.
         """
+        if trainer.sanity_checking:  # an untrained network's validation is no news
+            return {}
         now = time.monotonic()
         if now - self._shown_at >= 1 / self.refresh_rate:
-            self._shown, self._shown_at = dict(self.facts(trainer)), now
+            self._shown, self._shown_at = dict(self.facts(trainer, self._live)), now
         return self._shown
 
     @override
@@ -147,8 +156,9 @@ class FactsBar(_Facts, RichProgressBar):
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._shown_at = -math.inf
+        self._shown_at, self._live = -math.inf, False
         super().on_train_epoch_end(trainer, pl_module)
+        self._stop_progress()  # so that what is logged between two epochs begins on a line of its own
 
     @override
     def configure_columns(self, trainer: pl.Trainer) -> list:

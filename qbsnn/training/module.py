@@ -56,7 +56,11 @@ class Classifier(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
-        return self._step("train", batch)["loss"]
+        found = self._step("train", batch)
+        right = (found["predicted"] == batch[1]).float().mean()
+        live = {"batch/loss": found["loss"].detach(), "batch/acc": right}
+        self.log_dict(live, on_step=True, on_epoch=False, prog_bar=True, logger=False)
+        return found["loss"]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Metrics of one validation batch."""

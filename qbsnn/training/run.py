@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,6 +73,7 @@ def evaluate(checkpoint: Path, cfg: DictConfig, contents: dict[str, Any]) -> Res
 
 def build(plain: dict[str, Any]) -> Parts:
     """Build data module, network, LightningModule and trainer from validated settings. Reads no data."""
+    _quieten()
     lightning.seed_everything(plain["seed"], workers=True, verbose=False)
     # Filling every fresh tensor would slow all allocations; nothing here reads memory that it did not write.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -123,6 +125,21 @@ def load_weights(module: Classifier, contents: dict[str, Any], path: Path) -> No
     except (KeyError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]
         raise SettingsError(f"checkpoint {path} does not fit the network of its configuration: {first}") from error
+
+
+def _quieten() -> None:
+    """Keep what Lightning says of itself off the screen; its warnings about a run stay."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    known = [
+        "You have overridden `on_before_batch_transfer`",  # on purpose: pixels are checked on their way in
+        r".*isinstance\(treespec, LeafSpec\)",  # Lightning 2.6 with torch 2.13
+        "The 'train_dataloader' does not have many workers",  # the data is in memory
+        "The 'val_dataloader' does not have many workers",
+        "The 'test_dataloader' does not have many workers",
+    ]
+    for message in known:
+        warnings.filterwarnings("ignore", message=message)
 
 
 def _finish_fit(parts: Parts, seconds: float) -> None:

@@ -1,0 +1,107 @@
+"""Augmentation of a whole batch at once: crop, flip, a torchvision policy, cutout, in this order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms import v2
+
+from qbsnn.data.randomness import Purpose, below, draw
+
+POLICIES: dict[str, Callable[[], torch.nn.Module]] = {
+    "cifar10": lambda: v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10),
+    "imagenet": lambda: v2.AutoAugment(v2.AutoAugmentPolicy.IMAGENET),
+    "svhn": lambda: v2.AutoAugment(v2.AutoAugmentPolicy.SVHN),
+    "randaugment": v2.RandAugment,
+    "trivial": v2.TrivialAugmentWide,
+}
+
+
+class Drawn(NamedTuple):
+    """What was drawn for each of B samples, all ``[B]``."""
+
+    crop_y: Tensor  # first row of the crop in the padded image, 0 to 2·crop
+    crop_x: Tensor
+    flip: Tensor  # bool
+    cutout_y: Tensor  # row of the square's centre, 0 to H − 1
+    cutout_x: Tensor
+
+
+class Augment:
+    """Augments uint8 images; the numbers come from (seed, epoch, index of the sample) alone.
+
+    crop: zero padding on each side before a random crop to the old size. flip: mirror left-right, one time in two.
+    policy: a name in ``POLICIES`` or ``None``. cutout: side of a square set to 0, cut off at the border of the image
+    (arXiv 1708.04552).
+    """
+
+    def __init__(
+        self, seed: int = 0, crop: int = 0, flip: bool = False, cutout: int = 0, policy: str | None = None
+    ) -> None:
+        self.seed, self.crop, self.flip, self.cutout = seed, crop, flip, cutout
+        self.policy = POLICIES[policy]() if policy is not None else None
+
+    def __call__(self, pixels: Tensor, epochs: NDArray[np.int64], indices: NDArray[np.int64]) -> Tensor:
+        """Augment ``pixels`` uint8 ``[B, C, H, W]`` of the samples ``(epochs[b], indices[b])``; the input is kept."""
+        drawn = self.draw(epochs, indices, *pixels.shape[-2:])
+        if self.crop or self.flip:
+            pixels = _crop_and_flip(pixels, drawn, self.crop)
+        if self.policy is not None:
+            pixels = self._apply_policy(self.policy, pixels, epochs, indices)
+        if self.cutout:
+            pixels = _cut_out(pixels, drawn, self.cutout)
+        return pixels
+
+    def draw(self, epochs: NDArray[np.int64], indices: NDArray[np.int64], height: int, width: int) -> Drawn:
+        """The numbers for each sample; those of an augmentation that is off change nothing."""
+
+        def integers(purpose: Purpose, limit: int) -> Tensor:
+            return torch.from_numpy(below(limit, draw(purpose, self.seed, epochs, indices)))
+
+        return Drawn(
+            crop_y=integers(Purpose.CROP_Y, 2 * self.crop + 1),
+            crop_x=integers(Purpose.CROP_X, 2 * self.crop + 1),
+            flip=integers(Purpose.FLIP, 2).bool() if self.flip else torch.zeros(len(indices), dtype=torch.bool),
+            cutout_y=integers(Purpose.CUTOUT_Y, height),
+            cutout_x=integers(Purpose.CUTOUT_X, width),
+        )
+
+    def _apply_policy(
+        self, policy: torch.nn.Module, pixels: Tensor, epochs: NDArray[np.int64], indices: NDArray[np.int64]
+    ) -> Tensor:
+        seeds = draw(Purpose.POLICY, self.seed, epochs, indices) >> np.uint64(1)
+        # torchvision's policies draw from torch's global CPU generator. torch.manual_seed and fork_rng would reset the
+        # generators of the graphics cards as well, and with them the training's own randomness.
+        before = torch.default_generator.get_state()
+        try:
+            augmented = []
+            for image, seed in zip(pixels, seeds.tolist(), strict=True):
+                torch.default_generator.manual_seed(seed)
+                augmented.append(policy(image))
+        finally:
+            torch.default_generator.set_state(before)
+        return torch.stack(augmented)
+
+
+def _crop_and_flip(pixels: Tensor, drawn: Drawn, pad: int) -> Tensor:
+    batch, channels, height, width = pixels.shape
+    rows = torch.arange(height) + drawn.crop_y[:, None]
+    cols = torch.arange(width).expand(batch, -1)
+    cols = torch.where(drawn.flip[:, None], width - 1 - cols, cols) + drawn.crop_x[:, None]
+    flat = (rows[:, :, None] * (width + 2 * pad) + cols[:, None, :]).view(batch, 1, -1).expand(-1, channels, -1)
+    return F.pad(pixels, [pad] * 4).flatten(2).gather(2, flat).view_as(pixels)
+
+
+def _cut_out(pixels: Tensor, drawn: Drawn, side: int) -> Tensor:
+    def covered(length: int, centre: Tensor) -> Tensor:
+        distance = torch.arange(length) - (centre[:, None] - side // 2)
+        return (distance >= 0) & (distance < side)
+
+    rows, cols = covered(pixels.shape[2], drawn.cutout_y), covered(pixels.shape[3], drawn.cutout_x)
+    return pixels.masked_fill((rows[:, :, None] & cols[:, None, :])[:, None], 0)
