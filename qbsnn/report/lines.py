@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -17,18 +16,12 @@ from qbsnn.report.style import DEPTH, FIRST, MUTED, SECOND, WIDTH, grid, label, 
 LEGEND_ROWS = 20
 
 
-def best_epoch(curves: Mapping[str, Series]) -> tuple[int, float] | None:
-    """The first epoch with the highest ``val/acc``, and that accuracy; ``None`` where no finite one was logged."""
-    series = curves.get("val/acc")
-    if series is None or not np.isfinite(series.value).any():
-        return None
-    at = int(np.argmax(np.where(np.isfinite(series.value), series.value, -np.inf)))
-    return int(series.epoch[at]), float(series.value[at])
-
-
 @styled
-def curves(data: Mapping[str, Series]) -> Figure | None:
-    """Loss and accuracy of training and validation, and the learning rate where it was logged."""
+def curves(data: Mapping[str, Series], best: tuple[int, float] | None = None) -> Figure | None:
+    """Loss and accuracy of training and validation, and the learning rate where it was logged.
+
+    best: the epoch whose weights are the best by validation, and its validation accuracy, to be marked.
+    """
     panels = [
         (name, found)
         for name in ("loss", "acc")
@@ -39,7 +32,6 @@ def curves(data: Mapping[str, Series]) -> Figure | None:
     rate = data.get("lr")
     widths = [1.0] * len(panels) + ([0.62] if rate else [])
     figure, axes = row_of_axes(WIDTH, 3.1, widths, left=0.55, right=0.12)
-    best = best_epoch(data)
     for place, (name, found) in zip(axes, panels, strict=False):
         for split, series in found.items():
             colour = FIRST if split == "train" else SECOND

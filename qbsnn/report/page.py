@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from qbsnn.report import words
 from qbsnn.report.deployed import deploy, ran
 from qbsnn.report.files import write_atomically
 from qbsnn.report.inputs import Diagnostics, Series, read_curves, read_diagnostics
-from qbsnn.report.lines import activity, best_epoch, curves, delta
+from qbsnn.report.lines import activity, curves, delta
 from qbsnn.report.panels import bursts, confusion, raster
 from qbsnn.report.read import read_result
 from qbsnn.report.schema import Absorption, Integer, Result
@@ -74,7 +75,8 @@ def read_run(directory: Path) -> Run:
 
 def plots(run: Run) -> list[Plot]:
     """The figures of a page in their order; one that has nothing to draw is among them."""
-    best = best_epoch(run.curves)
+    found = run.result.metrics.best
+    best = (int(found["epoch"]), found["val/acc"]) if {"epoch", "val/acc"} <= found.keys() else None
     marked = f" Best by validation: epoch {best[0]} with {words.percent(best[1])}." if best else ""
     layers = words.counted(len(run.diagnostics.histograms), "layer")
     compared = (
@@ -86,7 +88,8 @@ def plots(run: Run) -> list[Plot]:
     return [
         Plot(
             "curves", "Loss and accuracy", f"Loss and accuracy of training and validation over the epochs.{marked}",
-            curves, run.curves, "No loss and no accuracy to draw; they come from metrics.csv.", "training",
+            partial(curves, best=best), run.curves,
+            "No loss and no accuracy to draw; they come from metrics.csv.", "training",
         ),
         Plot(
             "delta", "Learned scales", "The scale Δ of each layer over training.",

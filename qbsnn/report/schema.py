@@ -24,7 +24,7 @@ class Metrics:
     """Metrics by name (``test/acc``, ``test/loss``, ``val/acc``, ...), for two sets of weights.
 
     ``last`` are the weights after the last epoch; ``best`` those with the best validation accuracy. Test data has no
-    part in choosing either.
+    part in choosing either. ``best["epoch"]`` is the epoch it comes from, counted from 0.
     """
 
     last: dict[str, float] = field(default_factory=dict)

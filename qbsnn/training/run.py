@@ -154,7 +154,7 @@ def _finish_fit(parts: Parts, seconds: float) -> None:
     if isinstance(saver, ModelCheckpoint) and saver.best_model_path:
         result.checkpoints = {"last": saver.last_model_path, "best": saver.best_model_path}
         if saver.best_model_score is not None and saver.monitor:
-            result.metrics.best = {saver.monitor: float(saver.best_model_score)}
+            result.metrics.best[saver.monitor] = float(saver.best_model_score)
 
 
 def _test_last_and_best(parts: Parts) -> None:
@@ -166,7 +166,9 @@ def _test_last_and_best(parts: Parts) -> None:
         result.metrics.best = dict(result.metrics.last)
         return
     result.metrics.last |= _test(parts, None)
-    load_weights(parts.module, checkpoint_io.load(best), Path(best))
+    contents = checkpoint_io.load(best)
+    load_weights(parts.module, contents, Path(best))
+    result.metrics.best["epoch"] = contents["epoch"]
     result.metrics.best |= _test(parts, best)
 
 

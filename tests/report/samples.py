@@ -30,7 +30,9 @@ def make_result(**changes: Any) -> Result:
         "status": "finished",
         "started": "2025-06-01T12:00:00+00:00",
         "params": 1_234_567,
-        "metrics": Metrics({"test/acc": 0.9712, "test/loss": 0.25}, {"test/acc": 0.9783, "val/acc": 0.9801}),
+        "metrics": Metrics(
+            {"test/acc": 0.9712, "test/loss": 0.25}, {"test/acc": 0.9783, "val/acc": 0.9801, "epoch": 1.0}
+        ),
         "layers": [Layer(name, "QBLIF", 0.5, 0.4, 0.01, 0.1) for name in LAYERS],
         "absorption": Absorption("best", True, 512, 8_001, 100_000, 0, 3, 7, 0.975, 0.975, checks),
         "integer": Integer(

@@ -7,7 +7,6 @@ import pytest
 
 from qbsnn.errors import DataError
 from qbsnn.report.inputs import read_curves, read_diagnostics
-from qbsnn.report.lines import best_epoch
 from tests.report.samples import write_diagnostics, write_metrics
 
 
@@ -16,15 +15,12 @@ def test_sparse_columns_become_one_value_per_epoch(tmp_path: Path) -> None:
     curves = read_curves(tmp_path / "metrics.csv")
     assert curves["val/acc"].value.tolist() == [0.5, 0.9, 0.8]
     assert curves["lr"].epoch.tolist() == [0, 1, 2]  # rows without an epoch belong to the epoch that follows
-    assert best_epoch(curves) == (1, 0.9)
 
 
-def test_best_epoch_is_the_first_finite_maximum(tmp_path: Path) -> None:
+def test_values_that_are_no_numbers_stay_and_empty_columns_go(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
-    path.write_text("epoch,step,val/acc\n0,0,nan\n1,1,0.5\n2,2,0.5\n2,2,\n")
-    assert best_epoch(read_curves(path)) == (1, 0.5)
-    path.write_text("epoch,step,val/acc\n0,0,nan\n")
-    assert best_epoch(read_curves(path)) is None
+    path.write_text("epoch,step,val/acc\n0,0,nan\n1,1,0.5\n")
+    assert np.isnan(read_curves(path)["val/acc"].value).tolist() == [True, False]
     path.write_text("epoch,step\n")
     assert read_curves(path) == {}
 

@@ -43,7 +43,7 @@ def test_full_run(run_dir: Path) -> None:
     text = shown(page)
     for number in ("97.12 %", "97.83 %", "96.88 %", "0 of 100,000 positions", "1,234,567", "3 min 24 s", "432",
                    "1.25 %", "best by validation", "with uncommitted changes", "0123abc", "optim.lr 0.1", "vgg9",
-                   "Best by validation: epoch 1 with 90.00 %"):  # fmt: skip
+                   "Best by validation: epoch 1 with 98.01 %"):  # fmt: skip
         assert number in text, number
     source = page.read_text(encoding="utf-8")
     assert "http://" not in source and "https://" not in source and "<script" not in source
