@@ -94,9 +94,8 @@ class ImageDataModule(lightning.LightningDataModule):
         self.download, self.verify, self.batch_size, self.num_workers = download, verify, batch_size, num_workers
         self.val_fraction, self.split_seed, self.seed, self.resize = val_fraction, split_seed, seed, resize
         self.num_classes = len(self.class_names)
-        # interpolation and policies round to integers and expect images that use the range of a byte
-        self._gain = 255 // self.pixel_max if resize is not None or autoaugment is not None else 1
-        self.pixel_max = self.pixel_max * self._gain
+        if resize is not None or autoaugment is not None:
+            self.pixel_max = 255  # both round to integers, and policies take bytes for granted (inversion is 255 - x)
         self.augment = Augment(seed, crop, flip, cutout, autoaugment) if crop or flip or cutout or autoaugment else None
         #: after setup, for each part the positions in the source (in its training or its test images) ``[n]``
         self.indices: dict[str, Tensor] = {}
@@ -144,8 +143,9 @@ class ImageDataModule(lightning.LightningDataModule):
             chosen = np.sort(chosen[permutation(Purpose.LIMIT, len(chosen), self.split_seed)[:limit]])
         chosen = torch.from_numpy(chosen)
         pixels = images.pixels[chosen]
-        if self._gain != 1:
-            pixels = pixels * self._gain
+        source_max = type(self).pixel_max
+        if self.pixel_max != source_max:
+            pixels = (pixels * (self.pixel_max / source_max)).round().to(torch.uint8)
         if self.resize is not None:  # in chunks: the interpolation needs several times the memory of its input
             size = [self.resize, self.resize]
             pixels = torch.cat([v2.functional.resize(chunk, size, antialias=True) for chunk in pixels.split(1024)])
@@ -162,7 +162,7 @@ class ImageDataModule(lightning.LightningDataModule):
             raise DataError(f"{where}: the shape must be (N, {str(self.image_shape)[1:]}, got {tuple(pixels.shape)}")
         if labels.shape != pixels.shape[:1]:
             raise DataError(f"{where}: {len(pixels)} images, but labels of shape {tuple(labels.shape)}")
-        top = self.pixel_max // self._gain
+        top = type(self).pixel_max
         if int(pixels.max()) > top:
             raise DataError(f"{where}: pixels must be at most {top}, got {int(pixels.max())}")
         bad = (labels < 0) | (labels >= self.num_classes)

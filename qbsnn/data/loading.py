@@ -66,6 +66,18 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return ((epoch, index) for index in permutation(Purpose.ORDER, self.size, self.seed, epoch).tolist())
 
 
+class LateLoader(DataLoader):
+    """Starts an epoch when its first batch is asked for, not when the iterator is made.
+
+    On resuming, Lightning makes the iterator first and calls ``set_epoch`` after; worker processes would have begun
+    with the order of epoch 0 by then.
+    """
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:  # type: ignore[override]
+        """Iterate over one epoch."""
+        yield from super().__iter__()
+
+
 def train_loader(split: ImageSplit, batch_size: int, seed: int, num_workers: int) -> DataLoader:
     """Shuffled batches; the last is dropped if it is incomplete, unless it is the only one."""
     return _loader(split, batch_size, num_workers, EpochSampler(len(split), seed), len(split) >= batch_size)
@@ -79,7 +91,7 @@ def eval_loader(split: ImageSplit, batch_size: int, num_workers: int) -> DataLoa
 def _loader(
     split: ImageSplit, batch_size: int, num_workers: int, sampler: EpochSampler | None, drop_last: bool
 ) -> DataLoader:
-    return DataLoader(
+    return LateLoader(
         split,
         batch_size=batch_size,
         sampler=sampler,

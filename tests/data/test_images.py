@@ -85,11 +85,12 @@ def test_limits_pick_a_fixed_part(digits):
 def test_resize_keeps_more_than_the_levels_of_the_source(digits):
     module = Digits(resize=12)
     module.setup("test")
-    assert module.in_shape == (1, 12, 12) and module.pixel_max == 240
+    assert module.in_shape == (1, 12, 12) and module.pixel_max == 255
     pixels = torch.cat([x for x, _ in module.test_dataloader()])
     small = digits._splits["test"].pixels.float() / 16
     expected = v2.functional.resize(small, [12, 12], antialias=True)
-    assert (pixels - expected).abs().max() <= 0.6 / 240
+    # three roundings of half a step each: to bytes, along rows, along columns
+    assert (pixels - expected).abs().max() <= 1.5 / 255
     check_pixels(pixels, "resized")
 
 

@@ -8,13 +8,13 @@ import threading
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 from torchvision import datasets
 
 from qbsnn.data import CIFAR10, CIFAR100, MNIST, FashionMNIST
 from qbsnn.data import mnist as mnist_file
 from qbsnn.errors import DataError
+from tests.data import tiny
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 WRITERS = {
@@ -211,7 +211,7 @@ def test_a_flipped_bit_is_noticed(cls, tmp_path):
         data[-10] ^= 1
         path.write_bytes(data)
         with pytest.raises(DataError, match=f"{path} is damaged: its MD5 checksum"):
-            module.setup()
+            type(module)(root=tmp_path).setup()
         data[-10] ^= 1
         path.write_bytes(data)
     module.setup()

@@ -1,0 +1,194 @@
+"""Quantisation, static bounds and the whole proof, for every family and neuron."""
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+
+from qbsnn.deploy import reference, verify
+from qbsnn.deploy.absorb import absorb
+from qbsnn.deploy.bounds import bits, bounds
+from qbsnn.deploy.engine import TorchEngine
+from qbsnn.deploy.integer import INPUT
+from qbsnn.deploy.quantize import leak_shift, power_of_two_theta, quantize
+from qbsnn.deploy.verify import check_integer, compare, flip_weight
+from qbsnn.errors import DeployError
+from qbsnn.neurons import LIF, QBLIF
+from tests.deploy import networks
+from tests.deploy.spiking import FAMILIES, batches, make
+
+NEURONS = {
+    "counts": partial(QBLIF, s_max=4),
+    "graded": partial(QBLIF, s_max=15, output="graded", tau=4.0),
+    "lif": LIF,
+    "lif-hard": partial(LIF, reset="hard"),
+    "full-leak": partial(QBLIF, s_max=2, tau=1.0),
+}
+
+
+def quantized(family, neuron="counts", **extra):
+    return quantize(absorb(make(family, NEURONS[neuron], **extra)))
+
+
+@pytest.mark.parametrize("neuron", NEURONS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_with_every_neuron_is_proven(family, neuron):
+    network = make(family, NEURONS[neuron])
+    found = check_integer(quantize(absorb(network)), batches(network), onnx_images=12)
+    assert found.passed, found
+    assert found.spike_mismatches == found.membrane_mismatches == found.logit_mismatches == found.overflows == 0
+    assert all(layer.spikes > 0 for layer in found.layers)
+    assert found.flip_mismatches > 0
+    if found.onnxruntime_skipped is None:
+        assert found.onnxruntime_images == 12 and found.onnxruntime_mismatches == 0
+    for layer in found.layers:
+        assert layer.membrane_seen <= layer.membrane_bound < 2 ** (layer.membrane_bits - 1)
+
+
+@pytest.mark.parametrize("encoding", ["rate", "latency"])
+def test_other_encodings_are_proven(encoding):
+    network = make("vgg5-max", NEURONS["counts"], encoding=encoding)
+    assert check_integer(quantize(absorb(network)), batches(network), onnx_images=12).passed
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(networks.cases())
+def test_fast_engine_equals_the_independent_one_on_random_integer_networks(case):
+    net, current = case
+    per_channel = np.moveaxis(current, 2, 0).reshape(current.shape[2], -1).astype(np.int64)
+    engine = TorchEngine(_Loose(net, (per_channel.min(1), per_channel.max(1))))
+    trace, expected = engine.run(current), reference.run(net, current)
+    assert compare(trace, expected) == 0
+    assert trace.overflows == expected.overflows
+
+
+class _Loose:
+    """A quantised network without its analog first layer, for integer networks that were never trained."""
+
+    def __init__(self, net, current_bounds):
+        self.net, self.current_bounds = net, current_bounds
+
+
+def test_weights_and_thresholds_lie_on_the_documented_grid():
+    network = absorb(make("vgg5-max", NEURONS["graded"]))
+    result = quantize(network)
+    for stage, (_, trained) in zip(result.net.stages, network.named_stages(), strict=False):
+        branch = trained.parts[0]
+        w = branch.weight.weight.double().numpy()
+        largest = np.abs(w).reshape(len(w), -1).max(1)
+        k = np.clip(np.floor(np.log2(127 / largest)), 0, 15)
+        assert np.array_equal(stage.theta, 2**k)
+        if stage.branches[0].source != INPUT:
+            per_row = stage.theta.reshape(-1, *[1] * (w.ndim - 1))
+            assert np.array_equal(stage.branches[0].weight, np.rint(w * per_row))
+            assert np.array_equal(stage.bias, np.rint(branch.weight.bias.double().numpy() * stage.theta))
+    assert sum(result.clipped.values()) == 0
+
+
+def test_weights_too_large_for_theta_1_are_clipped_and_counted():
+    network = absorb(make("mlp", NEURONS["counts"]))
+    network.stages["fc2"].parts[0].weight.weight.data[0, :3] = torch.tensor([200.0, -300.0, 5.0])
+    result = quantize(network)
+    assert result.clipped == {"fc1": 0, "fc2": 2}
+    assert result.net.stages[1].theta[0] == 1
+    assert result.net.stages[1].branches[0].weight[0, :3].tolist() == [127, -127, 5]
+
+
+def test_identity_shortcut_is_a_constant_per_channel():
+    result = quantized("resnet20", "graded")
+    constants = [b.scale for stage in result.net.stages for b in stage.branches if b.kind == "identity"]
+    assert len(constants) == 7  # nine blocks, two of which change the shape
+    assert all(c.dtype == np.int32 and (c > 0).all() for c in constants)
+
+
+def test_power_of_two_theta_never_clips_and_cannot_be_finer():
+    largest = np.concatenate([np.random.default_rng(0).uniform(0.004, 127, 1000), [127, 63.5, 63.500001]])
+    theta = power_of_two_theta(largest).astype(float)
+    assert (largest * theta <= 127).all()
+    assert ((largest * theta * 2 > 127) | (theta == 2**15)).all()
+
+
+@pytest.mark.parametrize("family", ["mlp", "vgg9-avg", "resnet20"])
+def test_bounds_hold_for_the_worst_input(family):
+    result = quantized(family)
+    static = bounds(result)
+    engine = TorchEngine(result)
+    # White, black and random pixels: the current must stay inside its interval, membranes inside their bound.
+    shape = result.front.in_shape
+    pixels = torch.cat([torch.zeros(1, *shape), torch.ones(1, *shape), torch.rand(30, *shape).round()])
+    with torch.no_grad():
+        current = result.current(pixels)
+    flat = np.moveaxis(current, 2, 0).reshape(current.shape[2], -1)
+    assert (flat >= result.current_bounds[0][:, None]).all() and (flat <= result.current_bounds[1][:, None]).all()
+    trace = engine.run(current)
+    for bound, membranes in zip(static, trace.membranes, strict=False):
+        assert np.abs(membranes).max() <= bound.membrane
+
+
+def test_bits_of_a_register():
+    assert [bits(n) for n in (0, 1, 127, 128, 2**31 - 1, 2**31)] == [1, 2, 8, 9, 32, 33]
+
+
+def test_wide_membranes_are_exact_and_their_overflows_counted():
+    result = quantized("mlp")
+    first = result.net.stages[0]
+    net = replace(result.net, stages=(replace(first, leak_shift=None), *result.net.stages[1:]))
+    top = np.full(len(first.theta), 2**31 - 1, dtype=np.int64)
+    current = np.full((1, 2, *first.shape), 2**31 - 1, dtype=np.int32)
+    trace = TorchEngine(_Loose(net, (-top, top))).run(current)
+    expected = reference.run(net, current)
+    assert trace.overflows == expected.overflows > 0
+    assert compare(trace, expected) == 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_flipped_weight_is_noticed(family):
+    network = make(family, NEURONS["counts"])
+    result = quantize(absorb(network))
+    current = result.current(batches(network)[0][0])
+    trace = reference.run(result.net, current)
+    assert compare(trace, reference.run(result.net, current)) == 0
+    assert compare(trace, reference.run(flip_weight(result.net, trace), current)) > 0
+
+
+def test_a_wrong_engine_fails_the_check(monkeypatch):
+    network = make("vgg5-max", NEURONS["counts"])
+
+    def wrong(net, current):  # rounds the leak towards zero instead of down
+        trace = reference.run(net, current)
+        trace.membranes[1][-1, 0].flat[0] += 1
+        return trace
+
+    monkeypatch.setattr(verify, "reference", type("Other", (), {"run": staticmethod(wrong)}))
+    found = check_integer(quantize(absorb(network)), batches(network), onnx_images=0)
+    assert not found.passed
+    assert found.membrane_mismatches == 2 and found.spike_mismatches == 0
+
+
+def test_a_silent_layer_proves_nothing():
+    network = make("mlp", NEURONS["counts"])
+    norm = network.stages["fc2"].parts[0].norm
+    norm.weight.data.zero_()
+    norm.bias.data.fill_(-1.0)
+    found = check_integer(quantize(absorb(network)), batches(network), onnx_images=0)
+    assert found.spike_mismatches == found.membrane_mismatches == 0
+    assert not found.passed
+
+
+def test_what_does_not_fit_is_refused_by_name():
+    assert [leak_shift("x", tau) for tau in (1.0, 2.0, 8.0)] == [0, 1, 3]
+    with pytest.raises(DeployError, match=r"fc1: the shift leak needs tau to be a power of two .* got tau = 3"):
+        quantized_tau = make("mlp", partial(QBLIF, tau=3.0))
+        quantize(absorb(quantized_tau))
+    with pytest.raises(DeployError, match=r"fc1: QBLIF is not absorbed; call absorb\(network\) first"):
+        quantize(make("mlp", NEURONS["counts"]))
+    network = absorb(make("mlp", NEURONS["counts"]))
+    network.stages["readout"].parts[0].weight.weight.data.zero_()
+    with pytest.raises(DeployError, match="readout: all weights"):
+        quantize(network)
+    result = quantized("mlp")
+    with pytest.raises(DeployError, match="not a number"):
+        result.current(torch.full((1, 3, 8, 8), float("nan")))
