@@ -15,8 +15,8 @@ def hold_out(labels: NDArray[np.int64], fraction: float, seed: int, name: str) -
     labels: int64 ``[N]``. Class sizes are rounded by largest remainder, so that they add up. Raises SettingsError
     where nothing would be held out, or everything.
 
-    >>> hold_out(np.array([0, 0, 0, 0, 1, 1]), 0.5, seed=0, name="six samples").sum()
-    np.int64(3)
+    >>> int(hold_out(np.array([0, 0, 0, 0, 1, 1]), 0.5, seed=0, name="six samples").sum())
+    3
     """
     total = round(fraction * len(labels))
     if not 0 < total < len(labels):

@@ -34,7 +34,7 @@ class _Burst(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (u,) = ctx.saved_tensors
-        return grad * ctx.surrogate(u, ctx.s_max), None, None
+        return ctx.surrogate(u, ctx.s_max).mul_(grad), None, None
 
 
 def burst(u: Tensor, s_max: int, surrogate: Surrogate) -> Tensor:

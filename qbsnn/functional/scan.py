@@ -10,11 +10,12 @@ from torch import Tensor
 Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def scan(step: Step, current: Tensor) -> tuple[Tensor, Tensor]:
+def scan(step: Step, current: Tensor, keep: bool = False) -> tuple[Tensor, Tensor | None]:
     """Run ``step(U_{t−1}, I_t) -> (U_t, o_t)`` over the first dimension, from U_0 = 0.
 
-    current: ``[T, B, ...]``, any dense strides. Returns (o, U), both ``[T, B, ...]``: outputs and membranes after the
-    reset. Half-precision currents keep a float32 membrane; the outputs come back in the dtype of the current.
+    current: ``[T, B, ...]``, any dense strides. Returns (o, U), both ``[T, B, ...]``: outputs and, with ``keep``, the
+    membranes after the reset. Half-precision currents keep a float32 membrane; the outputs come back in the dtype of
+    the current.
     """
     half = current.dtype in (torch.float16, torch.bfloat16)
     u = torch.zeros_like(current[0], dtype=torch.float32 if half else current.dtype)
@@ -22,5 +23,6 @@ def scan(step: Step, current: Tensor) -> tuple[Tensor, Tensor]:
     for i in current.unbind(0):
         u, o = step(u, i)
         outputs.append(o)
-        states.append(u)
-    return torch.stack(outputs).to(current.dtype), torch.stack(states)
+        if keep:
+            states.append(u)
+    return torch.stack(outputs).to(current.dtype), torch.stack(states) if keep else None

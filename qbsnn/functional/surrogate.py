@@ -17,7 +17,8 @@ Surrogate = Callable[[Tensor, int], Tensor]
 
 
 def _distance(u: Tensor, s_max: int) -> Tensor:
-    return (u - u.round().clamp(1, s_max)).abs()
+    """d, a fresh tensor, so that what follows may work in place: new memory costs more than arithmetic on a CPU."""
+    return u.round().clamp_(1, s_max).sub_(u).abs_()
 
 
 def relsg_et(
@@ -36,8 +37,11 @@ def relsg_et(
     [0.0498, 1.0, 1.0, 1.0, 0.0498]
     """
     d = _distance(u, s_max)
-    outside = torch.exp(-beta * (d if tail == "document" else d - alpha))
-    return torch.where(d <= alpha, torch.ones_like(d), outside)
+    if tail == "continuous":
+        d.sub_(alpha).clamp_(min=0)
+    else:
+        torch.threshold_(d, alpha, 0)  # d where d > α, else 0, for which the exponential below is 1
+    return d.mul_(-beta).exp_()
 
 
 def arctan(u: Tensor, s_max: int, alpha: float = 2.0) -> Tensor:
@@ -48,4 +52,4 @@ def arctan(u: Tensor, s_max: int, alpha: float = 2.0) -> Tensor:
     >>> arctan(torch.tensor([1.0]), s_max=1).item()
     1.0
     """
-    return (alpha / 2) / (1 + (math.pi / 2 * alpha * _distance(u, s_max)) ** 2)
+    return _distance(u, s_max).mul_(math.pi / 2 * alpha).square_().add_(1).reciprocal_().mul_(alpha / 2)

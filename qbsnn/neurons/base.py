@@ -52,12 +52,13 @@ class SpikingNeuron(Neuron):
 
     def run(self, current: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs and membranes after the reset, both ``[T, B, ...]``."""
-        step = self._bound_step()
-        return scan(step, current)
+        outputs, membranes = scan(self._bound_step(), current, keep=True)
+        assert membranes is not None
+        return outputs, membranes
 
     def forward(self, current: Tensor) -> Tensor:
         """Outputs o ``[T, B, ...]`` for currents I ``[T, B, ...]``."""
-        return self.run(current)[0]
+        return scan(self._bound_step(), current)[0]
 
     def counts(self, output: Tensor) -> Tensor:
         """The integer bursts s that an output o stands for."""

@@ -25,7 +25,7 @@ def run(currents, delta=0.5, s_max=4, tau=2.0, reset="detach", graded=False, alp
         reset=RESETS[reset],
         graded=graded,
     )
-    o, u = scan(step, i)
+    o, u = scan(step, i, keep=True)
     return o, u, i, d
 
 
