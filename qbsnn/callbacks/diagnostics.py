@@ -30,6 +30,7 @@ class BurstMonitor(Callback):
     def __init__(self, batches: int = 4, every: int = 10) -> None:
         self.batches, self.every = batches, every
         self._handles: list[RemovableHandle] = []
+        # per layer, (mean burst, share at s_max) of each batch that was listened to
         self._seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
         self._active = False
 

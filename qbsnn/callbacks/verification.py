@@ -17,7 +17,8 @@ from torch import Tensor
 
 from qbsnn.deploy.absorb import absorb
 from qbsnn.deploy.quantize import quantize
-from qbsnn.deploy.verify import check_absorption, check_integer
+from qbsnn.deploy.verify_absorption import check_absorption
+from qbsnn.deploy.verify_integer import check_integer
 from qbsnn.errors import DeployError
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.report.schema import Absorption, Integer, Result
@@ -66,7 +67,7 @@ class _Verification(Callback):
 
 
 class AbsorptionCheck(_Verification):
-    """Compares the trained network with its absorbed form: see :func:`qbsnn.deploy.verify.check_absorption`."""
+    """Compares the trained network with its absorbed form, see :mod:`qbsnn.deploy.verify_absorption`."""
 
     block = "absorption"
 
@@ -76,7 +77,7 @@ class AbsorptionCheck(_Verification):
 
 
 class IntegerSimulation(_Verification):
-    """Quantises the absorbed network and proves it: see :func:`qbsnn.deploy.verify.check_integer`.
+    """Quantises the absorbed network and proves it: see :mod:`qbsnn.deploy.verify_integer`.
 
     onnx_images: number of images, at least, that also run in onnxruntime; 0 switches that off.
     """

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
+from qbsnn import checks
 from qbsnn.data.augment import POLICIES, Augment
 from qbsnn.data.loading import ImageSplit, eval_loader, train_loader
 from qbsnn.data.randomness import Purpose, permutation
@@ -73,22 +74,25 @@ class ImageDataModule(lightning.LightningDataModule):
         super().__init__()
         if not isinstance(root, (str, Path)) or not str(root):
             raise SettingsError(f"data.root must be the path of a folder, got {root!r}")
-        _check_bool(download=download, verify=verify, flip=flip)
-        _check_int(1, 2**31, batch_size=batch_size)
-        _check_int(0, 2**63 - 1, split_seed=split_seed, seed=seed)
-        _check_int(0, 1024, num_workers=num_workers)
+        for key, value in (("download", download), ("verify", verify), ("flip", flip)):
+            checks.boolean(f"data.{key}", value)
+        checks.integer("data.batch_size", batch_size, 1, 2**31)
+        checks.integer("data.split_seed", split_seed, 0, 2**63 - 1)
+        checks.integer("data.seed", seed, 0, 2**63 - 1)
+        checks.integer("data.num_workers", num_workers, 0, 1024)
         if type(val_fraction) is not float or not 0 < val_fraction < 1:
             raise SettingsError(f"data.val_fraction must be a number above 0 and below 1, got {val_fraction!r}")
         if resize is not None:
-            _check_int(1, 4096, resize=resize)
+            checks.integer("data.resize", resize, 1, 4096)
         self.in_shape = self.image_shape if resize is None else (self.image_shape[0], resize, resize)
-        _check_int(0, min(self.in_shape[1:]), crop=crop, cutout=cutout)
+        checks.integer("data.crop", crop, 0, min(self.in_shape[1:]))
+        checks.integer("data.cutout", cutout, 0, min(self.in_shape[1:]))
         if autoaugment is not None and autoaugment not in list(POLICIES):
             raise SettingsError(f"data.autoaugment must be null or one of {', '.join(POLICIES)}, got {autoaugment!r}")
         self._limits = {"train": limit_train, "val": limit_val, "test": limit_test}
         for part, limit in self._limits.items():
             if limit is not None:
-                _check_int(1, 2**31, **{f"limit_{part}": limit})
+                checks.integer(f"data.limit_{part}", limit, 1, 2**31)
 
         self.root = Path(root).expanduser().absolute()
         self.download, self.verify, self.batch_size, self.num_workers = download, verify, batch_size, num_workers
@@ -173,15 +177,3 @@ class ImageDataModule(lightning.LightningDataModule):
                 f"the first is {int(labels[first])}, of image {first}"
             )
         return images
-
-
-def _check_int(low: int, high: int, **values: object) -> None:
-    for key, value in values.items():
-        if type(value) is not int or not low <= value <= high:
-            raise SettingsError(f"data.{key} must be an integer from {low} to {high}, got {value!r}")
-
-
-def _check_bool(**values: object) -> None:
-    for key, value in values.items():
-        if type(value) is not bool:
-            raise SettingsError(f"data.{key} must be true or false, got {value!r}")

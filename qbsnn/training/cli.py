@@ -68,6 +68,7 @@ def fail(error: Exception) -> None:
 
 def launch(main: Callable[[], object], conf: Path, config_name: str) -> None:
     """Run a Hydra main function; exit with 1 if anything failed, with one paragraph for what does not compose."""
+    _failures.clear()
     register_resolvers()
     # Hydra would otherwise print its own form of an error and exit before it can be explained.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")

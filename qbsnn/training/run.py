@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 import time
 import warnings
@@ -18,6 +19,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, Logger
 from omegaconf import DictConfig
 
 from qbsnn.data import ImageDataModule
@@ -89,7 +91,7 @@ def build(plain: dict[str, Any]) -> Parts:
     )
     commit, dirty = git_state(Path(__file__).parent)
     result = Result(
-        command=" ".join(sys.argv),
+        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         config=plain,
         seed=plain["seed"],
         host=host_info(),
@@ -115,6 +117,8 @@ def build(plain: dict[str, Any]) -> Parts:
         logger=_all(plain["logger"], "logger") or False,
         plugins=[checkpoint_io.AtomicCheckpointIO()],
     )
+    for logger in _online(trainer):
+        logger.log_hyperparams(plain)
     return Parts(data, module, trainer, result)
 
 
@@ -178,6 +182,23 @@ def _test(parts: Parts, verify_as: str | None) -> dict[str, float]:
     return _numbers(metrics, ("test/",))
 
 
+def _online(trainer: lightning.Trainer) -> list[Logger]:
+    """The loggers that keep settings and final numbers; the CSV file has ``result.json`` beside it for that."""
+    return [logger for logger in trainer.loggers if not isinstance(logger, CSVLogger)]
+
+
+def _final_metrics(result: Result) -> dict[str, float]:
+    """The numbers a dashboard compares runs by."""
+    final = {f"final/{name}": value for name, value in result.metrics.best.items()}
+    final |= {f"final/last/{name}": value for name, value in result.metrics.last.items()}
+    for name in ("absorption", "integer"):
+        block = getattr(result, name)
+        for key in ("acc", "spike_mismatches", "membrane_mismatches", "ties"):
+            if hasattr(block, key):
+                final[f"final/{name}/{key}"] = float(getattr(block, key))
+    return final
+
+
 @contextmanager
 def _recorded(parts: Parts, plain: dict[str, Any]) -> Iterator[None]:
     """Write ``result.json`` and the report when the body ends, with the error when it fails; close all loggers."""
@@ -188,6 +209,8 @@ def _recorded(parts: Parts, plain: dict[str, Any]) -> Iterator[None]:
     try:
         try:
             yield
+            for logger in _online(parts.trainer):
+                logger.log_metrics(_final_metrics(result))
             _require_proof(result)
             result.status, failed = "finished", False
         except KeyboardInterrupt:

@@ -8,7 +8,7 @@ from torch import nn
 
 from qbsnn.deploy import absorb as module
 from qbsnn.deploy.absorb import absorb
-from qbsnn.deploy.verify import check_absorption
+from qbsnn.deploy.verify_absorption import check_absorption
 from qbsnn.errors import DeployError
 from qbsnn.functional.fold import absorb_scale, fold_norm
 from qbsnn.neurons import LIF, QBLIF, ReLU

@@ -8,13 +8,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from qbsnn.deploy import reference, verify
+from qbsnn.deploy import reference, verify_integer
 from qbsnn.deploy.absorb import absorb
 from qbsnn.deploy.bounds import bits, bounds
 from qbsnn.deploy.engine import TorchEngine
 from qbsnn.deploy.integer import INPUT
 from qbsnn.deploy.quantize import leak_shift, power_of_two_theta, quantize
-from qbsnn.deploy.verify import check_integer, compare, flip_weight
+from qbsnn.deploy.verify_integer import check_integer, compare, flip_weight
 from qbsnn.errors import DeployError
 from qbsnn.neurons import LIF, QBLIF
 from tests.deploy import networks
@@ -162,7 +162,7 @@ def test_a_wrong_engine_fails_the_check(monkeypatch):
         trace.membranes[1][-1, 0].flat[0] += 1
         return trace
 
-    monkeypatch.setattr(verify, "reference", type("Other", (), {"run": staticmethod(wrong)}))
+    monkeypatch.setattr(verify_integer, "reference", type("Other", (), {"run": staticmethod(wrong)}))
     found = check_integer(quantize(absorb(network)), batches(network), onnx_images=0)
     assert not found.passed
     assert found.membrane_mismatches == 2 and found.spike_mismatches == 0

@@ -15,7 +15,8 @@ from tests.deploy import networks, scalar
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from qbsnn.deploy.onnx_graph import OPSET, OnnxEngine, available, export  # noqa: E402 (after the skip)
+from qbsnn.deploy.onnx_engine import OnnxEngine  # noqa: E402 (after the skip)
+from qbsnn.deploy.onnx_graph import OPSET, available, export  # noqa: E402
 
 
 def same(net: IntegerNetwork, current: NDArray[np.int32]) -> None:

@@ -1,11 +1,10 @@
-"""Checks that two networks that must agree do, over a whole data set, batch by batch.
+"""The check that all integer engines agree, over a whole data set, batch by batch.
 
 No check passes on a silent network: a layer without a single spike makes it fail.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -13,85 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qbsnn.deploy import onnx_graph, reference
-from qbsnn.deploy.absorb import emission_scales, spiking
+from qbsnn.deploy import onnx_engine, reference
 from qbsnn.deploy.engine import TorchEngine
 from qbsnn.deploy.integer import IntBranch, IntegerNetwork, Trace
 from qbsnn.deploy.quantize import Quantized
-from qbsnn.layers.norm import affine
-from qbsnn.layers.stage import INPUT, Stage
+from qbsnn.deploy.verify_absorption import Batches, count_right, full_float32
+from qbsnn.layers.stage import Stage
 from qbsnn.models.network import SpikingNetwork
-from qbsnn.report.schema import Absorption, Integer, LayerCheck
-
-Batches = Iterable[tuple[Tensor, Tensor]]
-Pair = tuple[Tensor, Tensor]
+from qbsnn.report.schema import Integer, LayerCheck
 
 
-@torch.no_grad()
-def check_absorption(
-    trained: SpikingNetwork, absorbed: SpikingNetwork, batches: Batches, checkpoint: str = ""
-) -> Absorption:
-    """Compare a trained network with its absorbed form on (pixels ``[B, C, H, W]``, labels ``[B]``).
-
-    Teacher-forced: each layer and step of the absorbed network is fed the trained network's own spikes and membrane.
-    There a difference is a tie if u lies within rounding of a level, |u − k| ≤ ε·(fan-in + 4)·Σ|terms|, the sum over
-    every product, bias, norm mean and carried membrane that went into u; any other difference is a mismatch. Both
-    networks must be in evaluation mode and on one device.
-    """
-    scales = emission_scales(trained)
-    layers = {name: LayerCheck(name, 0, 0, 0) for name, _, _ in trained.spiking_stages()}
-
-    def visit(name: str, stage: Stage, inputs: list[Pair]) -> Pair:
-        other = absorbed.stages[name]
-        assert isinstance(other, Stage)
-        current = stage.current([x for x, _ in inputs], trained.T)
-        free = other.current([x for _, x in inputs], trained.T)
-        if stage.neuron is None or other.neuron is None:
-            return current, free
-        neuron, fixed = spiking(name, stage.neuron), spiking(name, other.neuron)
-        output, membranes = neuron.run(current)
-        counts, free_counts = neuron.counts(output), fixed.run(free)[0]
-        forced = [
-            x if source == INPUT else (x / scales[source].to(x)).round()
-            for (x, _), source in zip(inputs, stage.sources, strict=True)
-        ]
-        before = torch.cat([torch.zeros_like(membranes[:1]), membranes[:-1]]) / neuron.scale()
-        forced_current = other.current(forced, trained.T)
-        differs = fixed.step(before, forced_current)[1] != counts
-        u = fixed.decay * before + forced_current
-        ties = differs & _is_tie(u, stage, other, forced, before) if bool(differs.any()) else differs
-        check = layers[name]
-        check.spikes += int(counts.sum(dtype=torch.float64))
-        check.positions += counts.numel()
-        check.ties += int(ties.sum())
-        check.mismatches += int(differs.sum()) - int(ties.sum())
-        check.free_running_mismatches += int((free_counts != counts).sum())
-        return stage.emit(output), other.emit(free_counts)
-
-    images, right, right_absorbed = 0, 0, 0
-    for pixels, labels in batches:
-        encoded = trained.encoder(pixels)
-        logits, absorbed_logits = trained.walk((encoded, encoded), visit)
-        images += len(labels)
-        right += _right(logits.mean(0), labels)
-        right_absorbed += _right(absorbed_logits.mean(0), labels)
-    found = list(layers.values())
-    mismatches = sum(layer.mismatches for layer in found)
-    return Absorption(
-        checkpoint=checkpoint,
-        passed=mismatches == 0 and images > 0 and all(layer.spikes for layer in found),
-        images=images,
-        spikes=sum(layer.spikes for layer in found),
-        positions=sum(layer.positions for layer in found),
-        spike_mismatches=mismatches,
-        ties=sum(layer.ties for layer in found),
-        free_running_mismatches=sum(layer.free_running_mismatches for layer in found),
-        acc=right_absorbed / max(images, 1),
-        trained_acc=right / max(images, 1),
-        layers=found,
-    )
-
-
+@full_float32()
 @torch.no_grad()
 def check_integer(quantized: Quantized, batches: Batches, checkpoint: str = "", onnx_images: int = 128) -> Integer:
     """Run the integer network on all batches in the fast engine and compare every spike, membrane and logit.
@@ -102,8 +33,8 @@ def check_integer(quantized: Quantized, batches: Batches, checkpoint: str = "", 
     net, absorbed = quantized.net, quantized.front
     engine = TorchEngine(quantized, next(absorbed.parameters()).device)
     layers = _integer_layers(quantized, engine)
-    unavailable = onnx_graph.available() if onnx_images else "switched off"
-    onnx_engine = None
+    unavailable = onnx_engine.available() if onnx_images else "switched off"
+    engine_of_onnx = None
     images = right = right_absorbed = logit_mismatches = overflows = flip_mismatches = 0
     onnx_seen = onnx_mismatches = 0
     for pixels, labels in batches:
@@ -123,13 +54,13 @@ def check_integer(quantized: Quantized, batches: Batches, checkpoint: str = "", 
         if images == 0:
             flip_mismatches = compare(trace, reference.run(flip_weight(net, trace), current))
         if unavailable is None and onnx_seen < onnx_images:
-            onnx_engine = onnx_engine or onnx_graph.OnnxEngine(net, static=current.shape[0] == 1)
-            onnx_mismatches += compare(trace, onnx_engine.run(current))
+            engine_of_onnx = engine_of_onnx or onnx_engine.OnnxEngine(net, static=current.shape[0] == 1)
+            onnx_mismatches += compare(trace, engine_of_onnx.run(current))
             onnx_seen += len(labels)
         images += len(labels)
         # numpy's argmax takes the lowest index on ties, as QB-INT 1 says.
         right += int((trace.logits.argmax(1) == labels.cpu().numpy()).sum())
-        right_absorbed += _right(logits.mean(0), labels)
+        right_absorbed += count_right(logits.mean(0), labels)
     for layer in layers:
         layer.disagreement = layer.free_running_mismatches / max(layer.positions, 1)
     mismatches = sum(layer.mismatches for layer in layers)
@@ -220,37 +151,6 @@ def _per_channel(spikes: NDArray[np.integer]) -> NDArray[np.int64]:
     return spikes.reshape(*spikes.shape[:3], -1).sum((0, 1, 3), dtype=np.int64)
 
 
-def _is_tie(u: Tensor, stage: Stage, absorbed: Stage, inputs: list[Tensor], before: Tensor) -> Tensor:
-    """Whether u is within rounding of a level, see :func:`check_absorption`."""
-    neuron = spiking("", absorbed.neuron)  # type: ignore[arg-type]
-    delta = spiking("", stage.neuron).scale()  # type: ignore[arg-type]
-    terms = (neuron.decay * before).abs()
-    fan_in = 0
-    for branch, other, x in zip(stage.parts, absorbed.parts, inputs, strict=True):
-        layer = other.weight
-        if layer is None:
-            terms = terms + other(x).abs()
-            fan_in += 1
-            continue
-        fan_in += layer.weight[0].numel()
-        size = x.abs().flatten(0, 1)
-        if isinstance(layer, torch.nn.Linear):
-            products = size.flatten(1) @ layer.weight.abs().T
-        else:
-            products = torch.nn.functional.conv2d(
-                size, layer.weight.abs(), None, layer.stride, layer.padding, layer.dilation, layer.groups
-            )
-        assert layer.bias is not None
-        constant = layer.bias.abs()
-        if branch.norm is not None:
-            mean, var, eps, gamma, beta = affine(branch.norm)
-            constant = constant + ((gamma / (var + eps).sqrt() * mean).abs() + beta.abs()) / delta
-        products = products + constant.view(-1, *[1] * (products.dim() - 2))
-        terms = terms + products.unflatten(0, x.shape[:2])
-    level = u.round().clamp(1, neuron.s_max)
-    return (u - level).abs() <= torch.finfo(u.dtype).eps * (fan_in + 4) * terms
-
-
 def _integer_layers(quantized: Quantized, engine: TorchEngine) -> list[LayerCheck]:
     return [
         LayerCheck(
@@ -274,7 +174,3 @@ def _differences(a: NDArray[np.integer], b: NDArray[np.integer]) -> int:
     if a.shape != b.shape:
         raise ValueError(f"engines returned different shapes: {a.shape} and {b.shape}")
     return int(np.count_nonzero(a != b))
-
-
-def _right(logits: Tensor, labels: Tensor) -> int:
-    return int((logits.argmax(-1) == labels).sum())

@@ -1,0 +1,112 @@
+"""Every config of every group is composed and built; every model with every neuron trains and is proven."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import open_dict
+
+from qbsnn.deploy.absorb import absorb
+from qbsnn.deploy.quantize import quantize
+from qbsnn.deploy.verify_absorption import check_absorption
+from qbsnn.deploy.verify_integer import check_integer
+from qbsnn.errors import DeployError, SettingsError
+from qbsnn.training.cli import register_resolvers
+from qbsnn.training.run import Parts, build
+from qbsnn.training.settings import validate
+
+CONF = Path(__file__).parent.parent / "conf"
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml") if not path.stem.startswith("_"))
+
+
+def composed(folder: Path, *overrides: str) -> dict:
+    register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", [f"paths.run={folder}", *overrides], return_hydra_config=True)
+    with open_dict(cfg):
+        cfg.hydra.runtime.cwd = str(folder)
+    HydraConfig.instance().set_config(cfg)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return validate(cfg)
+
+
+GROUPS = [
+    "data",
+    "model",
+    "neuron",
+    "optim",
+    "optim/loss",
+    "trainer",
+    "callbacks",
+    "logger",
+    "experiment",
+    "sweep",
+    "debug",
+]
+EVERY = [(group, option) for group in GROUPS for option in options(group)]
+
+
+def test_every_group_of_the_design_is_there():
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+    assert groups == {group for group in GROUPS if "/" not in group} | {"paths", "hydra"}
+    assert all(options(group) for group in groups)
+
+
+@pytest.mark.parametrize(("group", "option"), EVERY, ids=lambda value: value)
+def test_every_config_is_composed_and_built(tmp_path, group, option):
+    plain = composed(tmp_path, f"{group}={option}", *(["model.width=0.0625"] if group != "model" else []))
+    if option == "gpu" and not torch.cuda.is_available():
+        with pytest.raises(SettingsError, match=r"trainer cannot be built: .*GPU"):
+            build(plain)
+        return
+    parts = build(plain)
+    assert isinstance(parts, Parts)
+    assert parts.result.params > 0
+
+
+def test_an_experiment_or_sweep_sets_what_it_says(tmp_path):
+    assert composed(tmp_path, "experiment=digits_smoke")["trainer"]["max_epochs"] == 2
+    assert composed(tmp_path, "neuron=relu")["T"] == 1
+    assert composed(tmp_path, "neuron=relu", "T=3")["model"]["T"] == 3
+
+
+@pytest.mark.parametrize("neuron", options("neuron"))
+@pytest.mark.parametrize("model", options("model"))
+def test_every_model_with_every_neuron_trains_a_batch_and_is_proven(tmp_path, model, neuron):
+    settings = ["trainer.limit_train_batches=1", "trainer.limit_val_batches=1", "trainer.max_epochs=1"]
+    quiet = [
+        "callbacks.checkpoint=null",
+        "logger=null",
+        "data.batch_size=32",
+        "data.limit_test=16",
+        "model.width=0.125",
+    ]
+    plain = composed(tmp_path, f"model={model}", f"neuron={neuron}", "trainer.accelerator=cpu",
+                     "+trainer.enable_checkpointing=false", *settings, *quiet)  # fmt: skip
+    parts = build(plain)
+    parts.trainer.fit(parts.module, datamodule=parts.data)
+    assert parts.trainer.global_step == 1
+    parts.data.setup("test")
+    network = parts.module.network
+    pixels, labels = next(iter(parts.data.test_dataloader()))
+    with torch.no_grad():
+        for _ in range(30):  # one batch leaves the running statistics near their start, where deep layers are silent
+            network(pixels)
+    network.eval()
+    if neuron == "relu":
+        with pytest.raises(DeployError, match="ReLU puts out real numbers"):
+            absorb(network)
+        return
+    scales = [float(spiking.scale().detach()) for _, _, spiking in network.spiking_stages()]
+    assert neuron == "lif" or len(set(scales)) > 1
+    absorbed = absorb(network)
+    found = check_absorption(network, absorbed, [(pixels, labels)])
+    assert found.passed and all(layer.spikes for layer in found.layers), found
+    integer = check_integer(quantize(absorbed), [(pixels, labels)], onnx_images=16)
+    assert integer.passed and all(layer.spikes for layer in integer.layers), integer

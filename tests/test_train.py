@@ -1,0 +1,256 @@
+"""``train.py`` and ``evaluate.py`` from the command line to the files they leave."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from qbsnn.report import read_result
+from qbsnn.training import checkpoint_io
+from tests.cli import ROOT, TINY, one_paragraph
+from tests.data.tiny import write_tiny_cifar10
+
+
+def same_metrics(a: dict, b: dict) -> bool:
+    keys = ("metrics", "layers", "params")
+    return all(a[key] == b[key] for key in keys) and [block(a) for block in (absorption, integer)] == [
+        block(b) for block in (absorption, integer)
+    ]
+
+
+def absorption(result: dict) -> dict:
+    return {key: value for key, value in result["absorption"].items() if key != "checkpoint"}
+
+
+def integer(result: dict) -> dict:
+    return {key: value for key, value in result["integer"].items() if key != "checkpoint"}
+
+
+def test_a_run_leaves_all_it_promises(tool, capsys):
+    assert tool("train.py", "experiment=digits_smoke", "data.limit_test=64", "seed=3") == 0
+    run = tool.runs()[-1]
+    result = tool.result()
+    assert result["status"] == "finished" and result["error"] is None
+    assert result["seed"] == 3 and result["config"]["neuron"]["s_max"] == 8
+    assert result["command"] == "train.py experiment=digits_smoke data.limit_test=64 seed=3"
+    for weights in ("last", "best"):
+        assert 0.5 < result["metrics"][weights]["test/acc"] <= 1
+    for name in ("absorption", "integer"):
+        block = result[name]
+        assert block["passed"] and block["spikes"] > 0 and block["spike_mismatches"] == 0
+        assert block["images"] == 64
+        assert all(layer["spikes"] > 0 for layer in block["layers"])
+        assert Path(block["checkpoint"]) == run / "checkpoints/best.ckpt"
+    assert result["absorption"]["ties"] >= 0
+    assert result["integer"]["membrane_mismatches"] == result["integer"]["overflows"] == 0
+    assert result["integer"]["onnxruntime_mismatches"] in (0, None)
+    assert result["integer"]["weight_bits"] == 8
+    assert 8 < result["integer"]["accumulator_bits"] <= 32 and 8 < result["integer"]["membrane_bits"] <= 32
+    assert result["timing"]["total_seconds"] >= result["timing"]["fit_seconds"] > 0
+    assert [layer["name"] for layer in result["layers"]] == ["conv1", "conv2", "conv3", "fc1"]
+    assert len({layer["delta"] for layer in result["layers"]}) == 4
+    assert result["metrics"]["best"]["test/acc"] == pytest.approx(result["absorption"]["trained_acc"], abs=1e-6)
+    assert (run / "report.html").stat().st_size > 100_000
+    assert {path.name for path in (run / "figures").iterdir()} >= {
+        "curves.png",
+        "delta.png",
+        "bursts.png",
+        "raster.png",
+    }
+    read_result(run / "result.json")
+    shown = capsys.readouterr().out
+    assert "epoch 2/2" in shown and "test accuracy" in shown and "0 spike and 0 membrane mismatches" in shown
+    assert "\x1b[" not in shown
+
+    # evaluate.py needs nothing but the checkpoint, and finds the same.
+    assert tool("evaluate.py", f"ckpt={run / 'checkpoints/best.ckpt'}") == 0
+    again = tool.result()
+    assert tool.runs()[-1] != run
+    assert again["metrics"]["best"]["test/acc"] == result["metrics"]["best"]["test/acc"]
+    assert integer(again) == integer(result) and absorption(again) == absorption(result)
+    assert again["layers"] == result["layers"]
+    assert json.loads((run / "result.json").read_text()) == result
+
+
+def test_one_seed_gives_one_result_and_another_seed_another(tool):
+    for seed in (1, 1, 2):
+        assert tool("train.py", *TINY, f"seed={seed}", "report=false", "data.crop=1") == 0
+    first, second, third = (json.loads((run / "result.json").read_text()) for run in tool.runs())
+    assert same_metrics(first, second)
+    assert not same_metrics(first, third)
+
+
+@pytest.mark.parametrize("neuron", ["lif", "relu", "qb_lif"])
+def test_other_neurons_and_losses(tool, neuron):
+    assert tool("train.py", *TINY, f"neuron={neuron}", "optim/loss=tet", "optim=sgd", "report=false") == 0
+    result = tool.result()
+    if neuron == "relu":
+        assert "ReLU puts out real numbers" in result["integer"]["skipped"]
+        assert result["config"]["T"] == 1
+    else:
+        assert result["integer"]["spike_mismatches"] == result["integer"]["membrane_mismatches"] == 0
+
+
+def test_post_training_checks_can_be_switched_off(tool):
+    assert tool("train.py", *TINY, "callbacks=no_deploy", "report=false", "~debug", "trainer.max_epochs=1") == 0
+    assert tool.result()["absorption"] is None and tool.result()["integer"] is None
+
+
+def test_multirun_trains_every_cell_and_survives_a_bad_one(tool, capsys):
+    code = tool("train.py", "-m", *TINY, "neuron.s_max=1,0,4", "T=2", "report=false")
+    assert code == 1
+    assert "neuron.s_max must be an integer from 1 to 127, got 0" in one_paragraph(capsys.readouterr().err)
+    results = [json.loads((run / "result.json").read_text()) for run in tool.runs()]
+    assert [result["config"]["neuron"]["s_max"] for result in results] == [1, 4]
+    assert all(result["config"]["model"]["T"] == 2 for result in results)
+
+
+def test_resnet19_on_cifar10_files_in_the_true_layout(tool):
+    root = tool.folder / "files"
+    write_tiny_cifar10(root)
+    arguments = ["model=resnet19", "data=cifar10", "neuron.s_max=8", f"data.root={root}", "data.verify=false"]
+    assert tool("train.py", *arguments, "data.limit_test=16", "data.batch_size=16", "debug=tiny", "report=false") == 0
+    result = tool.result()
+    assert result["config"]["data"]["_target_"] == "qbsnn.data.CIFAR10"
+    assert len(result["layers"]) == 18
+    for block in (result["absorption"], result["integer"]):
+        assert block["spike_mismatches"] == 0 and block["images"] == 16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["neuron.s_max=0"], "neuron.s_max must be an integer from 1 to 127, got 0"),
+        (["neuron.s_max=many"], "got 'many'"),
+        (["neuron.s_maxx=4"], "neuron.s_maxx is not a setting: did you mean s_max?"),
+        (["+neuron.burst=4"], "neuron.burst is not a setting of qbsnn.neurons.QBLIF"),
+        (["+speed=4"], "speed is not a setting: did you mean seed?"),
+        (["T=0"], "T: input should be greater than or equal to 1, got 0"),
+        (["T=true"], "T: "),
+        (["model=nope"], "model=nope: no such model; there are: mlp, resnet18"),
+        (["model=resnet81"], "did you mean resnet18?"),
+        (["trainer.max_epochs=0"], "trainer.max_epochs"),
+        (["seed=-1"], "seed"),
+        (["data.val_fraction=2"], "data.val_fraction"),
+        (["optim.optimizer._target_=torch.optim.Adamw"], "optim.optimizer"),
+        (["neuron.alpha=[1]"], "neuron.alpha"),
+        (["seed=${nowhere}"], "the settings do not resolve"),
+        (["T=(("], ""),
+    ],
+)
+def test_bad_settings_are_one_paragraph_and_leave_nothing(tool, capsys, arguments, words):
+    assert tool("train.py", *arguments) == 1
+    assert words in one_paragraph(capsys.readouterr().err)
+    assert tool.left_behind() == []
+
+
+def test_absent_data_is_explained_and_recorded(tool, capsys):
+    assert tool("train.py", "data=cifar10", "data.download=false", "report=false") == 1
+    message = one_paragraph(capsys.readouterr().err)
+    assert "cifar-10-batches-py" in message and str(tool.folder / "data") in message
+    assert tool.result()["status"] == "failed" and "cifar" in tool.result()["error"]
+    assert not (tool.folder / "data").exists()
+
+
+def test_a_pixel_that_is_no_number_stops_the_run(tool, capsys, monkeypatch):
+    from qbsnn.data.loading import ImageSplit
+
+    honest = ImageSplit.__getitems__
+
+    def broken(self, keys):
+        x, y = honest(self, keys)
+        x[3, 0, 2, 2] = float("nan")
+        return x, y
+
+    monkeypatch.setattr(ImageSplit, "__getitems__", broken)
+    assert tool("train.py", *TINY, "report=false") == 1
+    message = one_paragraph(capsys.readouterr().err)
+    assert "pixels must be numbers from 0 to 1, but 1 of" in message and "sample 3" in message
+    assert tool.result()["status"] == "failed"
+    assert not list(tool.folder.rglob("*.ckpt"))
+
+
+def test_damaged_checkpoints_are_refused(tool, capsys):
+    assert tool("train.py", *TINY, "report=false") == 0
+    capsys.readouterr()
+    good = tool.runs()[-1] / "checkpoints/best.ckpt"
+    before = len(tool.left_behind())
+    half = tool.folder / "half.ckpt"
+    half.write_bytes(good.read_bytes()[: good.stat().st_size // 2])
+    foreign = tool.folder / "foreign.ckpt"
+    torch.save({"state_dict": {}}, foreign)
+    for path, words in [(half, "half.ckpt"), (foreign, "carries no qbsnn configuration"), (Path("no.ckpt"), "no.ckpt")]:
+        assert tool("evaluate.py", f"ckpt={path}") == 1
+        assert words in one_paragraph(capsys.readouterr().err)
+    assert tool("evaluate.py", f"ckpt={good}", "data.rooot=/tmp") == 1
+    assert "did you mean root?" in one_paragraph(capsys.readouterr().err)
+    assert tool("evaluate.py") == 1
+    assert "usage: python evaluate.py ckpt=PATH" in one_paragraph(capsys.readouterr().err)
+    assert len(tool.left_behind()) == before + 2
+
+
+def test_a_disagreement_fails_the_run(tool, capsys, monkeypatch):
+    from qbsnn.deploy import verify_integer
+
+    honest = verify_integer.reference.run
+
+    def off_by_one(net, current):
+        trace = honest(net, current)
+        trace.spikes[0][0, 0].flat[0] += 1
+        return trace
+
+    monkeypatch.setattr(verify_integer.reference, "run", off_by_one)
+    assert tool("train.py", *TINY, "report=false") == 1
+    assert "integer check failed: " in one_paragraph(capsys.readouterr().err)
+    assert tool.result()["status"] == "failed" and not tool.result()["integer"]["passed"]
+
+
+def test_checkpoints_load_with_weights_only_and_carry_plain_settings(tool):
+    assert tool("train.py", *TINY, "report=false") == 0
+    contents = checkpoint_io.load(tool.runs()[-1] / "checkpoints/last.ckpt")
+    config = contents["qbsnn"]["config"]
+    assert type(config) is dict and type(config["neuron"]) is dict
+    assert config == tool.result()["config"]
+
+
+@pytest.mark.slow
+def test_two_simultaneous_starts_do_not_collide(tmp_path):
+    command = [sys.executable, str(ROOT / "train.py"), *TINY, "report=false"]
+    both = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.wait(300) for process in both] == [0, 0]
+    assert len(list(tmp_path.glob("outputs/runs/*/result.json"))) == 2
+
+
+def test_run_directories_of_one_second_differ():
+    code = "from qbsnn.training.cli import uid; print(uid())"
+    env = {**os.environ, "PYTHONHASHSEED": "0"}
+    names = {subprocess.check_output([sys.executable, "-c", code], env=env, text=True) for _ in range(2)}
+    assert len(names) == 2
+
+
+def test_best_is_chosen_by_accuracy_then_loss(tmp_path):
+    from types import SimpleNamespace
+
+    from qbsnn.callbacks import BestByValidation
+
+    saver = BestByValidation(str(tmp_path))
+    epochs = [(0.9, 0.3), (0.9, 0.2), (0.9, 0.25), (0.95, 0.9), (0.95, 0.9), (0.94, 0.1)]
+    kept = []
+    for accuracy, loss in epochs:
+        score = torch.tensor(accuracy)
+        trainer = SimpleNamespace(
+            callback_metrics={"val/loss": torch.tensor(loss)}, strategy=SimpleNamespace(reduce_boolean_decision=bool)
+        )
+        better = saver.check_monitor_top_k(trainer, score)
+        if better:
+            saver.best_model_score = saver.kth_value = score
+            saver.best_k_models = {"best.ckpt": score}
+            saver.kth_best_model_path = "best.ckpt"
+        kept.append(bool(better))
+    assert kept == [True, True, False, True, False, False]
+    assert np.isclose(saver.state_dict()["best_loss"], 0.9)
