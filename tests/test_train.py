@@ -114,12 +114,12 @@ def test_resnet19_on_cifar10_files_in_the_true_layout(tool):
     root = tool.folder / "files"
     write_tiny_cifar10(root)
     arguments = ["model=resnet19", "data=cifar10", "neuron.s_max=8", f"data.root={root}", "data.verify=false"]
-    assert tool("train.py", *arguments, "data.limit_test=16", "data.batch_size=16", "debug=tiny", "report=false") == 0
+    assert tool("train.py", *arguments, "data.limit_test=4", "data.batch_size=4", "debug=tiny", "report=false") == 0
     result = tool.result()
     assert result["config"]["data"]["_target_"] == "qbsnn.data.CIFAR10"
     assert len(result["layers"]) == 18
     for block in (result["absorption"], result["integer"]):
-        assert block["spike_mismatches"] == 0 and block["images"] == 16
+        assert block["spike_mismatches"] == 0 and block["images"] == 4
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_resnet19_on_cifar10_files_in_the_true_layout(tool):
         (["T=0"], "T: input should be greater than or equal to 1, got 0"),
         (["T=true"], "T: "),
         (["model=nope"], "model=nope: no such model; there are: mlp, resnet18"),
-        (["model=resnet81"], "did you mean resnet18?"),
+        (["model=resnet118"], "did you mean resnet18?"),
         (["trainer.max_epochs=0"], "trainer.max_epochs"),
         (["seed=-1"], "seed"),
         (["data.val_fraction=2"], "data.val_fraction"),

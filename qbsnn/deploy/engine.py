@@ -43,9 +43,10 @@ class TorchEngine:
             overflows += over
         readout = self.net.readout
         z = self._contract(readout.branch, outputs[readout.branch.source])
-        logits = (z.long() + torch.from_numpy(readout.bias.astype(np.int64)).to(self.device)).sum(0)
-        overflows += int((logits.abs() > INT32_MAX).sum())
-        return Trace(spikes, membranes, logits.cpu().numpy(), overflows)
+        steps = z.long() + torch.from_numpy(readout.bias.astype(np.int64)).to(self.device)
+        running = steps.cumsum(0)
+        overflows += _outside(steps, running)
+        return Trace(spikes, membranes, running[-1].cpu().numpy(), overflows)
 
     def _accumulate(self, stage: IntStage, j: Tensor, outputs: list[Tensor], bound: Bound) -> Tensor:
         """Σ q·s + b + Σ m·s of all steps, ``[T or 1, B, *shape]``."""
@@ -75,7 +76,7 @@ class TorchEngine:
                 v = v - (v >> stage.leak_shift)
             v = v + total[t]
             if wide:
-                overflows += int((v.abs() > INT32_MAX).sum())
+                overflows += _outside(total[t], v)
             s = torch.div(v, theta, rounding_mode="floor").clamp_(0, stage.s_max)
             v = torch.where(s > 0, 0, v) if stage.reset == "hard" else v - theta * s
             spikes[t], membranes[t] = s, v
@@ -97,6 +98,11 @@ class TorchEngine:
     def _channels(self, values: NDArray[np.int32], stage: IntStage) -> Tensor:
         """Shape per-channel values to broadcast over ``[T, B, *shape]``."""
         return torch.from_numpy(values).to(self.device).view(-1, *[1] * (len(stage.shape) - 1))
+
+
+def _outside(step: Tensor, state: Tensor) -> int:
+    """The number of positions at which a step's sum or the state it leads to is outside int32."""
+    return int(((step > INT32_MAX) | (step < -INT32_MAX - 1) | (state > INT32_MAX) | (state < -INT32_MAX - 1)).sum())
 
 
 def _float_for(largest: int, device: torch.device) -> torch.dtype:

@@ -113,8 +113,8 @@ def build(plain: dict[str, Any]) -> Parts:
     trainer: lightning.Trainer = _instantiate(
         plain["trainer"],
         "trainer",
-        callbacks=_all(plain["callbacks"], "callbacks"),
-        logger=_all(plain["logger"], "logger") or False,
+        callbacks=_all(plain.get("callbacks"), "callbacks"),
+        logger=_all(plain.get("logger"), "logger") or False,
         plugins=[checkpoint_io.AtomicCheckpointIO()],
     )
     for logger in _online(trainer):
@@ -138,6 +138,7 @@ def _quieten() -> None:
     known = [
         "You have overridden `on_before_batch_transfer`",  # on purpose: pixels are checked on their way in
         r".*isinstance\(treespec, LeafSpec\)",  # Lightning 2.6 with torch 2.13
+        "The number of training batches .* is smaller than the logging interval",  # curves are logged per epoch
         "The 'train_dataloader' does not have many workers",  # the data is in memory
         "The 'val_dataloader' does not have many workers",
         "The 'test_dataloader' does not have many workers",
@@ -203,6 +204,7 @@ def _final_metrics(result: Result) -> dict[str, float]:
 def _recorded(parts: Parts, plain: dict[str, Any]) -> Iterator[None]:
     """Write ``result.json`` and the report when the body ends, with the error when it fails; close all loggers."""
     folder = Path(plain["paths"]["run"])
+    folder.mkdir(parents=True, exist_ok=True)
     result = parts.result
     started = time.perf_counter()
     failed = True
@@ -222,7 +224,6 @@ def _recorded(parts: Parts, plain: dict[str, Any]) -> Iterator[None]:
     finally:
         result.timing.total_seconds = time.perf_counter() - started
         close_loggers(failed)
-        folder.mkdir(parents=True, exist_ok=True)
         result.write(folder / "result.json")
         if plain["report"]:
             build_report(folder)

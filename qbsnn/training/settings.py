@@ -63,8 +63,8 @@ class Settings(BaseModel):
     data: dict[str, Any]
     optim: OptimSettings
     trainer: TrainerSettings
-    callbacks: dict[str, dict[str, Any] | None] | None
-    logger: dict[str, dict[str, Any] | None] | None
+    callbacks: dict[str, dict[str, Any] | None] | None = None
+    logger: dict[str, dict[str, Any] | None] | None = None
     paths: PathSettings
 
 
