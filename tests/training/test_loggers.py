@@ -89,7 +89,7 @@ def test_a_csv_file_without_a_whole_row_is_begun_anew(tmp_path: Path) -> None:
 def test_config(tmp_path: Path, choice: str, names: list[str]) -> None:
     folder = Path(__file__).parents[2] / "conf"
     with initialize_config_dir(str(folder), version_base="1.3"):
-        config = compose(overrides=[f"+logger={choice}", f"+paths.run={tmp_path}"])
+        config = compose(overrides=[f"+logger={choice}", f"+paths.run={tmp_path}", "+name=x", "+seed=0"])
     loggers = {name: instantiate(one) for name, one in config.logger.items()}
     assert list(loggers) == names
     assert all(Path(logger.save_dir) == tmp_path for logger in loggers.values())
