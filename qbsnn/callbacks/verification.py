@@ -7,12 +7,15 @@ down, and a test run may still load other weights.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import logging
+import sys
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
+from rich.progress import track
 from torch import Tensor
 
 from qbsnn.deploy.absorb import absorb
@@ -24,6 +27,7 @@ from qbsnn.models.network import SpikingNetwork
 from qbsnn.report.schema import Absorption, Integer, Result
 from qbsnn.training.module import Classifier
 
+log = logging.getLogger(__name__)
 Batches = Iterator[tuple[Tensor, Tensor]]
 
 
@@ -62,7 +66,14 @@ class _Verification(Callback):
 
     def _batches(self, trainer: lightning.Trainer, pl_module: Classifier) -> Batches:
         loader = trainer.datamodule.test_dataloader()  # type: ignore[attr-defined]
-        for pixels, labels in islice(loader, self.max_batches):
+        total = len(loader) if self.max_batches is None else min(len(loader), self.max_batches)
+        batches: Iterable[tuple[Tensor, Tensor]] = islice(loader, total)
+        what = f"{self.block}: comparing spike by spike"
+        if sys.stdout.isatty():
+            batches = track(batches, what, total)
+        else:
+            log.info("%s, %d batches of test images", what, total)
+        for pixels, labels in batches:
             yield pixels.to(pl_module.device), labels.to(pl_module.device)
 
 

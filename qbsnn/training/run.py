@@ -55,6 +55,9 @@ def train(cfg: DictConfig) -> Result:
     plain = validate(cfg)
     parts = build(plain)
     with _recorded(parts, plain):
+        host = parts.result.host
+        where = host.gpu or f"{host.cpu}, {host.cores} cores"
+        log.info("%s: %s parameters, T = %d, on %s", plain["name"], f"{parts.result.params:,}", plain["T"], where)
         started = time.perf_counter()
         parts.trainer.fit(parts.module, datamodule=parts.data)
         _finish_fit(parts, time.perf_counter() - started)
@@ -150,6 +153,8 @@ def _quieten() -> None:
 def _finish_fit(parts: Parts, seconds: float) -> None:
     """Timing, validation metrics and the paths of the two checkpoints."""
     trainer, result = parts.trainer, parts.result
+    sizes = ", ".join(f"{count:,} {part}" for part, count in parts.data.split_sizes().items())
+    log.info("images: %s (validation is held out from the training images)", sizes)
     result.timing.fit_seconds = seconds
     result.timing.epochs = trainer.current_epoch
     images = trainer.global_step * (parts.data.batch_size or 0)
