@@ -15,14 +15,17 @@ def summarise(result: Result) -> None:
     rows += _integer(result.integer)
     rows.append(("parameters", f"{result.params:,}"))
     if result.timing.epochs:
-        rows.append(("training", f"{result.timing.epochs} epochs in {result.timing.fit_seconds:.1f} s"))
+        epochs = f"{result.timing.epochs} epoch{'s' if result.timing.epochs > 1 else ''}"
+        rows.append(("training", f"{epochs} in {result.timing.fit_seconds:.1f} s"))
     folder = Path(result.config["paths"]["run"])
     for name, what in (("report.html", "report"), ("result.json", "numbers")):
         if (folder / name).is_file():
             rows.append((what, str(_short(folder / name))))
     if "best" in result.checkpoints:
         rows.append(("checkpoint", str(_short(Path(result.checkpoints["best"])))))
-    summary_table(rows, f"qbsnn: {result.config['name']}, seed {result.seed}")
+    s_max = result.config["neuron"].get("s_max")
+    settings = [f"s_max = {s_max}"] * (s_max is not None) + [f"T = {result.config['T']}", f"seed {result.seed}"]
+    summary_table(rows, f"qbsnn: {', '.join([result.config['name'], *settings])}")
 
 
 def _accuracies(result: Result) -> str:
