@@ -45,7 +45,7 @@ def test_a_run_leaves_all_it_promises(tool, capsys):
         assert block["passed"] and block["spikes"] > 0 and block["spike_mismatches"] == 0
         assert block["images"] == 64
         assert all(layer["spikes"] > 0 for layer in block["layers"])
-        assert Path(block["checkpoint"]) == run / "checkpoints/best.ckpt"
+        assert run / block["checkpoint"] == run / "checkpoints/best.ckpt"
     assert result["absorption"]["ties"] >= 0
     assert result["integer"]["membrane_mismatches"] == result["integer"]["overflows"] == 0
     assert result["integer"]["onnxruntime_mismatches"] in (0, None)

@@ -22,7 +22,7 @@ def summarise(result: Result) -> None:
         if (folder / name).is_file():
             rows.append((what, str(_short(folder / name))))
     if "best" in result.checkpoints:
-        rows.append(("checkpoint", str(_short(Path(result.checkpoints["best"])))))
+        rows.append(("checkpoint", str(_short(folder / result.checkpoints["best"]))))
     s_max = result.config["neuron"].get("s_max")
     settings = [f"s_max = {s_max}"] * (s_max is not None) + [f"T = {result.config['T']}", f"seed {result.seed}"]
     summary_table(rows, f"qbsnn: {', '.join([result.config['name'], *settings])}")

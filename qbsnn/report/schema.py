@@ -158,7 +158,10 @@ class Host:
 
 @dataclass
 class Result:
-    """One run. ``config`` is the full resolved configuration; ``git_dirty`` tells whether the tree had changes."""
+    """One run. ``config`` is the full resolved configuration; ``git_dirty`` tells whether the tree had changes.
+
+    ``checkpoints`` names the files of ``last`` and ``best``, relative to the run directory where they lie inside it.
+    """
 
     command: str
     config: dict[str, Any]

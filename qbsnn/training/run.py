@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import sys
 import time
@@ -162,7 +163,10 @@ def _finish_fit(parts: Parts, seconds: float) -> None:
     result.metrics.last = _numbers(trainer.callback_metrics, ("train/", "val/"))
     saver = trainer.checkpoint_callback
     if isinstance(saver, ModelCheckpoint) and saver.best_model_path:
-        result.checkpoints = {"last": saver.last_model_path, "best": saver.best_model_path}
+        run = Path(result.config["paths"]["run"])
+        paths = {"last": saver.last_model_path, "best": saver.best_model_path}
+        # Relative to the run directory, so that it can be moved.
+        result.checkpoints = {name: os.path.relpath(path, run) for name, path in paths.items()}
         if saver.best_model_score is not None and saver.monitor:
             result.metrics.best[saver.monitor] = float(saver.best_model_score)
 
@@ -176,8 +180,9 @@ def _test_last_and_best(parts: Parts) -> None:
         result.metrics.best = dict(result.metrics.last)
         return
     result.metrics.last |= _test(parts, None)
-    contents = checkpoint_io.load(best)
-    load_weights(parts.module, contents, Path(best))
+    path = Path(result.config["paths"]["run"]) / best
+    contents = checkpoint_io.load(path)
+    load_weights(parts.module, contents, path)
     result.metrics.best["epoch"] = contents["epoch"]
     result.metrics.best |= _test(parts, best)
 
