@@ -1,7 +1,7 @@
 """``train.py`` and ``evaluate.py`` from the command line to the files they leave."""
 
 import json
-import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -218,7 +218,6 @@ def test_checkpoints_load_with_weights_only_and_carry_plain_settings(tool):
     assert config == tool.result()["config"]
 
 
-@pytest.mark.slow
 def test_two_simultaneous_starts_do_not_collide(tmp_path):
     command = [sys.executable, str(ROOT / "train.py"), *TINY, "report=false"]
     both = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(2)]
@@ -226,11 +225,15 @@ def test_two_simultaneous_starts_do_not_collide(tmp_path):
     assert len(list(tmp_path.glob("outputs/runs/*/result.json"))) == 2
 
 
-def test_run_directories_of_one_second_differ():
-    code = "from qbsnn.training.cli import uid; print(uid())"
-    env = {**os.environ, "PYTHONHASHSEED": "0"}
-    names = {subprocess.check_output([sys.executable, "-c", code], env=env, text=True) for _ in range(2)}
-    assert len(names) == 2
+def test_ctrl_c_leaves_a_result_that_says_so(tmp_path):
+    command = [sys.executable, str(ROOT / "train.py"), "report=false", "trainer.max_epochs=1000"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    for line in process.stdout:
+        if line.startswith("epoch 2/1000"):
+            process.send_signal(signal.SIGINT)
+    assert process.wait(60) != 0
+    (result,) = (json.loads(path.read_text()) for path in tmp_path.glob("outputs/runs/*/result.json"))
+    assert result["status"] == "failed" and result["error"] == "interrupted"
 
 
 def test_best_is_chosen_by_accuracy_then_loss(tmp_path):

@@ -225,11 +225,11 @@ def _recorded(parts: Parts, plain: dict[str, Any]) -> Iterator[None]:
                 logger.log_metrics(_final_metrics(result))
             _require_proof(result)
             result.status, failed = "finished", False
-        except KeyboardInterrupt:
-            result.status, result.error = "failed", "interrupted"
-            raise
-        except Exception as error:
-            result.status, result.error = "failed", f"{type(error).__name__}: {error}"
+        except BaseException as error:
+            # Lightning turns Ctrl-C into SystemExit once it has shut down.
+            stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
+            result.status = "failed"
+            result.error = "interrupted" if stopped else f"{type(error).__name__}: {error}"
             raise
     finally:
         result.timing.total_seconds = time.perf_counter() - started
