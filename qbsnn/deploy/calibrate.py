@@ -38,7 +38,7 @@ def branch_inputs(absorbed: SpikingNetwork, pixels: Tensor) -> dict[str, list[In
         ]
         return current if stage.neuron is None else stage.emit(stage.neuron(current))
 
-    absorbed.walk(absorbed.encoder(pixels), visit)
+    absorbed.walk(absorbed.encoder(pixels.to(next(absorbed.parameters()).device)), visit)
     return found
 
 
