@@ -45,6 +45,7 @@ GROUPS = [
     "optim/loss",
     "trainer",
     "callbacks",
+    "deploy",
     "logger",
     "experiment",
     "sweep",
