@@ -227,7 +227,9 @@ def test_two_simultaneous_starts_do_not_collide(tmp_path):
 
 def test_ctrl_c_leaves_a_result_that_says_so(tmp_path):
     command = [sys.executable, str(ROOT / "train.py"), "report=false", "trainer.max_epochs=1000"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
         for line in process.stdout:
             if line.startswith("epoch 2/1000"):
                 process.send_signal(signal.SIGINT)

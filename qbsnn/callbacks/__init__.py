@@ -1,15 +1,20 @@
 """Thin hooks of Lightning around deployment and diagnostics."""
 
 from qbsnn.callbacks.checkpoint import BestByValidation
-from qbsnn.callbacks.diagnostics import BurstMonitor, TestDiagnostics
+from qbsnn.callbacks.diagnostics import TestDiagnostics
+from qbsnn.callbacks.monitor import BurstMonitor
 from qbsnn.callbacks.progress import progress_bar
+from qbsnn.callbacks.safeguards import DeltaGuard, GradientNorms, StopOnDivergence
 from qbsnn.callbacks.verification import AbsorptionCheck, IntegerSimulation
 
 __all__ = [
     "AbsorptionCheck",
     "BestByValidation",
     "BurstMonitor",
+    "DeltaGuard",
+    "GradientNorms",
     "IntegerSimulation",
+    "StopOnDivergence",
     "TestDiagnostics",
     "progress_bar",
 ]

@@ -37,7 +37,7 @@ class Layer:
 
     ``delta`` is the scale |Δ| in units of the membrane; ``None`` for a neuron without one. ``mean_burst`` is the mean
     count per neuron and step, ``saturation`` the share of neuron-steps at ``s_max``, ``silent`` the share of neurons
-    that never fired on the images the histogram was taken from.
+    that never fired on the images the histogram was taken from. Signed bursts count by their size.
     """
 
     name: str

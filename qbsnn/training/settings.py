@@ -9,7 +9,7 @@ import difflib
 import inspect
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
@@ -78,8 +78,10 @@ def validate(cfg: DictConfig) -> dict[str, Any]:
         Settings.model_validate(plain)
     except ValidationError as error:
         raise SettingsError("; ".join(_explain(item) for item in error.errors())) from error
-    for group in ("neuron", "model", "data"):
-        _check_keys(group, plain[group])
+    groups = {group: plain[group] for group in ("neuron", "model", "data")}
+    groups |= {f"model.neurons.{stage}": node for stage, node in (plain["model"].get("neurons") or {}).items()}
+    for group, node in groups.items():
+        _check_keys(group, node)
     return plain
 
 
@@ -136,12 +138,24 @@ def _check_keys(group: str, node: dict[str, Any]) -> None:
     if not isinstance(target, str):
         raise SettingsError(f"{group} needs a _target_, the class or function to build; got {target!r}")
     try:
-        takes = inspect.signature(get_object(target)).parameters
+        takes = _arguments(get_object(target))
     except Exception as error:
         raise SettingsError(f"{group}._target_ {target!r} cannot be imported: {error}") from error
     unknown = [key for key in node if not key.startswith("_") and key not in takes]
     if unknown:
         raise SettingsError(f"{group}.{unknown[0]} is not a setting of {target}: {nearest(unknown[0], takes)}")
+
+
+def _arguments(target: Any) -> list[str]:
+    """Names of the arguments of a class or function, those of a typed ``**options`` included."""
+    names = []
+    for name, parameter in inspect.signature(target).parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            (options,) = get_args(get_type_hints(target, include_extras=True)[name])
+            names += list(options.__annotations__)
+        else:
+            names.append(name)
+    return names
 
 
 def _explain(item: Any) -> str:
