@@ -154,7 +154,7 @@ def _usage(
     own: Traffic | None,
     after: Traffic | None,
 ) -> Usage:
-    """One stage with these sources; ``own`` leaves its neurons, ``after`` its pool; both are ``None`` for the readout."""
+    """One stage with these sources; ``own`` leaves its neurons, ``after`` its pool: ``None`` for the readout."""
     counts = Counts()
     for part, source in zip(stage.parts, sources, strict=True):
         counts += _synapses(fanout(name, part.weight, source.shape), source, identity=part.weight is None)
