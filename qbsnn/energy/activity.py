@@ -111,10 +111,12 @@ class Activity(Metric):
             self.fractional += values.ne(values.round()).sum()
             self.seen_low = torch.minimum(self.seen_low, values.min())
             self.seen_high = torch.maximum(self.seen_high, values.max())
-        size = values.abs()
-        self.spikes += self._per_position(size)
-        # In place: fresh memory costs more than arithmetic on a CPU. Below 1 only fractional values are cut short.
-        self.events += self._per_position(size.ceil_().clamp_(max=1))
+            values = values.abs().ceil()  # a fraction is an event too
+        # Passes over fresh memory are what this costs on a CPU, so there is one fewer where nothing is negative.
+        positive = self.low == 0
+        size = values if positive else values.abs()
+        self.spikes += self._per_position(total if positive else size)
+        self.events += self._per_position(size.clamp(max=1))
 
     def compute(self) -> dict[str, Tensor]:
         """The accumulated states, of all processes."""

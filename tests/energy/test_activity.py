@@ -44,9 +44,9 @@ def test_one_fraction_makes_a_source_analog():
     activity = Activity((2, 1, 1), steps=1)
     activity.update(torch.tensor([1.0, 3.0]).view(1, 1, 2, 1, 1))
     assert (activity.traffic().analog, activity.traffic().levels) == (False, 4)
-    activity.update(torch.tensor([0.25, 0.0]).view(1, 1, 2, 1, 1))
+    activity.update(torch.tensor([0.25, 0.0, -0.25, 0.0]).view(1, 2, 2, 1, 1))
     sent = activity.traffic()
-    assert (sent.analog, sent.levels, int(sent.spikes), int(sent.events)) == (True, None, 0, 3)
+    assert (sent.analog, sent.levels, int(sent.spikes), int(sent.events)) == (True, None, 0, 4)
 
 
 def test_reset_forgets():
