@@ -72,8 +72,8 @@ def _energy(block: Energy | dict[str, str] | None) -> list[tuple[str, str]]:
     rows = [("energy per image, estimates", ", ".join(each).replace(SPACE, " "))]
     for twin, words in (("relu", "ReLU twin"), ("quantized", "level-matched ReLU twin")):
         if twin in block.totals["fp32"]:
-            ratios = ", ".join(f"{shares[twin]:.2f}" for shares in block.relative.values())
-            rows.append((f"over {words}", f"{ratios} (below 1 the spiking network needs less)"))
+            ratios = ", ".join(f"{shares[twin]:.2f} ({model})" for model, shares in block.relative.items())
+            rows.append((f"over {words}", f"{ratios}; below 1 the spiking network needs less"))
     if block.spikes_per_synapse is not None and block.mean_rate is not None:
         low, high = block.break_even
         found = f"{block.spikes_per_synapse:.3g} per inference (published break-even {low:g} to {high:g})"

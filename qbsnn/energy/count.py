@@ -163,7 +163,8 @@ def _usage(
     neurons = own.elements if own else _outputs(name, stage)
     updates = neurons * steps * samples
     once = current_steps < steps  # a static input: its current is computed once and kept
-    stateful = steps > 1  # in a single step nothing needs to be kept
+    # Membranes, and the readout's sums; in a single step nothing needs to be kept.
+    stateful = steps > 1 and (own is None or isinstance(neuron, SpikingNeuron))
     counts += Counts(
         bias_adds=neurons * current_steps * samples,
         current_adds=updates if once else 0,

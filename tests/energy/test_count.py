@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from qbsnn.energy import Counts, axis_fanout, fanout
+from qbsnn.energy.fanout import pool_fanout
 from qbsnn.errors import DeployError, EnergyError
 from qbsnn.layers import INPUT, Branch, Encoder, Stage
 from qbsnn.models import SpikingNetwork
@@ -176,6 +177,29 @@ def test_fanout_is_the_transposed_convolution_of_ones(size, kernel, stride, padd
     nn.functional.conv1d(x, weight, None, stride, padding, dilation).sum().backward()
     found = axis_fanout(size, kernel, stride, padding, dilation, outputs)
     assert torch.equal(found, x.grad.flatten().long())
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.MaxPool2d(2),
+        nn.AvgPool2d(3, 2, 1),
+        nn.MaxPool2d((2, 3), (1, 2), (1, 0), dilation=(2, 1)),
+        nn.AvgPool2d((1, 4)),
+    ],
+)
+def test_pool_windows_are_those_that_fold_counts(pool):
+    out = tuple(pool(torch.zeros(1, 1, 7, 8)).shape[2:])
+    pairs = (pool.kernel_size, getattr(pool, "dilation", 1), pool.padding, pool.stride)
+    kernel, dilation, padding, stride = ((v, v) if isinstance(v, int) else v for v in pairs)
+    windows = torch.ones(1, kernel[0] * kernel[1], out[0] * out[1])
+    counted_by_torch = nn.functional.fold(windows, (7, 8), kernel, dilation, padding, stride)[0, 0]
+    assert torch.equal(pool_fanout(pool, (7, 8), out), counted_by_torch.long())
+
+
+def test_windows_of_ceil_mode_that_reach_beyond_the_map():
+    pool = nn.MaxPool2d(2, ceil_mode=True)
+    assert pool_fanout(pool, (3, 3), (2, 2)).tolist() == [[1, 1, 1]] * 3
 
 
 def test_what_cannot_be_counted_is_named():

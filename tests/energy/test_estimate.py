@@ -79,3 +79,11 @@ def test_spike_coded_input_makes_the_first_layer_spike_driven():
     assert sum(layer.macs for layer in found.layers) == 0
     assert all(layer.spikes_per_synapse is not None for layer in found.layers)
     assert found.layers[0].acs > 0 == found.layers[0].current_adds
+
+
+def test_a_relu_network_on_spike_coded_input_keeps_no_membranes():
+    found = block(MAKES["mlp"], ReLU, T=6, encoding="rate")
+    first = found.layers[0]
+    assert (first.steps, first.compares, first.leaks) == (6, 16 * 6 * 5, 0)
+    assert first.acs > 0 == first.macs  # binary input; what follows multiplies in every step
+    assert all(layer.macs > 0 for layer in found.layers[1:])
