@@ -28,5 +28,9 @@ class DeployError(QBSNNError):
     """A network has no absorbed or no integer form; the message says which layer and why."""
 
 
+class EnergyError(QBSNNError):
+    """A layer's operations cannot be counted; the message says which layer and why."""
+
+
 class VerificationError(QBSNNError):
     """Two engines that must agree did not."""

@@ -1,7 +1,8 @@
-"""Thin hooks of Lightning around deployment and diagnostics."""
+"""Thin hooks of Lightning around deployment, energy and diagnostics."""
 
 from qbsnn.callbacks.checkpoint import BestByValidation
 from qbsnn.callbacks.diagnostics import TestDiagnostics
+from qbsnn.callbacks.energy import EnergyEstimate
 from qbsnn.callbacks.monitor import BurstMonitor
 from qbsnn.callbacks.progress import progress_bar
 from qbsnn.callbacks.safeguards import DeltaGuard, GradientNorms, StopOnDivergence
@@ -12,6 +13,7 @@ __all__ = [
     "BestByValidation",
     "BurstMonitor",
     "DeltaGuard",
+    "EnergyEstimate",
     "GradientNorms",
     "IntegerSimulation",
     "StopOnDivergence",

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from qbsnn.errors import DataError
-from qbsnn.report import words
+from qbsnn.report import energy, words
 from qbsnn.report.deployed import deploy, ran
 from qbsnn.report.files import write_atomically
 from qbsnn.report.inputs import Diagnostics, Series, read_curves, read_diagnostics
@@ -169,6 +169,7 @@ def render(run: Run, drawn: list[dict[str, Any]]) -> str:
     )
     environment.filters.update(percent=words.percent, number=words.number, duration=words.duration)
     result = run.result
+    block = energy.counted_energy(result)
     groups = (words.chosen(result.config, group) for group in ("model", "neuron", "data"))
     return environment.get_template("page.html.j2").render(
         run=run.directory.resolve().name,
@@ -180,6 +181,13 @@ def render(run: Run, drawn: list[dict[str, Any]]) -> str:
         figures=drawn,
         absorption=result.absorption if ran(result.absorption) else None,
         integer=result.integer if ran(result.integer) else None,
+        energy=block,
+        energy_panels=energy.panels(block) if block else [],
+        energy_facts=energy.facts(block) if block else [],
+        energy_relative=energy.relative(block) if block else [],
+        energy_others=energy.others(block) if block else [],
+        energy_parts=list(energy.PARTS.values()),
+        energy_absent=energy.absent(result),
         metrics=_metrics(result),
         config=list(words.flat(result.config)),
         host=asdict(result.host),

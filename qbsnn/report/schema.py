@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from qbsnn.report.files import write_atomically
+from qbsnn.report.schema_energy import Energy
 
 SCHEMA_VERSION = 1
 
@@ -212,6 +213,7 @@ class Result:
     layers: list[Layer] = field(default_factory=list)
     absorption: Absorption | dict[str, str] | None = None
     integer: Integer | dict[str, str] | None = None
+    energy: Energy | dict[str, str] | None = None
     timing: Timing = field(default_factory=Timing)
     schema_version: int = SCHEMA_VERSION
 
