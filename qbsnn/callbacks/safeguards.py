@@ -101,7 +101,7 @@ class StopOnDivergence(Callback):
             return
         stage = _first_broken_stage(_network(pl_module), self._pixels)
         where = f"; the first layer whose output is not finite is {stage}" if stage else ""
-        raise self._error(trainer, f"the loss is {float(loss):g}{where}")
+        raise self._error(trainer, f"the loss is {float(loss.detach()):g}{where}")
 
     def on_before_optimizer_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
@@ -123,9 +123,10 @@ class StopOnDivergence(Callback):
             return
         self._pixels = None
         for name, _, neuron in _network(pl_module).spiking_stages():
-            smallest = float(neuron.scale().detach().min())
-            if not smallest > 0:
-                raise self._error(trainer, f"the scale of {name} is {smallest:g}, and must be above 0")
+            scale = neuron.scale().detach().flatten()
+            wrong = scale[~((scale > 0) & torch.isfinite(scale))]
+            if wrong.numel():
+                raise self._error(trainer, f"the scale of {name} is {float(wrong[0]):g}, and must be above 0")
 
     def _due(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> bool:
         every = self.every or (1 if pl_module.device.type == "cpu" else GPU_INTERVAL)

@@ -184,11 +184,10 @@ def _arguments(target: Any) -> list[str]:
     """Names of the arguments of a class or function, those of a typed ``**options`` included."""
     names = []
     for name, parameter in inspect.signature(target).parameters.items():
-        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            (options,) = get_args(get_type_hints(target, include_extras=True)[name])
-            names += list(options.__annotations__)
-        else:
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD:
             names.append(name)
+        elif options := get_args(get_type_hints(target, include_extras=True).get(name)):
+            names += list(options[0].__annotations__)
     return names
 
 
