@@ -39,20 +39,23 @@ class _Through(torch.autograd.Function):
 
 
 class _IntegerBurst(torch.autograd.Function):
-    """Forward: s = clamp(⌊(V + h)/θ⌋, s_min, s_max), exact. Backward: the surrogate at u = (V + h)/θ, divided by θ."""
+    """Forward: the burst of QB-INT 1, exact. Backward: the surrogate at u = (V + h)/θ, divided by θ."""
 
     @staticmethod
     def forward(ctx: Any, v: Tensor, theta: Tensor, stage: IntStage, surrogate: Surrogate) -> Tensor:
         raised = v + (theta / 2).floor() if stage.rounding == "round" else v
         ctx.save_for_backward(raised, theta)
         ctx.stage, ctx.surrogate = stage, surrogate
-        return torch.div(raised, theta, rounding_mode="floor").clamp_(stage.s_min, stage.s_max)
+        towards = "trunc" if stage.rounding == "to_zero" else "floor"
+        return torch.div(raised, theta, rounding_mode=towards).clamp_(stage.s_min, stage.s_max)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         raised, theta = ctx.saved_tensors
         u = raised / theta
-        if ctx.stage.s_min < 0:
+        if ctx.stage.rounding == "to_zero":
+            u = u.abs()  # the steps at −1, −2, ... mirror those at 1, 2, ...
+        elif ctx.stage.s_min < 0:
             u = torch.where(u < 0.5, 1 - u, u)  # the steps at 0, −1, ... mirror those at 1, 2, ...
         return ctx.surrogate(u, ctx.stage.s_max).mul_(grad).div_(theta), None, None, None
 

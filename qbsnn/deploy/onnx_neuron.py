@@ -77,7 +77,8 @@ class Step:
         """clamp(⌊V/θ⌋, s_min, s_max). Div truncates, which is the floor where its first operand is not negative."""
         levels = self._node("Add", [v, self.offset], f"{at}.offset") if self.offset else v
         if self.stage.s_min < 0:
-            levels = self._floor_div(levels, self.theta, f"{at}.levels")
+            divide = self._truncated_div if self.stage.rounding == "to_zero" else self._floor_div
+            levels = divide(levels, self.theta, f"{at}.levels")
             levels = self._node("Max", [levels, self._constant(self.stage.s_min)], f"{at}.at_least")
         else:
             positive = self._node("Max", [levels, self._constant(0)], f"{at}.positive")
@@ -114,6 +115,10 @@ class Step:
         """⌊V/d⌋ for d > 0: Mod takes the sign of the divisor, so V − Mod(V, d) divides exactly."""
         multiple = self._node("Sub", [v, self._node("Mod", [v, divisor], f"{name}.rest")], f"{name}.multiple")
         return self._node("Div", [multiple, divisor], name)
+
+    def _truncated_div(self, v: str, divisor: str, name: str) -> str:
+        """V/d rounded towards 0, which is what Div does."""
+        return self._node("Div", [v, divisor], name)
 
     def _node(self, op: str, inputs: list[str], name: str) -> str:
         return self.graph.node(op, inputs, name)

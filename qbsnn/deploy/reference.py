@@ -72,7 +72,8 @@ def _neurons(net: IntegerNetwork, index: int, drive: Ints, watch: _Watch) -> tup
             v = leaked(stage.leak, v) + drive[t, part]
             watch.look((t, index, start, stage.name), drive[t, part], v, net.membrane_bits)
             v = fitted(net, v)
-            s = np.clip((v + offset) // theta, stage.s_min, stage.s_max)
+            levels = np.sign(v) * (np.abs(v) // theta) if stage.rounding == "to_zero" else (v + offset) // theta
+            s = np.clip(levels, stage.s_min, stage.s_max)
             v = v - theta * s if stage.reset == "soft" else np.where(s != 0, 0, v)
             spikes[t, part], membranes[t, part] = s, v
     return spikes, membranes
