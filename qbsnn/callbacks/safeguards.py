@@ -66,7 +66,7 @@ class DeltaGuard(Callback):
 class GradientNorms(Callback):
     """Logs ``grad/<stage>``, the 2-norm of a stage's gradients before clipping, a mean over every ``every``-th step."""
 
-    def __init__(self, every: int = 50) -> None:
+    def __init__(self, every: int = 10) -> None:
         self.every = checks.integer("callbacks.gradients.every", every, 1)
 
     def on_before_optimizer_step(
