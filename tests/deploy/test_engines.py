@@ -8,10 +8,10 @@ import torch
 from hypothesis import assume, given, settings
 from numpy.typing import NDArray
 
-from qbsnn.deploy import onnx_engine, reference, scalar
+from qbsnn.deploy import engine, onnx_engine, reference, scalar
 from qbsnn.deploy.bounds import bounds
 from qbsnn.deploy.engine import TorchEngine
-from qbsnn.deploy.integer import IntegerNetwork, Leak
+from qbsnn.deploy.integer import IntegerNetwork, IntPool, Leak
 from tests.deploy import networks
 
 INT32 = 2**31 - 1
@@ -154,4 +154,15 @@ def test_torch_integers_are_those_of_numpy_where_a_float_would_round():
     trace = TorchEngine(networks.loose(net, current)).run(current)
     assert networks.mismatches(trace, reference.run(net, current)) == 0
     assert max(int(np.abs(v).max()) for v in trace.membranes) > 2**24
-    assert all(isinstance(torch.from_numpy(s), torch.Tensor) for s in trace.spikes)
+
+
+def test_max_pool_of_signed_bursts_ignores_what_lies_outside_the_map():
+    """All −1, and one 2 in the middle: a padding of 0 would win in the corners."""
+    bursts = -np.ones((1, 1, 1, 3, 3), np.int8)
+    bursts[..., 1, 1] = 2
+    spec = IntPool("max", (2, 2), (2, 2), (1, 1))
+    expected = [[-1, -1], [-1, 2]]
+    assert reference.pool(spec, bursts.astype(np.int64))[0, 0, 0].tolist() == expected
+    assert engine._pool(torch.from_numpy(bursts), spec)[0, 0, 0].tolist() == expected
+    by_position = {at: int(bursts[(0, 0, *at)]) for at in scalar.positions((1, 3, 3))}
+    assert list(scalar.pooled(spec, (1, 3, 3), by_position).values()) == [-1, -1, -1, 2]
