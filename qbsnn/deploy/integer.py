@@ -4,10 +4,10 @@ Every engine reads this and nothing else, so that engines share numbers but no c
 weights in [−127, 127]; int32 biases, thresholds and shortcut constants. Per time step, for each stage in order
 (design: "Integer network"):
 
-    V ← V − leak(V)                     leak: none, or V >> shift (arithmetic: rounds towards −∞)
-    V ← V + Σ q·s + b + Σ m·s           conv/linear branches, bias, identity shortcuts
-    s ← clamp(⌊V/θ⌋, 0, s_max)          V = θ fires once; negative V gives 0
-    V ← V − θ·s                         soft reset;  hard reset: V ← 0 where s > 0
+    V ← leak(V)                         see Leak
+    V ← fit(V + Σ q·s + b + Σ m·s)      conv/linear branches, bias, identity shortcuts; see IntegerNetwork.overflow
+    s ← clamp(⌊V/θ⌋, s_min, s_max)      V = θ fires once; rounding "round": ⌊(V + ⌊θ/2⌋)/θ⌋, which is half up
+    V ← V − θ·s                         soft reset;  hard reset: V ← 0 where s ≠ 0
 
 V starts at 0 for every sample. Spikes leave a stage through its ``pool``. The first stage has one branch of kind
 ``input``: its current J (int32, bias included) is computed outside, in floating point, and rounded once; J is the
@@ -25,6 +25,19 @@ from numpy.typing import NDArray
 
 INPUT = -1
 """The ``source`` of the branch that is fed by the network's input current J."""
+
+
+@dataclass(frozen=True)
+class Leak:
+    """What a membrane loses at the beginning of a step.
+
+    none: nothing. shift_floor: V − (V >> n), the arithmetic shift rounding towards −∞. shift_xylo: V moves towards 0 by
+    max(|V| >> n, 1), and stays at 0 there. mul12_to_zero: trunc(V·(4096 − d)/4096), with a 64-bit product. ``amount``
+    is n (0 to 30) or d (0 to 4096).
+    """
+
+    kind: Literal["none", "shift_floor", "shift_xylo", "mul12_to_zero"] = "shift_floor"
+    amount: int = 1
 
 
 @dataclass(frozen=True)
@@ -48,7 +61,7 @@ class IntBranch:
 
 @dataclass(frozen=True)
 class IntPool:
-    """Pooling of a stage's spikes: ``max`` (pads with 0), or ``sum`` (of all kernel positions, no padding).
+    """Pooling of a stage's spikes: ``max`` (of the positions inside the map), or ``sum`` (no padding).
 
     Output size is ⌊(size + 2·padding − kernel)/stride⌋ + 1.
     """
@@ -63,7 +76,7 @@ class IntPool:
 class IntStage:
     """One layer of neurons. ``bias`` and ``theta`` are int32 ``[O]``; ``shape`` is one sample's membrane shape.
 
-    ``shape`` is ``(O,)`` or ``(O, H, W)``. ``leak_shift`` is n = log2 τ, or ``None`` for no leak.
+    ``shape`` is ``(O,)`` or ``(O, H, W)``. Spikes are s_min..s_max; s_min is 0, or −s_max for signed bursts.
     """
 
     name: str
@@ -72,7 +85,9 @@ class IntStage:
     theta: NDArray[np.int32]
     s_max: int
     shape: tuple[int, ...]
-    leak_shift: int | None = 1
+    leak: Leak = Leak()
+    s_min: int = 0
+    rounding: Literal["floor", "round"] = "floor"
     reset: Literal["soft", "hard"] = "soft"
     pool: IntPool | None = None
 
@@ -88,11 +103,39 @@ class IntReadout:
 
 @dataclass(frozen=True)
 class IntegerNetwork:
-    """Stages in execution order, a readout and the number of time steps ``T``."""
+    """Stages in execution order, a readout and the number of time steps ``T``.
+
+    membrane_bits: width of the two's complement register that holds V. overflow: what happens when the complete sum of
+    a step does not fit it: ``error`` (engines count it, verification refuses), ``saturate`` or ``wrap``. Accumulators
+    are int32 in every case, which the static bounds prove sufficient.
+    """
 
     stages: tuple[IntStage, ...]
     readout: IntReadout
     T: int
+    membrane_bits: int = 32
+    overflow: Literal["error", "saturate", "wrap"] = "error"
+
+
+@dataclass(frozen=True, order=True)
+class Overflow:
+    """Where a value did not fit its register; the order is that of time, then of the network.
+
+    step, sample: from 0. index, stage: number and name of the stage; the readout follows the last one and is called
+    ``readout``. neuron: its position in ``shape``. value: what did not fit.
+    """
+
+    step: int
+    index: int
+    sample: int
+    neuron: tuple[int, ...]
+    stage: str
+    value: int
+
+    def __str__(self) -> str:
+        """A sentence part: layer, neuron, step and value."""
+        at = ", ".join(str(i) for i in self.neuron)
+        return f"{self.stage}, neuron ({at}), step {self.step}, sample {self.sample}: {self.value}"
 
 
 @dataclass(frozen=True)
@@ -100,11 +143,15 @@ class Trace:
     """What an engine did on one batch of B samples.
 
     spikes, membranes: one array per stage, ``[T, B, *shape]``: the bursts s before pooling, and V after the reset.
+    Bursts are uint8, or int8 where s_min < 0; the plain engines may use wider integers.
     logits: Z, ``[B, classes]``.
-    overflows: number of sums or membranes that left the int32 range; 0 unless a bound was wrong.
+    overflows: positions (stage, step, sample, neuron) at which the step's sum Σ q·s + b + Σ m·s is no int32 or V plus
+    that sum does not fit ``membrane_bits``, whatever the policy does about it; in the readout, at which the step's sum
+    or Z is no int32. first_overflow: the earliest of them.
     """
 
     spikes: list[NDArray[np.integer]]
     membranes: list[NDArray[np.integer]]
     logits: NDArray[np.integer]
     overflows: int = 0
+    first_overflow: Overflow | None = None

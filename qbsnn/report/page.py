@@ -17,7 +17,7 @@ from qbsnn.report import energy, words
 from qbsnn.report.deployed import deploy, ran
 from qbsnn.report.files import write_atomically
 from qbsnn.report.inputs import Diagnostics, Series, read_curves, read_diagnostics
-from qbsnn.report.lines import activity, curves, delta
+from qbsnn.report.lines import activity, curves, delta, gradients, health
 from qbsnn.report.panels import bursts, confusion, raster
 from qbsnn.report.read import read_result
 from qbsnn.report.schema import Absorption, Integer, Result
@@ -98,6 +98,15 @@ def plots(run: Run) -> list[Plot]:
         Plot(
             "activity", "Activity", "Mean burst size and share of neuron-steps at s_max, per layer over training.",
             activity, run.curves, "", "training",
+        ),
+        Plot(
+            "health", "Health", "Share of neurons that never fire, entropy of the burst sizes, and how much a spike "
+            "pattern changes from step to step (0: not at all), per layer over training.",
+            health, run.curves, "", "training",
+        ),
+        Plot(
+            "gradients", "Gradients", "The norm of each layer's gradients before clipping, over training.",
+            gradients, run.curves, "", "training",
         ),
         Plot(
             "bursts", "Burst sizes", f"How often each burst size occurred on test images, {layers}, on a log scale. "

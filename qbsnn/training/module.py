@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import lightning
@@ -20,6 +21,18 @@ from qbsnn.training.optim import parameter_groups
 Batch = tuple[Tensor, Tensor]
 
 
+@dataclass(frozen=True)
+class Tuned:
+    """Weights after extra epochs: of the grid network, and of the float network that it is compared with.
+
+    kept: whether the grid network is better than post-training quantisation on validation images.
+    """
+
+    grid: dict[str, Tensor]
+    floating: dict[str, Tensor]
+    kept: bool
+
+
 class Classifier(lightning.LightningModule):
     """Trains a network on batches (pixels ``[B, C, H, W]`` in [0, 1], labels ``[B]``).
 
@@ -28,7 +41,8 @@ class Classifier(lightning.LightningModule):
     describe the run; they travel in every checkpoint. result: where callbacks leave what they found.
 
     ``verify_as`` is the name of the checkpoint that a test run measures, set by whoever calls ``trainer.test``; the
-    post-training callbacks act only when it is set.
+    post-training callbacks act only when it is set. ``tuned`` is what fine-tuning on the grid left for that network
+    (:mod:`qbsnn.training.finetune`).
     """
 
     def __init__(
@@ -46,13 +60,14 @@ class Classifier(lightning.LightningModule):
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.config, self.result = config, result
         self.verify_as: str | None = None
+        self.tuned: Tuned | None = None
         self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Time-mean logits ``[B, classes]``."""
-        return self.network(pixels).mean(0)
+        """The logits that are compared, ``[B, classes]``."""
+        return self.network.decide(self.network(pixels))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
@@ -99,8 +114,8 @@ class Classifier(lightning.LightningModule):
         logits = self.network(pixels)
         loss = self.loss(logits, labels)
         metric: MulticlassAccuracy = getattr(self, f"{part}_accuracy")
-        mean_logits = logits.detach().mean(0)
-        metric(mean_logits, labels)
+        decided = self.network.decide(logits.detach())
+        metric(decided, labels)
         both: dict[str, Any] = {f"{part}/loss": loss.detach(), f"{part}/acc": metric}
         self.log_dict(both, on_step=False, on_epoch=True, batch_size=len(labels), prog_bar=part != "test")
-        return {"loss": loss, "predicted": mean_logits.argmax(1), "classes": mean_logits.shape[1]}
+        return {"loss": loss, "predicted": decided.argmax(1), "classes": decided.shape[1]}
