@@ -16,8 +16,15 @@ from qbsnn.deploy.absorb import pool_divisor
 from qbsnn.layers.stage import INPUT, Stage
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.neurons.base import SpikingNeuron
+from qbsnn.neurons.qb_lif import QuantReLU
+from qbsnn.neurons.relu import LeakyIntegrator
 
 FLOAT32_INTEGERS = 2**24
+
+
+def spikes(neuron: nn.Module | None) -> bool:
+    """Whether synapses only add what a neuron puts out. Levels of a quantised ReLU are factors, not spikes."""
+    return isinstance(neuron, SpikingNeuron) and not isinstance(neuron, QuantReLU)
 
 
 @dataclass(frozen=True)
@@ -59,8 +66,8 @@ class Traffic:
 class Activity(Metric):
     """Accumulates the :class:`Traffic` of one source over batches and processes.
 
-    spiking: whether values are expected to be integers; a single other value makes the whole source analog. low, high:
-    the smallest and largest value, where known; else both are looked up in the data.
+    spiking: whether values are expected to be spikes; a single one that is no integer makes the whole source analog.
+    low, high: the smallest and largest level, where known; else both are looked up in the data.
 
     >>> activity = Activity((2, 1, 2), steps=2, low=0, high=3)
     >>> two_steps = torch.tensor([[[[[1.0, 0.0]], [[3.0, 0.0]]]], [[[[0.0, 0.0]], [[2.0, 0.0]]]]])  # [T, B, C, H, W]
@@ -129,10 +136,10 @@ class Activity(Metric):
         analog, levels = not self.spiking or bool(sums["fractional"]), None
         if analog:
             maps["spikes"] = torch.zeros_like(maps["spikes"])
-        else:
-            low = sums["seen_low"] if self.low is None else self.low
-            high = sums["seen_high"] if self.high is None else self.high
-            levels = int(high) - int(low) + 1
+        if self.low is not None and self.high is not None:
+            levels = self.high - self.low + 1
+        elif not analog:
+            levels = int(sums["seen_high"]) - int(sums["seen_low"]) + 1
         return Traffic(self.shape, self.steps, int(sums["samples"]), analog, levels, **maps)
 
     def _per_position(self, values: Tensor) -> Tensor:
@@ -160,7 +167,7 @@ class ActivityMeter:
         encoder = self.network.encoder
         self._handles.append(encoder.register_forward_hook(self._listen_to_input))
         for name, stage in self.network.named_stages():
-            if stage.neuron is not None:
+            if stage.neuron is not None and not isinstance(stage.neuron, LeakyIntegrator):
                 self._handles.append(stage.neuron.register_forward_hook(partial(self._listen, name, stage)))
 
     def detach(self) -> None:
@@ -183,13 +190,13 @@ class ActivityMeter:
         kind: dict[str, Any] = {"spiking": False}
         if isinstance(neuron, SpikingNeuron):
             values = neuron.counts(values)
-            # s_min is 0 for neurons that only emit positive bursts and need not say so.
-            kind = {"low": getattr(neuron, "s_min", 0), "high": neuron.s_max}
+            kind = {"spiking": spikes(neuron), "low": neuron.s_min, "high": neuron.s_max}
         _add(self._emitted, name, values, **kind)
         if stage.pool is not None:
             pooled = stage.emit(values)
             if divisor > 1 and "high" in kind:
-                pooled, kind = (pooled * divisor).round_(), {key: divisor * bound for key, bound in kind.items()}
+                pooled = (pooled * divisor).round_()
+                kind |= {"low": divisor * kind["low"], "high": divisor * kind["high"]}
             _add(self._sent, name, pooled, **kind)
 
 

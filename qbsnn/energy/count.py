@@ -12,13 +12,16 @@ from dataclasses import dataclass, fields
 import torch
 from torch import nn
 
-from qbsnn.energy.activity import Traffic
+from qbsnn.energy.activity import Traffic, spikes
 from qbsnn.energy.constants import ANALOG_BITS, STATE_BITS
 from qbsnn.energy.fanout import fanout, pool_fanout
 from qbsnn.errors import EnergyError
+from qbsnn.layers.norm import why_not_folded
 from qbsnn.layers.stage import Stage
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.neurons.base import SpikingNeuron
+from qbsnn.neurons.extended import AdaptiveQB
+from qbsnn.neurons.relu import LeakyIntegrator
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,8 @@ class Counts:
     ``macs``, non-zero real-valued inputs × fan-out; ``shortcut_adds``, on identity shortcuts, one add per spike of a
     burst (per non-zero value where values are real).
     Neurons: ``bias_adds``, once per neuron and step of the current; ``current_adds``, where a current that was computed
-    once is added in every step; ``leaks``, ``compares``, ``resets``, once per neuron and step; ``pool_ops``, one add or
-    compare per non-zero value and pooling window.
+    once is added in every step; ``leaks``, once per state variable and step; ``compares``, ``resets``, once per neuron
+    and step; ``pool_ops``, one add or compare per non-zero value and pooling window.
     Memory: ``weight_reads``; ``state_accesses``, reads and writes of accumulators and membranes; ``map_bits``, bits of
     spikes or activations read and written.
     """
@@ -115,10 +118,11 @@ def count_operations(
     Raises EnergyError, naming the stage, for a layer whose operations cannot be counted.
     """
     twins: dict[str, dict[str, bool]] = {"relu_dense": {"dense": True}}
-    if any(True for _ in network.spiking_stages()):
+    if any(spikes(neuron) for *_, neuron in network.spiking_stages()):
         twins = {"relu": {}, "quantized": {"matched": True}, **twins}
     result = []
     for name, stage in network.named_stages():
+        _check(name, stage)
         sources, own = [sent[source] for source in stage.sources], emitted.get(name)
         after = sent[name] if own else None
         usage = {"network": _usage(name, stage, stage.neuron, sources, own, after)}
@@ -135,7 +139,7 @@ def count_operations(
                 dense=sum(int(fanout(name, p.weight, s.shape).sum()) * s.shape[0] for p, s in weighted),
                 neurons=own.elements if own else _outputs(name, stage),
                 steps=own.steps if own else max(source.steps for source in sources),
-                spiking=isinstance(stage.neuron, SpikingNeuron),
+                spiking=spikes(stage.neuron),
                 spike_driven=not any(source.analog for source in sources),
                 spikes=int(own.spikes.sum()) if own else 0,
                 levels=own.timeless(matched=True).levels if own else None,
@@ -164,14 +168,15 @@ def _usage(
     updates = neurons * steps * samples
     once = current_steps < steps  # a static input: its current is computed once and kept
     # Membranes, and the readout's sums; in a single step nothing needs to be kept.
-    stateful = steps > 1 and (own is None or isinstance(neuron, SpikingNeuron))
+    stateful = steps > 1 and (own is None or spikes(neuron))
+    variables = neuron.compartments if isinstance(neuron, SpikingNeuron) else 1
     counts += Counts(
         bias_adds=neurons * current_steps * samples,
         current_adds=updates if once else 0,
-        leaks=updates if isinstance(neuron, SpikingNeuron) and _leaks(neuron) else 0,
+        leaks=updates * variables if _leaks(neuron) else 0,
         compares=updates if own else 0,
-        resets=updates if isinstance(neuron, SpikingNeuron) else 0,
-        state_accesses=updates * (1 + stateful + once),
+        resets=updates if spikes(neuron) else 0,
+        state_accesses=updates * ((1 + stateful) * variables + once),
     )
     maps = [traffic for traffic in (*sources, own) if traffic]
     if own and after and isinstance(stage.pool, (nn.MaxPool2d, nn.AvgPool2d)):
@@ -183,7 +188,7 @@ def _usage(
     return Usage(
         counts=counts,
         bits=max(levels) if len(levels) == len(sources) else None,
-        held=STATE_BITS * neurons * (stateful + once) if stateful else 0,
+        held=STATE_BITS * neurons * (variables + once) if stateful else 0,
         scratch=0 if stateful else STATE_BITS * neurons,
         maps=sum(_map_bits(traffic) for traffic in maps),
     )
@@ -199,10 +204,23 @@ def _synapses(fan: torch.Tensor, source: Traffic, identity: bool) -> Counts:
     return Counts(events=events, acs=spikes, weight_reads=events, **touched)
 
 
-def _leaks(neuron: SpikingNeuron) -> bool:
-    """Whether the membrane decays to something other than 0 or itself, which would take no operation."""
-    decay = torch.as_tensor(neuron.decay)
-    return bool(((decay > 0) & (decay < 1)).any())
+def _leaks(neuron: nn.Module | None) -> bool:
+    """Whether state decays to something other than 0 or itself, which takes no operation, or compartments couple."""
+    if isinstance(neuron, SpikingNeuron) and neuron.compartments > 1:
+        return True
+    return isinstance(neuron, (SpikingNeuron, LeakyIntegrator)) and 1 < neuron.tau < float("inf")
+
+
+def _check(name: str, stage: Stage) -> None:
+    """Refuse what would run uncounted."""
+    if isinstance(stage.neuron, AdaptiveQB):
+        raise EnergyError(f"{name}: the operations that choose an adaptive largest burst are not counted")
+    for part in stage.parts:
+        why = why_not_folded(part.norm)
+        if part.temporal is not None:
+            why = "a scale per step takes other weights in every step"
+        if why:
+            raise EnergyError(f"{name}: operations are counted for norms that fold into the weights; {why}")
 
 
 def _map_bits(traffic: Traffic) -> int:
