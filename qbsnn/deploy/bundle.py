@@ -46,7 +46,7 @@ def write(quantized: Quantized, folder: Path, name: str, classes: Sequence[str])
         "python": platform.python_version(),
     }
     reader = Path(bundle_reader.__file__)
-    np.savez(folder / ARRAYS, **arrays)
+    np.savez(folder / ARRAYS, **arrays)  # type: ignore[arg-type]  # its stubs take every keyword for a bool
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     (folder / reader.name).write_bytes(reader.read_bytes())
     files = (MANIFEST, ARRAYS, reader.name)

@@ -228,6 +228,8 @@ def _check(bundle: Bundle) -> None:
         kinds = [branch["kind"] for branch in stage["branches"]]
         alone = kinds == ["input"] if i == 0 else "input" not in kinds
         _require(alone, f"{at}: 'input' is the only branch of the first stage and of no other, got {kinds}")
+        if stage["pool"]:
+            _allowed(at, pool=(stage["pool"]["kind"], ("max", "sum")))
     for name, array in arrays.items():
         dtype = "float32" if name.startswith("input") else "int8" if name.endswith("weight") else "int32"
         _require(array.dtype.name == dtype, f"array {name!r} must be {dtype}, got {array.dtype}")
@@ -271,8 +273,8 @@ def _contract(layer: dict[str, Any], weight: np.ndarray, x: np.ndarray) -> np.nd
 
 
 def _pool(pool: dict[str, Any], s: np.ndarray) -> np.ndarray:
-    outside, combine = {"max": (-128, np.max), "sum": (0, np.sum)}[pool["kind"]]  # no burst is below -128
-    return combine(_windows(s, pool["kernel"], pool, outside), axis=(5, 6))
+    windows = _windows(s, pool["kernel"], pool, -128 if pool["kind"] == "max" else 0)  # no burst is below -128
+    return windows.max((5, 6)) if pool["kind"] == "max" else windows.sum((5, 6))
 
 
 def main(arguments: list[str]) -> int:
