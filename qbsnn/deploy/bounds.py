@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qbsnn.deploy.integer import INPUT, IntBranch, IntegerNetwork
+from qbsnn.deploy.integer import INPUT, IntBranch, IntegerNetwork, IntStage
 from qbsnn.deploy.quantize import Quantized
 
 
@@ -37,17 +37,35 @@ def bits(largest: int) -> int:
     return int(largest).bit_length() + 1
 
 
-def largest_output(net: IntegerNetwork, source: int) -> int:
-    """a_max: the largest value that leaves a stage, after its pool."""
+def output_range(net: IntegerNetwork, source: int) -> tuple[int, int]:
+    """(a_min, a_max): the smallest and the largest value that leave a stage, after its pool; |a_min| ≤ a_max."""
     stage = net.stages[source]
     pool = stage.pool
-    return stage.s_max * (pool.kernel[0] * pool.kernel[1] if pool is not None and pool.kind == "sum" else 1)
+    positions = pool.kernel[0] * pool.kernel[1] if pool is not None and pool.kind == "sum" else 1
+    return stage.s_min * positions, stage.s_max * positions
+
+
+def membrane_bound(stage: IntStage, accumulator: int, steps: int) -> int:
+    """Largest |V + Σ| of a stage in ``steps`` steps whose sums are at most A = ``accumulator``, in a wide register.
+
+    Without leak A·T. No leak grows |V|, so that holds for all; shift leaks also have the fixed point A·2ⁿ + 2ⁿ − 1 of
+    M = M·(1 − 2⁻ⁿ) + (1 − 2⁻ⁿ) + A, and mul12 ⌊A·4096/d⌋ that of M = M·(1 − d/4096) + A. A reset lowers |V|, but for
+    one: a signed soft reset with ``floor`` takes V = −1 to θ − 1, of which the leak leaves a part to the next step.
+    """
+    kind, n = stage.leak.kind, stage.leak.amount
+    jump = int(stage.theta.max()) - 1 if stage.s_min < 0 and stage.rounding == "floor" and steps > 1 else 0
+    bound = max(accumulator, jump) + (steps - 1) * accumulator
+    if kind in ("shift_floor", "shift_xylo"):
+        return min(bound, max(accumulator * 2**n + 2**n - 1, jump - (jump >> n) + accumulator))
+    if kind == "mul12_to_zero" and n > 0:
+        return min(bound, max(accumulator * 4096 // n, jump * (4096 - n) // 4096 + accumulator))
+    return bound
 
 
 def bounds(quantized: Quantized) -> list[Bound]:
     """One bound per stage, then one for the readout, whose accumulator runs over all T steps.
 
-    A = max(Σq⁺·a_max + b⁺ + m·a_src, |Σq⁻·a_max + b⁻|); with shift leak |V| ≤ A·2ⁿ + 2ⁿ − 1, without leak A·T.
+    A = max(Σ q⁺·a_max + q⁻·a_min + b⁺ + ..., |Σ q⁻·a_max + q⁺·a_min + b⁻ + ...|), which no partial sum exceeds.
     """
     net = quantized.net
     result = []
@@ -58,8 +76,7 @@ def bounds(quantized: Quantized) -> list[Bound]:
             below, above = quantized.current_bounds if branch.source == INPUT else _range(net, branch)
             high, low = high + np.maximum(above, 0), low + np.minimum(below, 0)
         total = int(max(high.max(), -low.min()))
-        n = stage.leak_shift
-        result.append(Bound(total, total * net.T if n is None else total * 2**n + 2**n - 1))
+        result.append(Bound(total, membrane_bound(stage, total, net.T)))
     below, above = _range(net, net.readout.branch)
     bias = net.readout.bias.astype(np.int64)
     result.append(Bound(int(max((above + bias).max(), -(below + bias).min(), 0)) * net.T, 0))
@@ -67,10 +84,12 @@ def bounds(quantized: Quantized) -> list[Bound]:
 
 
 def _range(net: IntegerNetwork, branch: IntBranch) -> tuple[np.ndarray, np.ndarray]:
-    a_max = largest_output(net, branch.source)
+    """Smallest and largest contribution of a branch per output channel (int64 ``[O]``)."""
+    a_min, a_max = output_range(net, branch.source)
     if branch.scale is not None:
-        m = branch.scale.astype(np.int64) * a_max
-        return np.minimum(m, 0), np.maximum(m, 0)
+        ends = np.stack([branch.scale.astype(np.int64) * a for a in (a_min, a_max)])
+        return ends.min(0), ends.max(0)
     assert branch.weight is not None
     q = branch.weight.reshape(len(branch.weight), -1).astype(np.int64)
-    return np.minimum(q, 0).sum(1) * a_max, np.maximum(q, 0).sum(1) * a_max
+    positive, negative = np.maximum(q, 0).sum(1), np.minimum(q, 0).sum(1)
+    return negative * a_max + positive * a_min, positive * a_max + negative * a_min

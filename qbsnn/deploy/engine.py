@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from qbsnn.deploy.bounds import Bound, bounds, largest_output
-from qbsnn.deploy.integer import IntBranch, IntPool, IntStage, Trace
+from qbsnn.deploy.bounds import Bound, bounds, output_range
+from qbsnn.deploy.integer import IntBranch, IntegerNetwork, IntPool, IntStage, Leak, Overflow, Trace
 from qbsnn.deploy.quantize import Quantized
 from qbsnn.errors import DeployError
 
@@ -33,20 +33,21 @@ class TorchEngine:
         """Spikes, membranes and logits for the input current J, int32 ``[T or 1, B, *first shape]``."""
         j = torch.from_numpy(np.ascontiguousarray(current)).to(self.device)
         outputs: list[Tensor] = []
-        spikes, membranes, overflows = [], [], 0
-        for stage, bound in zip(self.net.stages, self.bounds, strict=False):
+        spikes, membranes = [], []
+        seen = _Overflows()
+        for index, (stage, bound) in enumerate(zip(self.net.stages, self.bounds, strict=False)):
             total = self._accumulate(stage, j, outputs, bound)
-            s, v, over = self._neurons(stage, total, bound)
+            s, v = self._neurons(index, total, bound, seen)
             outputs.append(s if stage.pool is None else _pool(s, stage.pool))
             spikes.append(s.cpu().numpy())
             membranes.append(v.cpu().numpy())
-            overflows += over
         readout = self.net.readout
         z = self._contract(readout.branch, outputs[readout.branch.source])
         steps = z.long() + torch.from_numpy(readout.bias.astype(np.int64)).to(self.device)
         running = steps.cumsum(0)
-        overflows += _outside(steps, running)
-        return Trace(spikes, membranes, running[-1].cpu().numpy(), overflows)
+        for t in range(len(steps)):
+            seen.add(t, len(self.net.stages), "readout", steps[t], running[t], INT32_MAX)
+        return Trace(spikes, membranes, running[-1].cpu().numpy(), seen.count, seen.first)
 
     def _accumulate(self, stage: IntStage, j: Tensor, outputs: list[Tensor], bound: Bound) -> Tensor:
         """Σ q·s + b + Σ m·s of all steps, ``[T or 1, B, *shape]``."""
@@ -62,31 +63,36 @@ class TorchEngine:
             total = total + part.to(dtype)
         return total
 
-    def _neurons(self, stage: IntStage, total: Tensor, bound: Bound) -> tuple[Tensor, Tensor, int]:
+    def _neurons(self, index: int, total: Tensor, bound: Bound, seen: _Overflows) -> tuple[Tensor, Tensor]:
         """The neuron equations over T, on sums ``[T or 1, B, *shape]``."""
-        wide = bound.membrane > INT32_MAX
-        total = total.to(torch.int64 if wide else torch.int32).expand(self.net.T, *total.shape[1:])
+        net, stage = self.net, self.net.stages[index]
+        largest = 2 ** (net.membrane_bits - 1) - 1
+        reach = bound.membrane  # of V plus a step's sum
+        if net.overflow != "error" and reach > largest:
+            reach = largest + 1 + bound.accumulator
+        needed = max(reach + int(stage.theta.max()), reach * 4096 if stage.leak.kind == "mul12_to_zero" else 0)
+        total = total.to(torch.int64 if needed > INT32_MAX else torch.int32).expand(net.T, *total.shape[1:])
         theta = self._channels(stage.theta, stage).to(total.dtype)
         v = torch.zeros_like(total[0])
-        spikes = torch.empty(total.shape, dtype=torch.uint8, device=self.device)
+        burst = torch.uint8 if stage.s_min == 0 else torch.int8
+        spikes = torch.empty(total.shape, dtype=burst, device=self.device)
         membranes = torch.empty_like(total, memory_format=torch.contiguous_format)
-        overflows = 0
-        for t in range(self.net.T):
-            if stage.leak_shift is not None:
-                v = v - (v >> stage.leak_shift)
-            v = v + total[t]
-            if wide:
-                overflows += _outside(total[t], v)
-            s = torch.div(v, theta, rounding_mode="floor").clamp_(0, stage.s_max)
-            v = torch.where(s > 0, 0, v) if stage.reset == "hard" else v - theta * s
+        for t in range(net.T):
+            v = _leak(stage.leak, v) + total[t]
+            if reach > largest:
+                seen.add(t, index, stage.name, total[t], v, largest)
+                v = _fit(net, v)
+            levels = v + theta // 2 if stage.rounding == "round" else v
+            s = torch.div(levels, theta, rounding_mode="floor").clamp_(stage.s_min, stage.s_max)
+            v = torch.where(s != 0, 0, v) if stage.reset == "hard" else v - theta * s
             spikes[t], membranes[t] = s, v
-        return spikes, membranes, overflows
+        return spikes, membranes
 
     def _contract(self, branch: IntBranch, x: Tensor) -> Tensor:
         """Σ q·s of a weight branch for spikes ``[T, B, ...]``, as exact integers (int32 or int64)."""
         assert branch.weight is not None
         magnitude = np.abs(branch.weight.astype(np.int64)).reshape(len(branch.weight), -1).sum(1).max()
-        dtype = _float_for(int(magnitude) * largest_output(self.net, branch.source), self.device)
+        dtype = _float_for(int(magnitude) * output_range(self.net, branch.source)[1], self.device)
         weight = torch.from_numpy(branch.weight).to(self.device, dtype)
         merged = x.flatten(0, 1).to(dtype)
         if branch.kind == "linear":
@@ -100,9 +106,45 @@ class TorchEngine:
         return torch.from_numpy(values).to(self.device).view(-1, *[1] * (len(stage.shape) - 1))
 
 
-def _outside(step: Tensor, state: Tensor) -> int:
-    """The number of positions at which a step's sum or the state it leads to is outside int32."""
-    return int(((step > INT32_MAX) | (step < -INT32_MAX - 1) | (state > INT32_MAX) | (state < -INT32_MAX - 1)).sum())
+class _Overflows:
+    """How many positions did not fit, and the earliest of them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first: Overflow | None = None
+
+    def add(self, step: int, index: int, stage: str, drive: Tensor, state: Tensor, largest: int) -> None:
+        """Look at a step's sum, against int32, and at a state, against −largest − 1..largest, both ``[B, ...]``."""
+        drive_out = (drive > INT32_MAX) | (drive < -INT32_MAX - 1)
+        where = (drive_out | (state > largest) | (state < -largest - 1)).nonzero()
+        if not len(where):
+            return
+        self.count += len(where)
+        sample, *neuron = at = tuple(where[0].tolist())
+        value = int((drive if bool(drive_out[at]) else state)[at])
+        found = Overflow(step, index, sample, tuple(neuron), stage, value)
+        self.first = found if self.first is None or found < self.first else self.first
+
+
+def _leak(leak: Leak, v: Tensor) -> Tensor:
+    """What the leak leaves of V; the dtype must hold V·4096 for the leak that multiplies."""
+    match leak.kind:
+        case "shift_floor":
+            return v - (v >> leak.amount)
+        case "shift_xylo":
+            lost = (v.abs() >> leak.amount).clamp_(min=1)
+            return v - v.sign() * lost
+        case "mul12_to_zero":
+            return torch.div(v * (4096 - leak.amount), 4096, rounding_mode="trunc")
+    return v
+
+
+def _fit(net: IntegerNetwork, v: Tensor) -> Tensor:
+    """V in the membrane register, by the overflow policy."""
+    half = 2 ** (net.membrane_bits - 1)
+    if net.overflow == "saturate":
+        return v.clamp(-half, half - 1)
+    return torch.remainder(v + half, 2 * half) - half if net.overflow == "wrap" else v
 
 
 def _float_for(largest: int, device: torch.device) -> torch.dtype:
@@ -118,7 +160,7 @@ def _pool(s: Tensor, pool: IntPool) -> Tensor:
     """Pool spikes ``[T, B, C, H, W]``; sums come back as int32."""
     merged = s.flatten(0, 1).float()  # bursts and their sums are far below 2^24, so float32 pooling is exact
     if pool.kind == "max":
-        out = F.max_pool2d(merged, pool.kernel, pool.stride, pool.padding).to(torch.uint8)
+        out = F.max_pool2d(merged, pool.kernel, pool.stride, pool.padding).to(s.dtype)
     else:
         out = F.avg_pool2d(merged, pool.kernel, pool.stride, divisor_override=1).to(torch.int32)
     return out.unflatten(0, s.shape[:2])

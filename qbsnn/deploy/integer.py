@@ -61,7 +61,7 @@ class IntBranch:
 
 @dataclass(frozen=True)
 class IntPool:
-    """Pooling of a stage's spikes: ``max`` (pads with 0), or ``sum`` (of all kernel positions, no padding).
+    """Pooling of a stage's spikes: ``max`` (of the positions inside the map), or ``sum`` (no padding).
 
     Output size is ⌊(size + 2·padding − kernel)/stride⌋ + 1.
     """
@@ -117,16 +117,41 @@ class IntegerNetwork:
     overflow: Literal["error", "saturate", "wrap"] = "error"
 
 
+@dataclass(frozen=True, order=True)
+class Overflow:
+    """Where a value did not fit its register; the order is that of time, then of the network.
+
+    step, sample: from 0. index, stage: number and name of the stage; the readout follows the last one and is called
+    ``readout``. neuron: its position in ``shape``. value: what did not fit.
+    """
+
+    step: int
+    index: int
+    sample: int
+    neuron: tuple[int, ...]
+    stage: str
+    value: int
+
+    def __str__(self) -> str:
+        """A sentence part: layer, neuron, step and value."""
+        at = ", ".join(str(i) for i in self.neuron)
+        return f"{self.stage}, neuron ({at}), step {self.step}, sample {self.sample}: {self.value}"
+
+
 @dataclass(frozen=True)
 class Trace:
     """What an engine did on one batch of B samples.
 
     spikes, membranes: one array per stage, ``[T, B, *shape]``: the bursts s before pooling, and V after the reset.
+    Bursts are uint8, or int8 where s_min < 0; the plain engines may use wider integers.
     logits: Z, ``[B, classes]``.
-    overflows: number of sums or membranes that left the int32 range; 0 unless a bound was wrong.
+    overflows: positions (stage, step, sample, neuron) at which the step's sum Σ q·s + b + Σ m·s is no int32 or V plus
+    that sum does not fit ``membrane_bits``, whatever the policy does about it; in the readout, at which the step's sum
+    or Z is no int32. first_overflow: the earliest of them.
     """
 
     spikes: list[NDArray[np.integer]]
     membranes: list[NDArray[np.integer]]
     logits: NDArray[np.integer]
     overflows: int = 0
+    first_overflow: Overflow | None = None

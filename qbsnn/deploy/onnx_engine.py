@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from qbsnn.deploy.integer import IntegerNetwork, Trace
 from qbsnn.deploy.onnx_graph import available, export
-from qbsnn.deploy.reference import check_current
+from qbsnn.deploy.wiring import check_current
 from qbsnn.errors import DeployError
 
 
@@ -33,7 +33,7 @@ class OnnxEngine:
     def run(self, current: NDArray[np.int32]) -> Trace:
         """Same contract as ``qbsnn.deploy.reference.run``, but int32 may wrap and ``overflows`` is always 0.
 
-        Spikes are uint8, membranes and logits int32.
+        Spikes are uint8, or int8 if signed, membranes and logits int32.
         """
         check_current(self.net, current)
         if self.static and current.shape[0] != 1:

@@ -2,9 +2,10 @@
 
 Weight operators run once per layer on the steps merged into the batch, ``[T·B, ...]`` with time outermost; only the
 neurons are unrolled. Weights are uint8 with zero point 128 (q + 128): for two unsigned operands onnxruntime's AVX2
-kernel widens to 16 bits and sums pairs in 32, while for u8×s8 it sums pairs in 16 bits, which saturates. Sums are int32
-and, depending on operator and CPU, wrap or saturate, so the graph is right only where nothing leaves int32: check
-``Trace.overflows`` of the numpy engine.
+kernel widens to 16 bits and sums pairs in 32, while for u8×s8 it sums pairs in 16 bits, which saturates. Signed bursts
+are uint8 with zero point 128 between the layers. Sums are int32 and, depending on operator and CPU, wrap or saturate,
+so the graph is right only where none leaves int32: check ``Trace.overflows`` of the numpy engine. The overflow
+policies ``saturate`` and ``wrap`` act on membranes, which have 64 bits inside a step.
 
 onnx and onnxruntime are the optional extra ``deploy`` and are imported on use.
 """
@@ -20,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qbsnn.deploy.integer import IntBranch, IntegerNetwork, IntPool, IntStage
-from qbsnn.deploy.reference import check
+from qbsnn.deploy.onnx_neuron import Step
+from qbsnn.deploy.wiring import check
 from qbsnn.errors import DeployError
 
 if TYPE_CHECKING:
@@ -51,9 +53,9 @@ def export(
     """Build and check the ONNX model of ``net``; write it to ``path`` if that is given.
 
     The input is ``current``, int32 ``[T, B, *shape of stage 0]``, or ``[1, B, ...]`` and the same in every step if
-    ``static``. The outputs are ``logits``, int32 ``[B, classes]``, and, with ``taps``, ``<stage>.spikes`` (uint8,
-    before pooling) and ``<stage>.membrane`` (int32, after the reset) of every stage, both ``[T, B, *shape]``.
-    ``batch`` is the name of the batch dimension, or its size.
+    ``static``. The outputs are ``logits``, int32 ``[B, classes]``, and, with ``taps``, ``<stage>.spikes`` (uint8, or
+    int8 if signed, before pooling) and ``<stage>.membrane`` (int32, after the reset) of every stage, both
+    ``[T, B, *shape]``. ``batch`` is the name of the batch dimension, or its size.
 
     Raises:
         DeployError: the wiring is wrong, the packages are missing, or a sum pool exceeds uint8 where it must not.
@@ -89,13 +91,14 @@ def export(
 class _Spikes:
     """What leaves a stage: its pooled spikes as a value, and what a consumer must know of them.
 
-    small: the values fit in uint8; ``name`` is then uint8 and else int32.
+    zero: the zero point of uint8 values, 128 for signed bursts, else 0. bound: the largest magnitude.
+    small: the values fit; ``name`` is then uint8 with that zero point and else int32.
     raw: the unpooled uint8 spikes, if ``name`` is their sum over all H·W positions and is not small.
     """
 
-    def __init__(self, name: str, shape: tuple[int, ...], bound: int = 0, raw: str | None = None) -> None:
-        self.name, self.shape, self.bound, self.raw = name, shape, bound, raw
-        self.small = bound <= 255
+    def __init__(self, name: str, shape: tuple[int, ...], zero: int, bound: int = 0, raw: str | None = None) -> None:
+        self.name, self.shape, self.zero, self.bound, self.raw = name, shape, zero, bound, raw
+        self.small = bound <= (127 if zero else 255)
 
 
 class _Graph:
@@ -141,18 +144,31 @@ class _Graph:
 
     def stage(self, stage: IntStage, pooled: tuple[int, ...], static: bool) -> None:
         name = stage.name
+        step = Step(self, stage)
         repeated = static and stage.branches[0].kind == "input"
         terms = [self.branch(branch, stage, f"{name}.{branch.kind}{i}") for i, branch in enumerate(stage.branches)]
         drive = self._sum([*terms, self.per_channel(stage.bias, stage, f"{name}.bias")], f"{name}.drive")
+        drive = step.widened(drive, f"{name}.wide")
         steps = [drive] * self.net.T if repeated else self.split(drive, f"{name}.drive")
-        spikes, membranes = self.neurons(stage, steps)
+        spikes, membranes = step.unrolled(steps)
         merged = self.node("Concat", spikes, f"{name}.bursts", axis=0)
+        signed = stage.s_min < 0
         if self.taps:
-            potentials = self.node("Concat", membranes, f"{name}.potentials", axis=0)
-            for value, tap, dtype in ((merged, "spikes", "UINT8"), (potentials, "membrane", "INT32")):
+            potentials = step.narrowed(self.node("Concat", membranes, f"{name}.potentials", axis=0), f"{name}.int32")
+            bursts = self.cast(merged, "INT8" if signed else "UINT8", f"{name}.tap")
+            for value, tap, dtype in (
+                (bursts, "spikes", "INT8" if signed else "UINT8"),
+                (potentials, "membrane", "INT32"),
+            ):
                 self.reshape(value, (self.net.T, -1, *stage.shape), f"{name}.{tap}", public=True)
                 self.output(f"{name}.{tap}", dtype, [self.net.T, self.batch, *stage.shape])
-        self.sources.append(self.pool(stage.pool, stage, merged, pooled))
+        zero = 128 if signed else 0
+        shifted = (
+            self.node("Add", [merged, self.constant(zero, f"{name}.zero_point", step.dtype)], f"{name}.shifted")
+            if signed
+            else merged
+        )
+        self.sources.append(self.pool(stage.pool, stage, self.cast(shifted, "UINT8", f"{name}.uint8"), zero, pooled))
 
     def split(self, value: str, name: str) -> list[str]:
         """The T steps of a value ``[T·B, ...]``, each ``[B, ...]``."""
@@ -166,8 +182,8 @@ class _Graph:
             total = self.node("Add", [total, term], name)
         return total
 
-    def per_channel(self, values: NDArray[np.int32], stage: IntStage, name: str) -> str:
-        return self.constant(values.reshape(-1, *(1,) * (len(stage.shape) - 1)), name)
+    def per_channel(self, values: NDArray[Any], stage: IntStage, name: str, dtype: Any = np.int32) -> str:
+        return self.constant(values.reshape(-1, *(1,) * (len(stage.shape) - 1)), name, dtype)
 
     def branch(self, branch: IntBranch, stage: IntStage, name: str) -> str:
         """The int32 term ``[T·B, *shape]`` of one branch."""
@@ -175,27 +191,38 @@ class _Graph:
             return self.reshape("current", (-1, *stage.shape), name)
         source = self.sources[branch.source]
         if branch.scale is not None:
-            spikes = self.cast(source.name, "INT32", f"{name}.spikes") if source.small else source.name
+            spikes = self.plain(source, name)
             return self.node("Mul", [spikes, self.per_channel(branch.scale, stage, f"{name}.scale")], name)
         assert branch.weight is not None
         if branch.kind == "linear":
             return self.linear(branch.weight, branch.source, stage.name, name)
         self._require_small(branch.source, stage.name)
         (ph, pw), kernel = branch.padding, list(branch.weight.shape[2:])
-        weight, zero = self.weight(branch.weight, name)
-        return self.node("ConvInteger", [source.name, weight, *zero], name, kernel_shape=kernel, group=branch.groups,
+        weight, zeros = self.weight(branch.weight, source.zero, name)
+        return self.node("ConvInteger", [source.name, weight, *zeros], name, kernel_shape=kernel, group=branch.groups,
                          strides=list(branch.stride), pads=[ph, pw, ph, pw])  # fmt: skip
 
-    def weight(self, q: NDArray[np.int8], name: str) -> tuple[str, list[str]]:
+    def plain(self, source: _Spikes, name: str) -> str:
+        """The spikes of a source as int32, without zero point."""
+        if not source.small:
+            return source.name
+        wide = self.cast(source.name, "INT32", f"{name}.spikes")
+        return (
+            self.node("Sub", [wide, self.constant(source.zero, f"{name}.zero")], f"{name}.signed")
+            if source.zero
+            else wide
+        )
+
+    def weight(self, q: NDArray[np.int8], spike_zero: int, name: str) -> tuple[str, list[str]]:
         """q + 128 as uint8, and the zero points of the activations and of the weight."""
         weight = self.constant(q.astype(np.int16) + 128, f"{name}.weight", np.uint8)
-        zeros = (self.constant(z, f"{name}.{what}_zero", np.uint8) for z, what in ((0, "spike"), (128, "weight")))
-        return weight, list(zeros)
+        points = ((spike_zero, "spike"), (128, "weight"))
+        return weight, [self.constant(z, f"{name}.{what}_zero", np.uint8) for z, what in points]
 
     def linear(self, q: NDArray[np.int8], index: int, consumer: str, name: str) -> str:
         """MatMulInteger; behind a global sum pool above 255 it multiplies per position and then sums."""
         source = self.sources[index]
-        weight, zeros = self.weight(q.T, name)
+        weight, zeros = self.weight(q.T, source.zero, name)
         if source.raw is None:
             self._require_small(index, consumer)
             rows = self.reshape(source.name, (-1, q.shape[1]), f"{name}.flat") if source.shape[1:] else source.name
@@ -211,64 +238,38 @@ class _Graph:
         if not source.small:
             raise DeployError(
                 f"stage {self.net.stages[index].name!r}: its sum pool gives up to {source.bound}, and {consumer!r} "
-                "takes at most 255 (uint8); only a global sum pool in front of a linear layer may exceed that"
+                f"takes at most {127 if source.zero else 255} (8 bits); only a global sum pool in front of a linear "
+                "layer may exceed that"
             )
 
-    def neurons(self, stage: IntStage, steps: list[str]) -> tuple[list[str], list[str]]:
-        """Spikes (uint8) and V after the reset (int32) of every step, each ``[B, *shape]``."""
-        theta = self.per_channel(stage.theta, stage, f"{stage.name}.theta")
-        zero, s_max = self.constant(0, f"{stage.name}.zero"), self.constant(stage.s_max, f"{stage.name}.s_max")
-        tau = None if stage.leak_shift is None else self.constant(2**stage.leak_shift, f"{stage.name}.tau")
-        spikes: list[str] = []
-        membranes: list[str] = []
-        for t, drive in enumerate(steps):
-            at = f"{stage.name}.t{t}"
-            # V is 0 before the first step
-            v = self.node("Add", [self.leak(membranes[-1], tau, at), drive], f"{at}.v") if membranes else drive
-            positive = self.node("Max", [v, zero], f"{at}.positive")
-            s = self.node("Min", [self.node("Div", [positive, theta], f"{at}.levels"), s_max], f"{at}.s")
-            if stage.reset == "soft":
-                v = self.node("Sub", [v, self.node("Mul", [theta, s], f"{at}.reset")], f"{at}.u")
-            else:
-                v = self.node("Where", [self.node("Greater", [s, zero], f"{at}.fired"), zero, v], f"{at}.u")
-            spikes.append(self.cast(s, "UINT8", f"{at}.burst"))
-            membranes.append(v)
-        return spikes, membranes
-
-    def leak(self, v: str, tau: str | None, at: str) -> str:
-        """V − ⌊V/τ⌋: ONNX has no signed shift and its Div truncates, but V − Mod(V, τ) divides exactly.
-
-        Mod takes the divisor's sign, so this is the floor, and no intermediate leaves int32.
-        """
-        if tau is None:
-            return v
-        multiple = self.node("Sub", [v, self.node("Mod", [v, tau], f"{at}.rest")], f"{at}.multiple")
-        return self.node("Sub", [v, self.node("Div", [multiple, tau], f"{at}.leak")], f"{at}.leaked")
-
-    def pool(self, pool: IntPool | None, stage: IntStage, spikes: str, shape: tuple[int, ...]) -> _Spikes:
+    def pool(self, pool: IntPool | None, stage: IntStage, spikes: str, zero: int, shape: tuple[int, ...]) -> _Spikes:
+        """Pool uint8 spikes ``[T·B, *stage.shape]`` with this zero point."""
         if pool is None:
-            return _Spikes(spikes, shape)
+            return _Spikes(spikes, shape, zero)
         (ph, pw), kernel, strides, name = pool.padding, list(pool.kernel), list(pool.stride), f"{stage.name}.pooled"
         if pool.kind == "max":
             pads = [ph, pw, ph, pw]
             name = self.node("MaxPool", [spikes], name, kernel_shape=kernel, strides=strides, pads=pads)
-            return _Spikes(name, shape)
+            return _Spikes(name, shape, zero)
         bound = pool.kernel[0] * pool.kernel[1] * stage.s_max
         if pool.kernel == stage.shape[1:]:
             axes = self.constant([2, 3], f"{name}.axes", np.int64)
-            total = self.node(
-                "ReduceSum", [self.cast(spikes, "INT32", f"{name}.wide"), axes], f"{name}.sum", keepdims=1
-            )
-            raw = spikes
+            wide = self.plain(_Spikes(spikes, stage.shape, zero), name)
+            total, raw = self.node("ReduceSum", [wide, axes], f"{name}.sum", keepdims=1), spikes
         else:
             # one channel at a time: the same kernel of ones serves all of them
             planes = self.reshape(spikes, (-1, 1, *stage.shape[1:]), f"{name}.planes")
             ones = self.constant(np.ones((1, 1, *kernel)), f"{name}.ones", np.uint8)
-            sums = self.node("ConvInteger", [planes, ones], f"{name}.sums", kernel_shape=kernel, strides=strides)
+            inputs = [planes, ones, self.constant(zero, f"{name}.zero", np.uint8)]
+            sums = self.node("ConvInteger", inputs, f"{name}.sums", kernel_shape=kernel, strides=strides)
             total, raw = self.reshape(sums, (-1, *shape), f"{name}.sum"), None
-        if bound <= 255:
-            return _Spikes(self.cast(total, "UINT8", name), shape, bound)
-        return _Spikes(total, shape, bound, raw)
+        pooled = _Spikes(total, shape, zero, bound, raw)
+        if pooled.small:
+            shifted = (
+                self.node("Add", [total, self.constant(zero, f"{name}.point")], f"{name}.shifted") if zero else total
+            )
+            return _Spikes(self.cast(shifted, "UINT8", name), shape, zero, bound)
+        return pooled
 
     def readout(self) -> None:
         readout = self.net.readout

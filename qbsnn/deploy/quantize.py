@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from qbsnn.deploy.absorb import pair
 from qbsnn.deploy.integer import INPUT as INPUT_INDEX
-from qbsnn.deploy.integer import IntBranch, IntegerNetwork, IntPool, IntReadout, IntStage
+from qbsnn.deploy.integer import IntBranch, IntegerNetwork, IntPool, IntReadout, IntStage, Leak
 from qbsnn.errors import DeployError
 from qbsnn.functional.reset import is_hard
 from qbsnn.layers.stage import INPUT, Branch, Stage
@@ -117,7 +117,7 @@ def _stage(name: str, stage: Stage, index: dict[str, int], shape: tuple[int, ...
         theta=theta,
         s_max=neuron.s_max,
         shape=shape,
-        leak_shift=leak_shift(name, neuron.tau),
+        leak=Leak("shift_floor", leak_shift(name, neuron.tau)),
         reset="hard" if is_hard(neuron.reset) else "soft",
         pool=_pool(name, stage.pool),
     )

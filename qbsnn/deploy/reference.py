@@ -1,8 +1,8 @@
 """The numpy engine for QB-INT 1: the slow, plain oracle that the fast engines are checked against.
 
-State, spikes and membranes are int64, so nothing wraps and nothing saturates; values that a 32 bit accumulator could
-not hold are counted instead. The layers of a step feed forward only, so a weight operation runs over all T steps at
-once and just the neurons are sequential.
+Everything is int64, so nothing wraps or saturates but by the network's policy; values that a register could not hold
+are counted. The layers of a step feed forward only, so a weight operation runs over all T steps at once and just the
+neurons are sequential.
 
 Contractions: numpy has no BLAS for int64 and is some fifty times slower there, so products run in float64 where a
 bound from the actual operands proves them exact. If max over the outputs of Σ|q|, times max|s|, is below 2⁵³, then
@@ -12,14 +12,12 @@ in magnitude; float64 holds all of these, so no rounding ever happens. Otherwise
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from qbsnn.deploy.integer import INPUT, IntBranch, IntegerNetwork, IntPool, IntStage, Trace
-from qbsnn.errors import DeployError
+from qbsnn.deploy.integer import IntBranch, IntegerNetwork, IntPool, IntStage, Leak, Overflow, Trace
+from qbsnn.deploy.wiring import check, check_current, out_size
 
 EXACT = 2**53
 """Integers up to this magnitude are exact in float64."""
@@ -30,17 +28,11 @@ COLUMNS = 2**21
 CACHED = 2**15
 """Neurons that are stepped through all T at a time, so that their state stays in the processor's cache."""
 
-INT32 = np.iinfo(np.int32)
-
 Ints = NDArray[np.int64]
-Shape = tuple[int, ...]
 
 
 def run(net: IntegerNetwork, current: NDArray[np.int32]) -> Trace:
     """Run ``net`` on the current J, ``[T, B, *shape of stage 0]`` or ``[1, B, ...]`` (the same in every step).
-
-    ``Trace.overflows`` counts positions (stage, step, sample, neuron) at which the step's complete sum
-    Σ q·s + b + Σ m·s, or V before the reset, is no int32; in the readout, the step's sum or the running Z.
 
     Raises:
         DeployError: the wiring is wrong (see ``check``), or ``current`` has another dtype or shape.
@@ -50,46 +42,91 @@ def run(net: IntegerNetwork, current: NDArray[np.int32]) -> Trace:
     pooled: list[Ints] = []
     spikes: list[NDArray[np.integer]] = []
     membranes: list[NDArray[np.integer]] = []
-    overflows = 0
-    for stage in net.stages:
+    watch = _Watch()
+    for index, stage in enumerate(net.stages):
         drive = np.zeros((1, 1, *stage.shape), np.int64) + per_channel(stage.bias, stage)
         for branch in stage.branches:
             drive = drive + (current if branch.kind == "input" else contract(branch, pooled[branch.source]))
-        s, v, outside = _neurons(stage, np.broadcast_to(drive, (net.T, *drive.shape[1:])))
+        s, v = _neurons(net, index, np.broadcast_to(drive, (net.T, *drive.shape[1:])), watch)
         spikes.append(s)
         membranes.append(v)
         pooled.append(pool(stage.pool, s) if stage.pool else s)
-        overflows += outside
     steps = contract(net.readout.branch, pooled[net.readout.branch.source]) + net.readout.bias
     total = np.cumsum(steps, axis=0)
-    return Trace(spikes, membranes, total[-1], overflows + _count_outside(steps, total))
+    for t in range(net.T):
+        watch.look((t, len(net.stages), 0, "readout"), steps[t], total[t], 32)
+    return Trace(spikes, membranes, total[-1], watch.count, watch.first)
 
 
-def _neurons(stage: IntStage, drive: Ints) -> tuple[Ints, Ints, int]:
-    """One layer over time; ``drive`` is the complete sum ``[T, B, *shape]``. Returns s, V after reset, overflows."""
+def _neurons(net: IntegerNetwork, index: int, drive: Ints, watch: _Watch) -> tuple[Ints, Ints]:
+    """Stage ``index`` over time; ``drive`` is the complete sum ``[T, B, *shape]``. Returns s and V after the reset."""
+    stage = net.stages[index]
     theta = per_channel(stage.theta, stage)
+    offset = theta // 2 if stage.rounding == "round" else 0
     spikes, membranes = np.empty(drive.shape, np.int64), np.empty(drive.shape, np.int64)
-    overflows = 0
     chunk = max(1, CACHED // int(np.prod(stage.shape)))
     for start in range(0, drive.shape[1], chunk):
         part = slice(start, start + chunk)
         v = np.zeros((), np.int64)
         for t in range(len(drive)):
-            if stage.leak_shift is not None:
-                v = v - (v >> stage.leak_shift)
-            v = v + drive[t, part]
-            overflows += _count_outside(drive[t, part], v)
-            s = np.minimum(np.maximum(v // theta, 0), stage.s_max)
-            v = v - theta * s if stage.reset == "soft" else np.where(s > 0, 0, v)
+            v = leaked(stage.leak, v) + drive[t, part]
+            watch.look((t, index, start, stage.name), drive[t, part], v, net.membrane_bits)
+            v = fitted(net, v)
+            s = np.clip((v + offset) // theta, stage.s_min, stage.s_max)
+            v = v - theta * s if stage.reset == "soft" else np.where(s != 0, 0, v)
             spikes[t, part], membranes[t, part] = s, v
-    return spikes, membranes, overflows
+    return spikes, membranes
 
 
-def _count_outside(*arrays: Ints) -> int:
-    """The number of positions at which any of these arrays (of one shape) is outside int32."""
-    if all(a.size == 0 or (a.min() >= INT32.min and a.max() <= INT32.max) for a in arrays):
-        return 0
-    return int(np.logical_or.reduce([(a < INT32.min) | (a > INT32.max) for a in arrays]).sum())
+def leaked(leak: Leak, v: Ints) -> Ints:
+    """What the leak leaves of V; any shape."""
+    if leak.kind == "shift_floor":
+        return v - (v >> leak.amount)
+    if leak.kind == "shift_xylo":
+        return v - np.sign(v) * np.maximum(np.abs(v) >> leak.amount, 1)
+    if leak.kind == "mul12_to_zero":
+        return np.sign(v) * (np.abs(v) * (4096 - leak.amount) >> 12)
+    return v
+
+
+def fitted(net: IntegerNetwork, v: Ints) -> Ints:
+    """V in the register of ``membrane_bits``, by the overflow policy; ``error`` leaves it as it is."""
+    low, size = -(2 ** (net.membrane_bits - 1)), 2**net.membrane_bits
+    if net.overflow == "saturate":
+        return np.clip(v, low, low + size - 1)
+    return (v - low) % size + low if net.overflow == "wrap" else v
+
+
+class _Watch:
+    """Counts the positions at which a sum or a state does not fit, and remembers the earliest."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first: Overflow | None = None
+
+    def look(self, at: tuple[int, int, int, str], drive: Ints, state: Ints, bits: int) -> None:
+        """At (step, stage, first sample, name): a step's sum, which has 32 bits, and a state of ``bits``, ``[B, ...]``.
+
+        Both have one shape.
+        """
+        if not (_leaves(drive, 32) or _leaves(state, bits)):
+            return
+        wrong = _outside(drive, 32)
+        mask = wrong | _outside(state, bits)
+        self.count += int(mask.sum())
+        step, index, start, name = at
+        sample, *neuron = (int(i) for i in np.argwhere(mask)[0])
+        value = int((drive if wrong[(sample, *neuron)] else state)[(sample, *neuron)])
+        found = Overflow(step, index, start + sample, tuple(neuron), name, value)
+        self.first = found if self.first is None else min(self.first, found)
+
+
+def _leaves(a: Ints, bits: int) -> bool:
+    return bool(a.min() < -(2 ** (bits - 1)) or a.max() >= 2 ** (bits - 1))
+
+
+def _outside(a: Ints, bits: int) -> NDArray[np.bool_]:
+    return (a < -(2 ** (bits - 1))) | (a >= 2 ** (bits - 1))
 
 
 def per_channel(values: NDArray[np.int32], stage: IntStage) -> Ints:
@@ -143,119 +180,13 @@ def _conv(s: Ints, weight: Ints, branch: IntBranch) -> Ints:
 
 
 def pool(spec: IntPool, s: Ints) -> Ints:
-    """Pooled spikes of ``s [T, B, C, H, W]``; max pads with 0, which no spike is below."""
+    """Pooled spikes of ``s [T, B, C, H, W]``; max pads with what no spike is below."""
     (kh, kw), (dh, dw), (ph, pw) = spec.kernel, spec.stride, spec.padding
     oh, ow = out_size(s.shape[-2:], spec.kernel, spec.stride, spec.padding)
-    x = np.pad(s, ((0, 0), (0, 0), (0, 0), (ph, ph), (pw, pw))) if ph or pw else s
-    out = np.zeros((*s.shape[:3], oh, ow), np.int64)
-    combine = np.maximum if spec.kind == "max" else np.add
+    lowest, combine = (-128, np.maximum) if spec.kind == "max" else (0, np.add)
+    x = np.pad(s, ((0, 0), (0, 0), (0, 0), (ph, ph), (pw, pw)), constant_values=lowest) if ph or pw else s
+    out = np.full((*s.shape[:3], oh, ow), lowest, np.int64)
     for i in range(kh):
         for j in range(kw):
             combine(out, x[..., i : i + dh * (oh - 1) + 1 : dh, j : j + dw * (ow - 1) + 1 : dw], out=out)
     return out
-
-
-def out_size(size: Shape, kernel: Shape, stride: Shape, padding: Shape) -> Shape:
-    """⌊(size + 2·padding − kernel)/stride⌋ + 1 in each direction."""
-    return tuple((n + 2 * p - k) // d + 1 for n, k, d, p in zip(size, kernel, stride, padding, strict=True))
-
-
-def check_current(net: IntegerNetwork, current: NDArray[Any]) -> None:
-    """Raise ``DeployError`` unless J is int32 and ``[T or 1, B, *shape of stage 0]``."""
-    shape = net.stages[0].shape
-    if current.dtype != np.int32:
-        raise DeployError(f"the current J must be int32, got {current.dtype}")
-    if (
-        current.ndim != 2 + len(shape)
-        or current.shape[2:] != shape
-        or current.shape[0] not in (1, net.T)
-        or not current.size
-    ):
-        raise DeployError(f"the current J must be [{net.T} or 1, B, {str(shape)[1:-1]}], got {current.shape}")
-
-
-def check(net: IntegerNetwork) -> list[Shape]:
-    """Check the whole network against the contract of ``integer.py``; return the shape that leaves each stage's pool.
-
-    Raises:
-        DeployError: naming the stage, what was found and what would be right.
-    """
-    _require(bool(net.stages), "network", "it has no stages")
-    _require(net.T >= 1, "network", f"T must be at least 1, got {net.T}")
-    names = [stage.name for stage in net.stages]
-    pooled: list[Shape] = []
-    for i, stage in enumerate(net.stages):
-        at = f"stage {stage.name!r}"
-        _require(names.count(stage.name) == 1, at, "its name is not unique")
-        ranked = len(stage.shape) in (1, 3) and min(stage.shape) >= 1
-        _require(ranked, at, f"shape must be (O,) or (O, H, W), got {stage.shape}")
-        _check_vector(at, "bias", stage.bias, stage.shape[0])
-        _check_vector(at, "theta", stage.theta, stage.shape[0])
-        _require(int(stage.theta.min()) >= 1, at, f"theta must be at least 1, got {stage.theta.min()}")
-        _require(1 <= stage.s_max <= 127, at, f"s_max must be an integer from 1 to 127, got {stage.s_max}")
-        shift = stage.leak_shift
-        _require(shift is None or 0 <= shift <= 30, at, f"leak_shift must be None or 0 to 30, got {shift}")
-        _require(stage.reset in ("soft", "hard"), at, f"reset must be soft or hard, got {stage.reset!r}")
-        kinds = [branch.kind for branch in stage.branches]
-        _require(bool(kinds), at, "it has no branches")
-        alone = kinds == ["input"] if i == 0 else "input" not in kinds
-        _require(alone, at, f"'input' is the only branch of the first stage and of no other, got {kinds}")
-        for branch in stage.branches:
-            shape = stage.shape if branch.kind == "input" else _branch_shape(at, branch, pooled)
-            _require(branch.kind != "input" or branch.source == INPUT, at, "the source of an input branch is INPUT")
-            _require(shape == stage.shape, at, f"its {branch.kind} branch gives {shape}, its shape is {stage.shape}")
-        pooled.append(_pooled_shape(at, stage.pool, stage.shape) if stage.pool else stage.shape)
-    readout = net.readout
-    _require(readout.branch.kind == "linear", "readout", f"its branch must be linear, got {readout.branch.kind}")
-    _check_vector("readout", "bias", readout.bias, _branch_shape("readout", readout.branch, pooled)[0])
-    return pooled
-
-
-def _require(holds: bool, at: str, message: str) -> None:
-    if not holds:
-        raise DeployError(f"{at}: {message}")
-
-
-def _check_vector(at: str, what: str, values: NDArray[Any] | None, size: int) -> None:
-    found = "None" if values is None else f"{values.dtype} {values.shape}"
-    _require(found == f"int32 ({size},)", at, f"{what} must be int32 ({size},), got {found}")
-
-
-def _branch_shape(at: str, branch: IntBranch, pooled: list[Shape]) -> Shape:
-    """The membrane shape that a branch other than the input one produces."""
-    _require(0 <= branch.source < len(pooled), at, f"source must be an earlier stage, got {branch.source}")
-    source, weight = pooled[branch.source], branch.weight
-    if branch.kind == "identity":
-        _require(weight is None, at, "an identity branch has a scale and no weight")
-        _check_vector(at, "scale", branch.scale, source[0])
-        return source
-    _require(branch.kind in ("conv", "linear"), at, f"unknown kind of branch {branch.kind!r}")
-    _require(branch.scale is None, at, f"a {branch.kind} branch has no scale")
-    rank = 4 if branch.kind == "conv" else 2
-    if weight is None or weight.dtype != np.int8 or weight.ndim != rank or weight.size == 0:
-        found = "None" if weight is None else f"{weight.dtype} {weight.shape}"
-        raise DeployError(f"{at}: a {branch.kind} weight must be int8 with {rank} dimensions, got {found}")
-    _require(int(weight.min()) >= -127, at, "a weight must be in [−127, 127], got −128")
-    if branch.kind == "linear":
-        inputs = int(np.prod(source))
-        _require(weight.shape[1] == inputs, at, f"a linear weight must be [O, {inputs}], got {weight.shape}")
-        return (weight.shape[0],)
-    o, i, g = *weight.shape[:2], branch.groups
-    fits = len(source) == 3 and g >= 1 and o % g == 0 and i * g == source[0]
-    _require(fits, at, f"a conv weight {weight.shape} with groups={g} does not fit its source {source}")
-    return (o, *_spatial(at, source, weight.shape[2:], branch.stride, branch.padding))
-
-
-def _pooled_shape(at: str, spec: IntPool, shape: Shape) -> Shape:
-    _require(len(shape) == 3, at, f"a pool needs the shape (O, H, W), got {shape}")
-    _require(spec.kind in ("max", "sum"), at, f"unknown kind of pool {spec.kind!r}")
-    pads = all(p == 0 if spec.kind == "sum" else p < k for p, k in zip(spec.padding, spec.kernel, strict=True))
-    _require(pads, at, f"padding {spec.padding}: 0 for a sum pool, below the kernel {spec.kernel} for a max pool")
-    return (shape[0], *_spatial(at, shape, spec.kernel, spec.stride, spec.padding))
-
-
-def _spatial(at: str, source: Shape, kernel: Shape, stride: Shape, padding: Shape) -> Shape:
-    _require(min(*kernel, *stride) >= 1 and min(padding) >= 0, at, f"kernel {kernel}, stride {stride}, {padding=}")
-    size = out_size(source[1:], kernel, stride, padding)
-    _require(min(size) >= 1, at, f"kernel {kernel} with padding {padding} is larger than its source {source}")
-    return size

@@ -4,7 +4,12 @@ In every network channel 0 of every stage has non-negative weights and a bias of
 the first step: a silent network would make any two engines look equal.
 """
 
+import math
 from dataclasses import replace
+from fractions import Fraction
+from functools import cache
+from itertools import product
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,12 +17,25 @@ from hypothesis import strategies as st
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from qbsnn.deploy.integer import INPUT, IntBranch, IntegerNetwork, IntPool, IntReadout, IntStage, Trace
+from qbsnn.deploy import reference
+from qbsnn.deploy.integer import INPUT, IntBranch, IntegerNetwork, IntPool, IntReadout, IntStage, Leak, Trace
 
 Topology = Literal["chain", "residual", "linear"]
 TOPOLOGIES: tuple[Topology, ...] = ("chain", "residual", "linear")
 S_MAX = (1, 2, 8, 127)
-LEAKS = (None, 1, 2, 3)
+NONE = Leak("none", 0)
+LEAKS = (
+    NONE,
+    *(Leak("shift_floor", n) for n in (0, 1, 2, 3, 30)),
+    *(Leak("shift_xylo", n) for n in (0, 1, 2, 5, 30)),
+    *(Leak("mul12_to_zero", d) for d in (0, 1, 410, 2048, 4095, 4096)),
+)
+VARIANTS = tuple(product(("soft", "hard"), ("floor", "round"), (0, -8)))
+REGISTERS = (
+    (32, "error"),
+    *((bits, policy) for bits in (17, 24, 32) for policy in ("saturate", "wrap")),
+    (20, "error"),
+)
 
 
 def make(
@@ -26,12 +44,16 @@ def make(
     *,
     T: int = 3,
     s_max: int = 8,
-    leak: int | None = 1,
-    reset: Literal["soft", "hard"] = "soft",
     theta: Literal["small", "any", "power"] = "small",
+    membrane_bits: int = 32,
+    overflow: Literal["error", "saturate", "wrap"] = "error",
+    **neuron: Any,
 ) -> IntegerNetwork:
-    """A small random network; ``theta`` is drawn from 1..40, from 1..2¹⁵ or from the powers of two up to 2¹⁵."""
-    maker = _Maker(rng, s_max, leak, reset, theta)
+    """A small random network; ``theta`` is drawn from 1..40, from 1..2¹⁵ or from the powers of two up to 2¹⁵.
+
+    ``neuron`` are fields of every stage: leak, reset, rounding, s_min.
+    """
+    maker = _Maker(rng, s_max, theta, neuron)
     {"chain": _chain, "residual": _residual, "linear": _linear_stack}[topology](maker)
     last = maker.stages[-1]
     classes = 3
@@ -40,12 +62,12 @@ def make(
         rng.integers(-50, 51, classes).astype(np.int32),
         float(last.theta[0]),
     )
-    return IntegerNetwork(tuple(maker.stages), readout, T)
+    return IntegerNetwork(tuple(maker.stages), readout, T, membrane_bits, overflow)
 
 
 class _Maker:
-    def __init__(self, rng: Generator, s_max: int, leak: int | None, reset: str, theta: str) -> None:
-        self.rng, self.s_max, self.leak, self.reset, self.theta = rng, s_max, leak, reset, theta
+    def __init__(self, rng: Generator, s_max: int, theta: str, neuron: dict[str, Any]) -> None:
+        self.rng, self.s_max, self.theta, self.neuron = rng, s_max, theta, neuron
         self.stages: list[IntStage] = []
         self.pooled: list[tuple[int, ...]] = []
 
@@ -72,9 +94,8 @@ class _Maker:
                 theta=theta.astype(np.int32),
                 s_max=self.s_max,
                 shape=shape,
-                leak_shift=self.leak,
-                reset=self.reset,
                 pool=pool,
+                **self.neuron,
             )
         )
         self.pooled.append(
@@ -101,14 +122,14 @@ class _Maker:
         return options[self.rng.integers(len(options))]
 
     def small_pool(self) -> IntPool | None:
-        """Sum pools only where the sum of four bursts is still a uint8."""
+        """Sum pools only where the sum of four bursts still has 8 bits."""
         pools: list[IntPool | None] = [
             None,
             IntPool("max", (2, 2), (2, 2)),
             IntPool("max", (3, 3), (2, 2), (1, 1)),
             IntPool("max", (2, 3), (1, 2), (0, 1)),
         ]
-        if 4 * self.s_max <= 255:
+        if 4 * self.s_max <= (127 if self.neuron.get("s_min") else 255):
             pools += [IntPool("sum", (2, 2), (2, 2)), IntPool("sum", (2, 2), (1, 1)), IntPool("sum", (1, 2), (2, 1))]
         return self.pick(tuple(pools))
 
@@ -175,35 +196,62 @@ def make_current(rng: Generator, net: IntegerNetwork, batch: int, *, static: boo
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[IntegerNetwork, NDArray[np.int32]]:
-    """A random small network and a current for a batch of 1 to 3 samples."""
+    """A random small network and a current for a batch of 1 to 3 samples, some of it near the membrane's ends."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    s_max = draw(st.sampled_from(S_MAX))
+    bits, overflow = draw(st.sampled_from(REGISTERS))
     net = make(
         rng,
         draw(st.sampled_from(TOPOLOGIES)),
         T=draw(st.integers(1, 6)),
-        s_max=draw(st.sampled_from(S_MAX)),
+        s_max=s_max,
+        s_min=draw(st.sampled_from((0, -s_max))),
+        rounding=draw(st.sampled_from(("floor", "round"))),
         leak=draw(st.sampled_from(LEAKS)),
         reset=draw(st.sampled_from(("soft", "hard"))),
         theta=draw(st.sampled_from(("small", "any", "power"))),
+        membrane_bits=bits,
+        overflow=overflow,
     )
-    return net, make_current(rng, net, draw(st.integers(1, 3)), static=draw(st.booleans()))
+    current = make_current(rng, net, draw(st.integers(1, 3)), static=draw(st.booleans()))
+    if overflow != "error" and draw(st.booleans()):  # not channel 0, which keeps every layer awake
+        ends = rng.choice([-(2 ** (bits - 1)), 2 ** (bits - 1) - 1], current.shape) + rng.integers(
+            -9, 10, current.shape
+        )
+        others = (np.arange(current.shape[2]) > 0).reshape(-1, *(1,) * (current.ndim - 3))
+        near = (rng.random(current.shape) < 0.3) & others
+        current = np.where(near, ends.clip(-(2**31), 2**31 - 1), current).astype(np.int32)
+    return net, current
+
+
+def loose(net: IntegerNetwork, current: NDArray[np.int32]) -> SimpleNamespace:
+    """A quantised network without its analog first layer, for integer networks that were never trained."""
+    per_channel = np.moveaxis(current, 2, 0).reshape(current.shape[2], -1).astype(np.int64)
+    return SimpleNamespace(net=net, current_bounds=(per_channel.min(1), per_channel.max(1)))
 
 
 def single_stage(theta: NDArray[np.integer], T: int, **settings: object) -> IntegerNetwork:
-    """One stage of neurons without bias, fed by J alone, and a readout that adds up their spikes."""
+    """One stage of neurons without bias, fed by J alone, and a readout that adds up their spikes.
+
+    ``settings`` are fields of the stage, ``membrane_bits`` and ``overflow`` of the network.
+    """
     n = len(theta)
+    register = {key: settings.pop(key) for key in ("membrane_bits", "overflow") if key in settings}
     stage = IntStage("only", INPUT_BRANCH, np.zeros(n, np.int32), theta.astype(np.int32), shape=(n,), **settings)
     ones = IntBranch(0, "linear", np.ones((1, n), np.int8))
-    return IntegerNetwork((stage,), IntReadout(ones, np.zeros(1, np.int32), 1.0), T)
+    return IntegerNetwork((stage,), IntReadout(ones, np.zeros(1, np.int32), 1.0), T, **register)
 
 
-def every_neuron(leak: int, reset: Literal["soft", "hard"]) -> tuple[IntegerNetwork, NDArray[np.int32], Trace]:
-    """All V in [−600, 600] and both ends of int32, for all θ in 1..40 and 2¹⁵: step 1 makes V, step 2 leaks the rest.
+@cache
+def every_neuron(
+    leak: Leak, reset: Literal["soft", "hard"], rounding: str, s_min: int
+) -> tuple[IntegerNetwork, NDArray[np.int32], Trace]:
+    """All V in [−150, 150] and both ends of int32, for all θ in 1..9, 40, 2¹⁵: step 1 makes V, step 2 leaks the rest.
 
     The expected trace is computed here, in Python integers.
     """
-    theta = [*range(1, 41), 2**15]
-    first = [*range(-600, 601), *range(-(2**31), -(2**31) + 9), *range(2**31 - 9, 2**31)]
+    theta = [*range(1, 10), 40, 2**15]
+    first = [*range(-150, 151), *range(-(2**31), -(2**31) + 9), *range(2**31 - 9, 2**31)]
     second, s_max = 7, 8
     spikes, membranes = np.zeros((2, 2, len(first), len(theta)), np.int64)
     for b, v0 in enumerate(first):
@@ -211,14 +259,28 @@ def every_neuron(leak: int, reset: Literal["soft", "hard"]) -> tuple[IntegerNetw
             v = v0
             for t in (0, 1):
                 if t == 1:
-                    v = v - v // 2**leak + second
-                s = min(max(v // level, 0), s_max)
+                    v = left_over(leak, v) + second
+                s = min(max((v + (level // 2 if rounding == "round" else 0)) // level, s_min), s_max)
                 v = v - level * s if reset == "soft" else 0 if s else v
                 spikes[t, b, o], membranes[t, b, o] = s, v
-    net = single_stage(np.array(theta), 2, s_max=s_max, leak_shift=leak, reset=reset)
+    net = single_stage(np.array(theta), 2, s_max=s_max, leak=leak, reset=reset, rounding=rounding, s_min=s_min)
     current = np.full((2, len(first), len(theta)), second, np.int32)
     current[0] = np.array(first)[:, None]
     return net, current, Trace([spikes], [membranes], spikes.sum(axis=(0, 2))[:, None])
+
+
+@cache
+def left_over(leak: Leak, v: int) -> int:
+    """What a leak leaves of V, in exact fractions."""
+    match leak.kind:
+        case "shift_floor":
+            return v - math.floor(Fraction(v, 2**leak.amount))
+        case "shift_xylo":
+            left = abs(v) - max(math.floor(Fraction(abs(v), 2**leak.amount)), 1) if v else 0
+            return left if v > 0 else -left
+        case "mul12_to_zero":
+            return math.trunc(v * (1 - Fraction(leak.amount, 4096)))
+    return v
 
 
 def worked_by_hand() -> tuple[IntegerNetwork, NDArray[np.int32], Trace]:
@@ -246,7 +308,7 @@ def worked_by_hand() -> tuple[IntegerNetwork, NDArray[np.int32], Trace]:
     Readout: weights 5 and −1, bias 1 and 0: Z = 5·3 + 5·1 = 20 and −3.
     """
     first = IntStage(
-        "in/a", INPUT_BRANCH, np.zeros(2, np.int32), np.array([4, 3], np.int32), 2, (2,), leak_shift=1, reset="soft"
+        "in/a", INPUT_BRANCH, np.zeros(2, np.int32), np.array([4, 3], np.int32), 2, (2,), Leak("shift_floor", 1)
     )
     second = IntStage(
         name="fc.1",
@@ -255,7 +317,7 @@ def worked_by_hand() -> tuple[IntegerNetwork, NDArray[np.int32], Trace]:
         theta=np.array([4], np.int32),
         s_max=8,
         shape=(1,),
-        leak_shift=None,
+        leak=NONE,
         reset="hard",
     )
     readout = IntReadout(IntBranch(1, "linear", np.array([[5], [-1]], np.int8)), np.array([1, 0], np.int32), 4.0)
@@ -291,21 +353,34 @@ def flip(net: IntegerNetwork, stage: int, index: tuple[int, ...], branch: int = 
     return replace(net, stages=tuple(stages))
 
 
+def same_overflows(a: Trace, b: Trace) -> bool:
+    """Whether two traces report equally many overflows and the same first one."""
+    return a.overflows == b.overflows and a.first_overflow == b.first_overflow
+
+
+def active(trace: Trace) -> bool:
+    return all(bool(spikes.any()) for spikes in trace.spikes)
+
+
 def assert_active(net: IntegerNetwork, trace: Trace) -> None:
     for stage, spikes in zip(net.stages, trace.spikes, strict=True):
         assert spikes.any(), f"stage {stage.name} is silent"
 
 
-def flips(net: IntegerNetwork) -> list[IntegerNetwork]:
+def flips(net: IntegerNetwork, trace: Trace) -> list[IntegerNetwork]:
     """``net`` with one weight off by one unit, once per weight tensor where the traces must then differ.
 
-    The weight is one that sees channel 0, position 0 of its source, which fires in the first step. The readout's Z then
-    changes. A soft reset keeps V, as θ·s + U, so spikes or membranes change; a hard reset may hide the unit.
+    The weight is one that sees channel 0, position 0 of its source. Z changes by the sum of what comes from there. A
+    soft reset keeps V, as θ·s + U, so spikes or membranes change; a hard reset or a saturated membrane may hide a unit.
     """
-    changed = [flip(net, -1, (0, 0))]
+    pooled = [s if stage.pool is None else reference.pool(stage.pool, s.astype(np.int64))
+              for s, stage in zip(trace.spikes, net.stages, strict=True)]  # fmt: skip
+    corner = [s.reshape(*s.shape[:2], -1)[:, :, 0] for s in pooled]
+    changed = [flip(net, -1, (0, 0))] if corner[net.readout.branch.source].sum(0).any() else []
     for k, stage in enumerate(net.stages):
         for i, branch in enumerate(stage.branches):
-            if branch.weight is not None and stage.reset == "soft":
+            seen = branch.weight is not None and corner[branch.source].any()
+            if seen and stage.reset == "soft" and net.overflow != "saturate":
                 # with this offset into the kernel, output (0, 0) sees input (0, 0)
                 offset = branch.padding if branch.kind == "conv" else ()
                 changed.append(flip(net, k, (0, 0, *offset), i))

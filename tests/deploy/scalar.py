@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from qbsnn.deploy.integer import IntBranch, IntegerNetwork, IntPool, IntStage, Trace
+from qbsnn.deploy.integer import IntBranch, IntegerNetwork, IntPool, IntStage, Leak, Overflow, Trace
 
 
 def run(net: IntegerNetwork, current: NDArray[np.int32]) -> Trace:
@@ -17,7 +17,7 @@ def run(net: IntegerNetwork, current: NDArray[np.int32]) -> Trace:
     spikes = [np.zeros((net.T, samples, *stage.shape), np.int64) for stage in net.stages]
     membranes = [np.zeros_like(array) for array in spikes]
     logits = np.zeros((samples, len(net.readout.bias)), np.int64)
-    overflows = 0
+    overflows: list[Overflow] = []
     for sample in range(samples):
         states = [dict.fromkeys(positions(stage.shape), 0) for stage in net.stages]
         totals = [0] * len(net.readout.bias)
@@ -30,39 +30,57 @@ def run(net: IntegerNetwork, current: NDArray[np.int32]) -> Trace:
                     drive = int(stage.bias[at[0]])
                     for branch in stage.branches:
                         drive += int(injected[at]) if branch.kind == "input" else synapses(branch, outputs, at)
-                    s, v, overflow = neuron(stage, at[0], states[k][at], drive)
+                    s, v, lost = neuron(net, stage, at[0], states[k][at], drive)
                     bursts[at], states[k][at] = s, v
-                    overflows += overflow
+                    if lost is not None:
+                        overflows.append(Overflow(t, k, sample, at, stage.name, lost))
                     spikes[k][(t, sample, *at)] = s
                     membranes[k][(t, sample, *at)] = v
                 outputs.append(bursts if stage.pool is None else pooled(stage.pool, stage.shape, bursts))
             for o in range(len(totals)):
                 drive = int(net.readout.bias[o]) + synapses(net.readout.branch, outputs, (o,))
                 totals[o] += drive
-                overflows += outside(drive) or outside(totals[o])
+                if not fits(drive, 32) or not fits(totals[o], 32):
+                    lost = drive if not fits(drive, 32) else totals[o]
+                    overflows.append(Overflow(t, len(net.stages), sample, (o,), "readout", lost))
         logits[sample] = totals
-    return Trace(list(spikes), list(membranes), logits, overflows)
+    return Trace(list(spikes), list(membranes), logits, len(overflows), min(overflows, default=None))
 
 
 def positions(shape: tuple[int, ...]) -> product:
     return product(*(range(n) for n in shape))
 
 
-def outside(value: int) -> bool:
-    return not -(2**31) <= value < 2**31
+def fits(value: int, bits: int) -> bool:
+    return -(2 ** (bits - 1)) <= value < 2 ** (bits - 1)
 
 
-def neuron(stage: IntStage, channel: int, v: int, drive: int) -> tuple[int, int, bool]:
-    """One neuron, one step: spikes, V after the reset, whether something left int32. Python's // is the floor."""
-    theta = int(stage.theta[channel])
-    if stage.leak_shift is not None:
-        v = v - v // 2**stage.leak_shift
-    v = v + drive
-    s = min(max(v // theta, 0), stage.s_max)
-    overflow = outside(drive) or outside(v)
+def neuron(net: IntegerNetwork, stage: IntStage, channel: int, v: int, drive: int) -> tuple[int, int, int | None]:
+    """One neuron, one step: spikes, V after the reset, and what did not fit its register. Python's // is the floor."""
+    theta, bits = int(stage.theta[channel]), net.membrane_bits
+    v = leaked(stage.leak, v) + drive
+    lost = drive if not fits(drive, 32) else v if not fits(v, bits) else None
+    if net.overflow == "saturate":
+        v = min(max(v, -(2 ** (bits - 1))), 2 ** (bits - 1) - 1)
+    elif net.overflow == "wrap":
+        while not fits(v, bits):
+            v += 2**bits if v < 0 else -(2**bits)
+    half = theta // 2 if stage.rounding == "round" else 0
+    s = min(max((v + half) // theta, stage.s_min), stage.s_max)
     if stage.reset == "soft":
-        return s, v - theta * s, overflow
-    return s, 0 if s > 0 else v, overflow
+        return s, v - theta * s, lost
+    return s, 0 if s != 0 else v, lost
+
+
+def leaked(leak: Leak, v: int) -> int:
+    if leak.kind == "none" or v == 0:
+        return v
+    if leak.kind == "shift_floor":
+        return v - v // 2**leak.amount
+    sign = 1 if v > 0 else -1
+    if leak.kind == "shift_xylo":
+        return v - sign * max(abs(v) // 2**leak.amount, 1)
+    return sign * (abs(v) * (4096 - leak.amount) // 4096)
 
 
 def synapses(branch: IntBranch, outputs: list[dict[tuple[int, ...], int]], at: tuple[int, ...]) -> int:
@@ -89,9 +107,10 @@ def pooled(pool: IntPool, shape: tuple[int, ...], bursts: dict[tuple[int, ...], 
     size = [(shape[d + 1] + 2 * pool.padding[d] - pool.kernel[d]) // pool.stride[d] + 1 for d in (0, 1)]
     result = {}
     for c, y, x in positions((shape[0], *size)):
-        window = [
-            bursts.get((c, y * pool.stride[0] + i - pool.padding[0], x * pool.stride[1] + j - pool.padding[1]), 0)
+        inside = [
+            (c, y * pool.stride[0] + i - pool.padding[0], x * pool.stride[1] + j - pool.padding[1])
             for i, j in product(range(pool.kernel[0]), range(pool.kernel[1]))
         ]
+        window = [bursts[at] for at in inside if at in bursts]
         result[c, y, x] = max(window) if pool.kind == "max" else sum(window)
     return result

@@ -6,18 +6,17 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
 
 from qbsnn.deploy import reference, verify_integer
 from qbsnn.deploy.absorb import absorb
 from qbsnn.deploy.bounds import bits, bounds
 from qbsnn.deploy.engine import TorchEngine
-from qbsnn.deploy.integer import INPUT
+from qbsnn.deploy.integer import INPUT, Leak
 from qbsnn.deploy.quantize import leak_shift, power_of_two_theta, quantize
 from qbsnn.deploy.verify_integer import check_integer, compare, flip_weight
 from qbsnn.errors import DeployError
 from qbsnn.neurons import LIF, QBLIF
-from tests.deploy import networks
+from tests.deploy.networks import loose, same_overflows
 from tests.deploy.spiking import FAMILIES, batches, make
 
 NEURONS = {
@@ -52,24 +51,6 @@ def test_every_family_with_every_neuron_is_proven(family, neuron):
 def test_other_encodings_are_proven(encoding):
     network = make("vgg5-max", NEURONS["counts"], encoding=encoding)
     assert check_integer(quantize(absorb(network)), batches(network), onnx_images=12).passed
-
-
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(networks.cases())
-def test_fast_engine_equals_the_independent_one_on_random_integer_networks(case):
-    net, current = case
-    per_channel = np.moveaxis(current, 2, 0).reshape(current.shape[2], -1).astype(np.int64)
-    engine = TorchEngine(_Loose(net, (per_channel.min(1), per_channel.max(1))))
-    trace, expected = engine.run(current), reference.run(net, current)
-    assert compare(trace, expected) == 0
-    assert trace.overflows == expected.overflows
-
-
-class _Loose:
-    """A quantised network without its analog first layer, for integer networks that were never trained."""
-
-    def __init__(self, net, current_bounds):
-        self.net, self.current_bounds = net, current_bounds
 
 
 def test_weights_and_thresholds_lie_on_the_documented_grid():
@@ -135,12 +116,11 @@ def test_bits_of_a_register():
 def test_wide_membranes_are_exact_and_their_overflows_counted():
     result = quantized("mlp")
     first = result.net.stages[0]
-    net = replace(result.net, stages=(replace(first, leak_shift=None), *result.net.stages[1:]))
-    top = np.full(len(first.theta), 2**31 - 1, dtype=np.int64)
+    net = replace(result.net, stages=(replace(first, leak=Leak("none")), *result.net.stages[1:]))
     current = np.full((1, 2, *first.shape), 2**31 - 1, dtype=np.int32)
-    trace = TorchEngine(_Loose(net, (-top, top))).run(current)
+    trace = TorchEngine(loose(net, current)).run(current)
     expected = reference.run(net, current)
-    assert trace.overflows == expected.overflows > 0
+    assert same_overflows(trace, expected) and trace.overflows > 0
     assert compare(trace, expected) == 0
 
 
