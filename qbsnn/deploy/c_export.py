@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from qbsnn import __version__
 from qbsnn.deploy import reference
 from qbsnn.deploy.integer import INPUT, IntBranch, IntegerNetwork, IntPool, IntStage, Trace
+from qbsnn.deploy.wiring import check
 from qbsnn.errors import DeployError
 
 HEADER, MAIN, CURRENT, EXPECTED = "qbsnn_net.h", "main.c", "current.txt", "expected.txt"
@@ -40,7 +41,7 @@ def write(net: IntegerNetwork, folder: Path, current: NDArray[np.int32]) -> None
 
 def header(net: IntegerNetwork) -> str:
     """The text of ``qbsnn_net.h``."""
-    pooled = reference.check(net)
+    pooled = check(net)
     _prove_sums(net)
     stages = [_stage(net, k, pooled) for k in range(len(net.stages))]
     spike, width = _spike_type(net)
