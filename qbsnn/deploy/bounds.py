@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from qbsnn.deploy.integer import INPUT, IntBranch, IntegerNetwork, IntStage
-from qbsnn.deploy.quantize import Quantized
+
+if TYPE_CHECKING:
+    from qbsnn.deploy.quantize import Quantized
 
 
 @dataclass(frozen=True)
@@ -46,19 +49,19 @@ def output_range(net: IntegerNetwork, source: int) -> tuple[int, int]:
 
 
 def membrane_bound(stage: IntStage, accumulator: int, steps: int) -> int:
-    """Largest |V + Σ| of a stage in ``steps`` steps whose sums are at most A = ``accumulator``, in a wide register.
+    """Largest |V|, before and after the reset, in ``steps`` steps whose sums are at most A, in a register wide enough.
 
     Without leak A·T. No leak grows |V|, so that holds for all; shift leaks also have the fixed point A·2ⁿ + 2ⁿ − 1 of
     M = M·(1 − 2⁻ⁿ) + (1 − 2⁻ⁿ) + A, and mul12 ⌊A·4096/d⌋ that of M = M·(1 − d/4096) + A. A reset lowers |V|, but for
     one: a signed soft reset with ``floor`` takes V = −1 to θ − 1, of which the leak leaves a part to the next step.
     """
     kind, n = stage.leak.kind, stage.leak.amount
-    jump = int(stage.theta.max()) - 1 if stage.s_min < 0 and stage.rounding == "floor" and steps > 1 else 0
+    jump = int(stage.theta.max()) - 1 if stage.s_min < 0 and stage.rounding == "floor" else 0
     bound = max(accumulator, jump) + (steps - 1) * accumulator
     if kind in ("shift_floor", "shift_xylo"):
-        return min(bound, max(accumulator * 2**n + 2**n - 1, jump - (jump >> n) + accumulator))
+        return min(bound, max(accumulator * 2**n + 2**n - 1, jump - (jump >> n) + accumulator, jump))
     if kind == "mul12_to_zero" and n > 0:
-        return min(bound, max(accumulator * 4096 // n, jump * (4096 - n) // 4096 + accumulator))
+        return min(bound, max(accumulator * 4096 // n, jump * (4096 - n) // 4096 + accumulator, jump))
     return bound
 
 

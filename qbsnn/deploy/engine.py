@@ -92,7 +92,7 @@ class TorchEngine:
         """Σ q·s of a weight branch for spikes ``[T, B, ...]``, as exact integers (int32 or int64)."""
         assert branch.weight is not None
         magnitude = np.abs(branch.weight.astype(np.int64)).reshape(len(branch.weight), -1).sum(1).max()
-        dtype = _float_for(int(magnitude) * output_range(self.net, branch.source)[1], self.device)
+        dtype = exact_float(int(magnitude) * output_range(self.net, branch.source)[1], self.device)
         weight = torch.from_numpy(branch.weight).to(self.device, dtype)
         merged = x.flatten(0, 1).to(dtype)
         if branch.kind == "linear":
@@ -147,8 +147,8 @@ def _fit(net: IntegerNetwork, v: Tensor) -> Tensor:
     return torch.remainder(v + half, 2 * half) - half if net.overflow == "wrap" else v
 
 
-def _float_for(largest: int, device: torch.device) -> torch.dtype:
-    """The floating-point format in which sums up to ``largest`` are exact in any order."""
+def exact_float(largest: int, device: torch.device) -> torch.dtype:
+    """The floating-point format in which sums up to ``largest`` are exact in any order, or a DeployError."""
     if largest < 2**24 and device.type == "cpu":
         return torch.float32  # a GPU may use TF32 or Winograd here, which are not exact
     if largest < 2**53:

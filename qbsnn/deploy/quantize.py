@@ -1,12 +1,12 @@
 """Post-training quantisation: an absorbed network to QB-INT 1 (see :mod:`qbsnn.deploy.integer`).
 
-Per output channel θ = 2^k with k = clamp(⌊log2(127/max|W'|)⌋, 0, 15), W' the absorbed weights of all branches;
-q = round_half_even(W'·θ), b = round_half_even(b'·θ), shortcut m = round_half_even(θ·c/Δ).
+A plan (:mod:`qbsnn.deploy.plan`) fixes the grid of every layer; ``convert`` rounds to it: q = round_half_even(W'·r) in
+±(2^(bits−1) − 1), b = round_half_even(b'·r), shortcut m = round_half_even(r·c/Δ), with r = θ but for weights that lie
+on a grid already. The analog first layer keeps its weights.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,16 +16,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from qbsnn.deploy.absorb import pair
+from qbsnn.deploy.bounds import bounds
 from qbsnn.deploy.integer import INPUT as INPUT_INDEX
-from qbsnn.deploy.integer import IntBranch, IntegerNetwork, IntPool, IntReadout, IntStage, Leak
+from qbsnn.deploy.integer import IntBranch, IntegerNetwork, IntPool, IntReadout, IntStage
+from qbsnn.deploy.plan import Plan, array, fixed_neuron, leak_of, make_plan, weight_and_bias, weights_and_bias
+from qbsnn.deploy.settings import DeploySettings
+from qbsnn.deploy.theta import Grid, rounded
 from qbsnn.errors import DeployError
 from qbsnn.functional.reset import is_hard
 from qbsnn.layers.stage import INPUT, Branch, Stage
 from qbsnn.models.network import SpikingNetwork
-from qbsnn.neurons.base import FixedBurst
 
-Q_MAX = 127
-K_MAX = 15
 INT32_MAX = 2**31 - 1
 
 
@@ -35,13 +36,16 @@ class Quantized:
 
     net: what every engine runs. front: the absorbed network, whose encoder and first stage give the input current.
     current_bounds: smallest and largest J that pixels in [0, 1] can cause, per channel (int64 ``[O]``).
-    clipped: per stage name, the number of weights that did not fit int8 at θ = 1.
+    clipped: per stage name, the number of weights that lie outside ±q_max on their grid. settings, plan: how the
+    network was converted.
     """
 
     net: IntegerNetwork
     front: SpikingNetwork
     current_bounds: tuple[NDArray[np.int64], NDArray[np.int64]]
     clipped: dict[str, int]
+    settings: DeploySettings
+    plan: Plan
 
     def current(self, pixels: Tensor) -> NDArray[np.int32]:
         """J = round_half_even(θ·I) of the first layer, ``[T or 1, B, ...]`` for pixels ``[B, C, H, W]``."""
@@ -59,8 +63,20 @@ class Quantized:
         return scaled.to(torch.int32).cpu().numpy()
 
 
-def quantize(absorbed: SpikingNetwork) -> Quantized:
-    """Quantise an absorbed network. Raises DeployError, naming the layer, where it has no QB-INT 1 form."""
+def quantize(
+    absorbed: SpikingNetwork, settings: DeploySettings | None = None, calibration: Tensor | None = None
+) -> Quantized:
+    """Quantise an absorbed network. Raises DeployError, naming the layer, where it has no QB-INT 1 form.
+
+    calibration: pixels ``[N, C, H, W]`` of training images, used by the search for integer thresholds.
+    """
+    settings = (settings or DeploySettings()).resolved()
+    return convert(absorbed, make_plan(absorbed, settings, calibration), settings)
+
+
+def convert(absorbed: SpikingNetwork, plan: Plan, settings: DeploySettings) -> Quantized:
+    """Round an absorbed network to the grids of a plan."""
+    settings = settings.resolved()
     index: dict[str, int] = {INPUT: INPUT_INDEX}
     stages: list[IntStage] = []
     clipped: dict[str, int] = {}
@@ -68,100 +84,82 @@ def quantize(absorbed: SpikingNetwork) -> Quantized:
     shapes = _stage_shapes(absorbed)
     for name, stage in absorbed.named_stages():
         if stage.neuron is None:
-            readout = _readout(name, stage, index)
+            readout = _readout(name, stage, index, plan.scale, settings.q_max)
             continue
         if INPUT in stage.sources and (len(stage.sources) > 1 or stages):
             raise DeployError(f"{name}: only the first stage may read the network's input, and nothing else")
-        converted, clipped[name] = _stage(name, stage, index, shapes[name])
+        converted, clipped[name] = _stage(name, stage, index, shapes[name], plan.grids[name], settings, absorbed.T)
         index[name] = len(stages)
         stages.append(converted)
-    if readout is None or not stages:
-        raise DeployError("the network needs at least one spiking stage and a readout")
+    assert readout is not None, "make_plan() refuses a network without one"
     first_name, first = next(iter(absorbed.named_stages()))
-    bounds = _current_bounds(first.parts[0], absorbed, stages[0].theta)
-    if max(int(np.abs(bounds[0]).max()), int(np.abs(bounds[1]).max())) > INT32_MAX:
+    ends = _current_bounds(first.parts[0], absorbed, stages[0].theta)
+    if max(int(np.abs(ends[0]).max()), int(np.abs(ends[1]).max())) > INT32_MAX:
         raise DeployError(f"{first_name}: the input current of pixels in [0, 1] does not fit int32")
-    return Quantized(IntegerNetwork(tuple(stages), readout, absorbed.T), absorbed, bounds, clipped)
+    net = settings.applied_to(IntegerNetwork(tuple(stages), readout, absorbed.T))
+    result = Quantized(net, absorbed, ends, clipped, settings, plan)
+    for name, bound in zip([*index, "readout"][1:], bounds(result), strict=True):
+        if bound.accumulator > INT32_MAX:
+            raise DeployError(f"{name}: a sum may reach {bound.accumulator}, which does not fit a 32-bit accumulator")
+    return result
 
 
-def power_of_two_theta(largest: NDArray[np.float64]) -> NDArray[np.int32]:
-    """θ = 2^k per channel for max|W'| per channel: the finest power-of-two grid on which the weights fit ±127.
-
-    >>> power_of_two_theta(np.array([0.9, 127.0, 128.0, 0.0])).tolist()
-    [128, 1, 1, 32768]
-    """
-    with np.errstate(divide="ignore"):
-        k = np.floor(np.log2(Q_MAX / largest))
-    return (2 ** np.clip(k, 0, K_MAX)).astype(np.int32)
-
-
-def _stage(name: str, stage: Stage, index: dict[str, int], shape: tuple[int, ...]) -> tuple[IntStage, int]:
-    neuron = stage.neuron
-    if not isinstance(neuron, FixedBurst):
-        raise DeployError(f"{name}: {type(neuron).__name__} is not absorbed; call absorb(network) first")
-    weights = [_array(b.weight.weight) for b in stage.parts if b.weight is not None]
-    largest = np.max([np.abs(w).reshape(shape[0], -1).max(1) for w in weights], axis=0)
-    theta = power_of_two_theta(largest)
-    bias = np.zeros(shape[0])
+def _stage(
+    name: str,
+    stage: Stage,
+    index: dict[str, int],
+    shape: tuple[int, ...],
+    grid: Grid,
+    settings: DeploySettings,
+    steps: int,
+) -> tuple[IntStage, int]:
+    neuron = fixed_neuron(name, stage)
     branches, clipped = [], 0
     for branch in stage.parts:
-        converted, lost = _branch(branch, index[branch.source], theta)
+        converted, lost = _branch(branch, index[branch.source], grid.unit, settings.q_max)
         branches.append(converted)
         clipped += lost
-        if branch.weight is not None and converted.kind != "input":
-            bias = bias + _weight_and_bias(branch)[1]
+    bias = np.zeros(shape[0]) if branches[0].kind == "input" else weights_and_bias(stage)[1]
     result = IntStage(
         name=name,
         branches=tuple(branches),
-        bias=_int32(name, "bias", np.rint(bias * theta)),
-        theta=theta,
+        bias=_int32(name, "bias", np.rint(bias * grid.unit)),
+        theta=grid.theta,
         s_max=neuron.s_max,
         shape=shape,
-        leak=Leak("shift_floor", leak_shift(name, neuron.tau)),
+        leak=leak_of(name, float(neuron.decay), steps, settings.leak),
+        s_min=getattr(neuron, "s_min", 0),
+        rounding=getattr(neuron, "rounding", "floor"),
         reset="hard" if is_hard(neuron.reset) else "soft",
         pool=_pool(name, stage.pool),
     )
     return result, clipped
 
 
-def leak_shift(name: str, tau: float) -> int:
-    """The n = log2 τ of the shift leak V − (V >> n), or a DeployError when τ is no power of two."""
-    shift = math.log2(tau)
-    if shift != int(shift):
-        raise DeployError(f"{name}: the shift leak needs tau to be a power of two (1, 2, 4, ...), got tau = {tau:g}")
-    return int(shift)
-
-
-def _branch(branch: Branch, source: int, theta: NDArray[np.int32]) -> tuple[IntBranch, int]:
+def _branch(branch: Branch, source: int, unit: NDArray[np.float64], q_max: int) -> tuple[IntBranch, int]:
     """The integer branch, and how many weights were clipped."""
     if source == INPUT_INDEX:
         return IntBranch(source, "input"), 0
     layer = branch.weight
     if layer is None:
         assert branch.gain is not None, "absorb() sets the gain of identity shortcuts"
-        gain = np.broadcast_to(_array(branch.gain), theta.shape)
-        return IntBranch(source, "identity", scale=_int32(branch.source, "shortcut", np.rint(gain * theta))), 0
-    weight = _array(layer.weight)
-    q = np.rint(weight * theta.reshape(-1, *[1] * (weight.ndim - 1)))
-    q8 = np.clip(q, -Q_MAX, Q_MAX).astype(np.int8)
-    lost = int((np.abs(q) > Q_MAX).sum())
+        gain = np.broadcast_to(array(branch.gain), unit.shape)
+        return IntBranch(source, "identity", scale=_int32(branch.source, "shortcut", np.rint(gain * unit))), 0
+    weight = array(layer.weight)
+    q = rounded(weight, unit, q_max).astype(np.int8)
+    lost = int((np.abs(np.rint(weight * unit.reshape(-1, *[1] * (weight.ndim - 1)))) > q_max).sum())
     if isinstance(layer, nn.Linear):
-        return IntBranch(source, "linear", q8), lost
+        return IntBranch(source, "linear", q), lost
     if pair(layer.dilation) != (1, 1) or layer.padding_mode != "zeros":
         raise DeployError(f"convolution from {branch.source}: QB-INT 1 has no dilation and pads with zeros only")
-    return IntBranch(source, "conv", q8, None, pair(layer.stride), pair(layer.padding), layer.groups), lost
+    return IntBranch(source, "conv", q, None, pair(layer.stride), pair(layer.padding), layer.groups), lost
 
 
-def _readout(name: str, stage: Stage, index: dict[str, int]) -> IntReadout:
-    """One scale for all classes: the largest weight becomes ±127."""
+def _readout(name: str, stage: Stage, index: dict[str, int], scale: float, q_max: int) -> IntReadout:
     (branch,) = stage.parts
-    weight, bias = _weight_and_bias(branch)
-    largest = float(np.abs(weight).max())
-    if not largest > 0:
-        raise DeployError(f"{name}: all weights of the readout are 0")
-    scale = Q_MAX / largest
-    converted = IntBranch(index[branch.source], "linear", np.rint(weight * scale).astype(np.int8))
-    return IntReadout(converted, _int32(name, "bias", np.rint(bias * scale)), scale)
+    weight, bias = weight_and_bias(branch)
+    q = np.clip(np.rint(weight * scale), -q_max, q_max).astype(np.int8)
+    return IntReadout(IntBranch(index[branch.source], "linear", q), _int32(name, "bias", np.rint(bias * scale)), scale)
 
 
 def _pool(name: str, pool: nn.Module | None) -> IntPool | None:
@@ -179,8 +177,8 @@ def _current_bounds(
     branch: Branch, absorbed: SpikingNetwork, theta: NDArray[np.int32]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Interval arithmetic over pixels in [0, 1]; zero padding counts as a value of the window, so 0 is included."""
-    low, high = (_array(bound) for bound in absorbed.encoder.bounds())
-    weight, bias = _weight_and_bias(branch)
+    low, high = (array(bound) for bound in absorbed.encoder.bounds())
+    weight, bias = weight_and_bias(branch)
     per_channel = weight.reshape(len(weight), len(low), -1)
     ends = np.stack([per_channel * low[:, None], per_channel * high[:, None], np.zeros_like(per_channel)])
     lower = ends.min(0).sum((1, 2)) + bias
@@ -203,15 +201,6 @@ def _stage_shapes(network: SpikingNetwork) -> dict[str, tuple[int, ...]]:
     with torch.no_grad():
         network.walk(torch.zeros(1, 1, *network.in_shape, device=parameter.device, dtype=parameter.dtype), visit)
     return shapes
-
-
-def _weight_and_bias(branch: Branch) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    assert branch.weight is not None and branch.weight.bias is not None, "absorb() gives every layer a bias"
-    return _array(branch.weight.weight), _array(branch.weight.bias)
-
-
-def _array(tensor: Tensor) -> NDArray[np.float64]:
-    return tensor.detach().double().cpu().numpy()
 
 
 def _int32(name: str, what: str, values: NDArray[np.float64]) -> NDArray[np.int32]:

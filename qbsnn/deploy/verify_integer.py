@@ -5,7 +5,9 @@ No check passes on a silent network: a layer without a single spike makes it fai
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,43 +16,67 @@ from torch import Tensor
 
 from qbsnn.deploy import onnx_engine, reference
 from qbsnn.deploy.engine import TorchEngine
+from qbsnn.deploy.grid import GridNetwork
 from qbsnn.deploy.integer import IntBranch, IntegerNetwork, Trace
+from qbsnn.deploy.oplist import multiplying_stages, weight_bytes
+from qbsnn.deploy.profiles import findings as fits_profile
 from qbsnn.deploy.quantize import Quantized
 from qbsnn.deploy.verify_absorption import Batches, count_right, full_float32
 from qbsnn.layers.stage import Stage
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.report.schema import Integer, LayerCheck
 
+Predictor = Callable[[Tensor], Tensor]
+
 
 @full_float32()
 @torch.no_grad()
-def check_integer(quantized: Quantized, batches: Batches, checkpoint: str = "", onnx_images: int = 128) -> Integer:
+def check_integer(
+    quantized: Quantized,
+    batches: Batches,
+    checkpoint: str = "",
+    onnx_images: int = 128,
+    grid: GridNetwork | None = None,
+    rivals: Mapping[str, Predictor] | None = None,
+) -> Integer:
     """Run the integer network on all batches in the fast engine and compare every spike, membrane and logit.
 
-    Compared with the independent int64 engine on all images and with onnxruntime on the first ``onnx_images`` or more.
-    On the first batch the comparison is repeated with one weight changed by one unit, which it must notice.
+    Compared with the independent int64 engine and the grid network (``grid``, by default one made from ``quantized``)
+    on all images, and with onnxruntime on the first ``onnx_images`` or more. On the first batch the comparison is
+    repeated with one weight changed by one unit, which it must notice. rivals: other networks whose accuracy is
+    measured, as functions of pixels ``[B, C, H, W]`` to classes ``[B]`` by the name of a field of the result.
     """
     net, absorbed = quantized.net, quantized.front
     engine = TorchEngine(quantized, next(absorbed.parameters()).device)
+    grid = grid or GridNetwork(quantized)
     layers = _integer_layers(quantized, engine)
     unavailable = onnx_engine.available() if onnx_images else "switched off"
     engine_of_onnx = None
-    images = right = right_absorbed = logit_mismatches = overflows = flip_mismatches = 0
+    images = right = right_absorbed = logit_mismatches = grid_mismatches = overflows = flip_mismatches = 0
     onnx_seen = onnx_mismatches = 0
+    first_overflow, overflows_agree = None, True
+    rivals = rivals or {}
+    right_rivals = dict.fromkeys(rivals, 0)
     for pixels, labels in batches:
         encoded = absorbed.encoder(pixels)
         current = quantized.current_of(encoded)
         trace, independent = engine.run(current), reference.run(net, current)
         floating, logits = record_spikes(absorbed, encoded)
+        _, *trained = grid.trace(grid.encoder(pixels))
         for i, layer in enumerate(layers):
-            layer.spikes += int(trace.spikes[i].sum(dtype=np.int64))
+            layer.spikes += int(np.abs(trace.spikes[i].astype(np.int64)).sum())
             layer.positions += trace.spikes[i].size
-            layer.mismatches += _differences(trace.spikes[i], independent.spikes[i])
-            layer.membrane_mismatches += _differences(trace.membranes[i], independent.membranes[i])
-            layer.free_running_mismatches += _differences(trace.spikes[i], floating[i])
+            layer.mismatches += differences(trace.spikes[i], independent.spikes[i])
+            layer.membrane_mismatches += differences(trace.membranes[i], independent.membranes[i])
+            layer.free_running_mismatches += differences(trace.spikes[i], floating[i])
             layer.membrane_seen = max(layer.membrane_seen, int(np.abs(trace.membranes[i]).max()))
-        logit_mismatches += _differences(trace.logits, independent.logits)
-        overflows += trace.overflows + independent.overflows
+            both = zip((trace.spikes[i], trace.membranes[i]), (values[i] for values in trained), strict=True)
+            grid_mismatches += sum(differences(ours, theirs.cpu().numpy()) for ours, theirs in both)
+        logit_mismatches += differences(trace.logits, independent.logits)
+        overflows_agree &= same_overflows(trace, independent)
+        overflows += trace.overflows
+        if first_overflow is None and trace.first_overflow is not None:
+            first_overflow = replace(trace.first_overflow, sample=images + trace.first_overflow.sample)
         if images == 0:
             flip_mismatches = compare(trace, reference.run(flip_weight(net, trace), current))
         if unavailable is None and onnx_seen < onnx_images:
@@ -61,14 +87,18 @@ def check_integer(quantized: Quantized, batches: Batches, checkpoint: str = "", 
         # numpy's argmax takes the lowest index on ties, as QB-INT 1 says.
         right += int((trace.logits.argmax(1) == labels.cpu().numpy()).sum())
         right_absorbed += count_right(logits.mean(0), labels)
+        for name, predict in rivals.items():
+            right_rivals[name] += int((predict(pixels) == labels).sum())
     for layer in layers:
         layer.disagreement = layer.free_running_mismatches / max(layer.positions, 1)
     mismatches = sum(layer.mismatches for layer in layers)
     membrane_mismatches = sum(layer.membrane_mismatches for layer in layers)
-    exact = mismatches == membrane_mismatches == logit_mismatches == overflows == onnx_mismatches == 0
-    return Integer(
+    exact = mismatches == membrane_mismatches == logit_mismatches == grid_mismatches == onnx_mismatches == 0
+    fits = overflows_agree and (overflows == 0 or net.overflow != "error")
+    settings = quantized.settings
+    found = Integer(
         checkpoint=checkpoint,
-        passed=exact and flip_mismatches > 0 and all(layer.spikes for layer in layers),
+        passed=exact and fits and flip_mismatches > 0 and all(layer.spikes for layer in layers),
         images=images,
         spikes=sum(layer.spikes for layer in layers),
         positions=sum(layer.positions for layer in layers),
@@ -78,7 +108,7 @@ def check_integer(quantized: Quantized, batches: Batches, checkpoint: str = "", 
         flip_mismatches=flip_mismatches,
         acc=right / max(images, 1),
         absorbed_acc=right_absorbed / max(images, 1),
-        weight_bits=8,
+        weight_bits=settings.bits,
         accumulator_bits=max(bound.accumulator_bits for bound in engine.bounds),
         membrane_bits=max(bound.membrane_bits for bound in engine.bounds),
         overflows=overflows,
@@ -86,19 +116,32 @@ def check_integer(quantized: Quantized, batches: Batches, checkpoint: str = "", 
         onnxruntime_images=onnx_seen if unavailable is None else None,
         onnxruntime_mismatches=onnx_mismatches if unavailable is None else None,
         onnxruntime_skipped=unavailable,
+        theta=settings.theta,
+        leak=", ".join(sorted({stage.leak.kind for stage in net.stages})),
+        overflow=net.overflow,
+        register_bits=net.membrane_bits,
+        weight_bytes=weight_bytes(net, settings.bits),
+        grid_mismatches=grid_mismatches,
+        first_overflow=None if first_overflow is None else str(first_overflow),
+        multiplying_layers=multiplying_stages(net),
+        profile=settings.profile,
+        findings=fits_profile(quantized, settings.profile) if settings.profile else [],
     )
+    for name, count in right_rivals.items():
+        setattr(found, name, count / max(images, 1))
+    return found
 
 
-def record_spikes(network: SpikingNetwork, encoded: Tensor) -> tuple[list[NDArray[np.uint8]], Tensor]:
+def record_spikes(network: SpikingNetwork, encoded: Tensor) -> tuple[list[NDArray[np.integer]], Tensor]:
     """Bursts of every stage ``[T, B, ...]`` (before pooling) and the logits of an absorbed network."""
-    spikes: list[NDArray[np.uint8]] = []
+    spikes: list[NDArray[np.integer]] = []
 
     def visit(name: str, stage: Stage, inputs: list[Tensor]) -> Tensor:
         current = stage.current(inputs, network.T)
         if stage.neuron is None:
             return current
         output = stage.neuron(current)
-        spikes.append(output.to(torch.uint8).cpu().numpy())
+        spikes.append(output.to(torch.int16).cpu().numpy())
         return stage.emit(output)
 
     return spikes, network.walk(encoded, visit)
@@ -107,7 +150,12 @@ def record_spikes(network: SpikingNetwork, encoded: Tensor) -> tuple[list[NDArra
 def compare(a: Trace, b: Trace) -> int:
     """Number of spikes, membranes and logits in which two traces differ."""
     pairs = [*zip(a.spikes, b.spikes, strict=True), *zip(a.membranes, b.membranes, strict=True), (a.logits, b.logits)]
-    return sum(_differences(x, y) for x, y in pairs)
+    return sum(differences(x, y) for x, y in pairs)
+
+
+def same_overflows(a: Trace, b: Trace) -> bool:
+    """Whether two engines report equally many overflows and the same first one."""
+    return a.overflows == b.overflows and a.first_overflow == b.first_overflow
 
 
 def flip_weight(net: IntegerNetwork, trace: Trace) -> IntegerNetwork:
@@ -148,7 +196,7 @@ def _flip(branch: IntBranch, source: NDArray[np.integer], row: int | np.integer)
 
 def _per_channel(spikes: NDArray[np.integer]) -> NDArray[np.int64]:
     """Spikes ``[T, B, C, ...]`` summed to ``[C]``."""
-    return spikes.reshape(*spikes.shape[:3], -1).sum((0, 1, 3), dtype=np.int64)
+    return np.abs(spikes.astype(np.int64)).reshape(*spikes.shape[:3], -1).sum((0, 1, 3))
 
 
 def _integer_layers(quantized: Quantized, engine: TorchEngine) -> list[LayerCheck]:
@@ -170,7 +218,8 @@ def _integer_layers(quantized: Quantized, engine: TorchEngine) -> list[LayerChec
     ]
 
 
-def _differences(a: NDArray[np.integer], b: NDArray[np.integer]) -> int:
+def differences(a: NDArray[Any], b: NDArray[Any]) -> int:
+    """Number of positions in which two arrays of integers differ, whatever their types."""
     if a.shape != b.shape:
         raise ValueError(f"engines returned different shapes: {a.shape} and {b.shape}")
     return int(np.count_nonzero(a != b))

@@ -104,12 +104,32 @@ class Absorption:
 
 
 @dataclass
+class Finding:
+    """What keeps a network off a hardware target: layer, property, its value there and what the target holds."""
+
+    layer: str
+    what: str
+    value: str
+    limit: str
+
+
+@dataclass
 class Integer:
     """The integer network (fast engine) against the independent int64 engine, and against onnxruntime.
 
     ``flip_mismatches`` is what the same comparison reports after one weight was changed by one unit: it must not be 0.
     ``disagreement`` per layer is the share of positions where the integer network's burst differs from the absorbed
     network's; it is a fact to know, not a check. The bit counts are the largest over the layers.
+
+    ``mode`` is ``ptq`` (the rounded network) or ``qat`` (fine-tuned on the grid, and kept because it was better on
+    validation images). ``grid_mismatches``: spikes and membranes in which the network that training on the grid
+    computes in floating point differs from the engines; must be 0. ``ptq_acc``, ``qat_acc``: test accuracy of either
+    integer network; ``float_comparator_acc`` of the float network after as many epochs as ``qat`` had; ``None`` where
+    there was no fine-tuning. ``theta``: pow2 or integer; ``leak``: the kinds in use; ``overflow``: the policy, under
+    which ``overflows`` counts membranes that did not fit ``register_bits`` (under ``error`` none may);
+    ``first_overflow`` names the first. ``weight_bytes``: all weights behind the first layer, packed.
+    ``multiplying_layers``: those with a product among their integer operations. ``findings``: what does not fit the
+    hardware ``profile``.
     """
 
     checkpoint: str
@@ -132,6 +152,20 @@ class Integer:
     onnxruntime_mismatches: int | None = None
     onnxruntime_skipped: str | None = None
     skipped: str | None = None
+    mode: str = "ptq"
+    theta: str = "pow2"
+    leak: str = "shift_floor"
+    overflow: str = "error"
+    register_bits: int = 32
+    weight_bytes: int = 0
+    grid_mismatches: int = 0
+    first_overflow: str | None = None
+    ptq_acc: float | None = None
+    qat_acc: float | None = None
+    float_comparator_acc: float | None = None
+    multiplying_layers: list[str] = field(default_factory=list)
+    profile: str | None = None
+    findings: list[Finding] = field(default_factory=list)
 
 
 @dataclass

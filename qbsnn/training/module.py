@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import lightning
@@ -20,6 +21,18 @@ from qbsnn.training.optim import parameter_groups
 Batch = tuple[Tensor, Tensor]
 
 
+@dataclass(frozen=True)
+class Tuned:
+    """Weights after extra epochs: of the grid network, and of the float network that it is compared with.
+
+    kept: whether the grid network is better than post-training quantisation on validation images.
+    """
+
+    grid: dict[str, Tensor]
+    floating: dict[str, Tensor]
+    kept: bool
+
+
 class Classifier(lightning.LightningModule):
     """Trains a network on batches (pixels ``[B, C, H, W]`` in [0, 1], labels ``[B]``).
 
@@ -28,7 +41,8 @@ class Classifier(lightning.LightningModule):
     describe the run; they travel in every checkpoint. result: where callbacks leave what they found.
 
     ``verify_as`` is the name of the checkpoint that a test run measures, set by whoever calls ``trainer.test``; the
-    post-training callbacks act only when it is set.
+    post-training callbacks act only when it is set. ``tuned`` is what fine-tuning on the grid left for that network
+    (:mod:`qbsnn.training.finetune`).
     """
 
     def __init__(
@@ -46,6 +60,7 @@ class Classifier(lightning.LightningModule):
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.config, self.result = config, result
         self.verify_as: str | None = None
+        self.tuned: Tuned | None = None
         self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")

@@ -17,22 +17,21 @@ from typing import Any
 
 import lightning
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
 from omegaconf import DictConfig
 
 from qbsnn.data import ImageDataModule
-from qbsnn.errors import QBSNNError, SettingsError, VerificationError
+from qbsnn.errors import SettingsError, VerificationError
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.report import build as build_report
 from qbsnn.report.schema import Absorption, Integer, Result
-from qbsnn.training import checkpoint_io
+from qbsnn.training import checkpoint_io, finetune
 from qbsnn.training.host import git_state, host_info
 from qbsnn.training.loggers import close_loggers
 from qbsnn.training.module import Classifier
-from qbsnn.training.settings import nearest, validate
+from qbsnn.training.objects import build_all, build_object
+from qbsnn.training.settings import validate
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +72,7 @@ def evaluate(checkpoint: Path, cfg: DictConfig, contents: dict[str, Any]) -> Res
     with _recorded(parts, plain):
         parts.result.checkpoints = {"best": str(checkpoint)}
         load_weights(parts.module, contents, checkpoint)
+        parts.module.tuned = finetune.stored(parts.module, checkpoint)
         parts.result.metrics.best = _test(parts, str(checkpoint))
     return parts.result
 
@@ -83,11 +83,11 @@ def build(plain: dict[str, Any]) -> Parts:
     lightning.seed_everything(plain["seed"], workers=True, verbose=False)
     # Filling every fresh tensor would slow all allocations; nothing here reads memory that it did not write.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    data: ImageDataModule = _instantiate(plain["data"], "data")
-    network: SpikingNetwork = _instantiate(
+    data: ImageDataModule = build_object(plain["data"], "data")
+    network: SpikingNetwork = build_object(
         plain["model"],
         "model",
-        neuron=_instantiate(plain["neuron"], "neuron"),
+        neuron=build_object(plain["neuron"], "neuron"),
         in_shape=data.in_shape,
         num_classes=data.num_classes,
         mean=data.mean,
@@ -108,17 +108,17 @@ def build(plain: dict[str, Any]) -> Parts:
     module = Classifier(
         network,
         data.num_classes,
-        loss=_instantiate(optim["loss"], "optim.loss"),
-        optimizer=_instantiate(optim["optimizer"], "optim.optimizer"),
-        scheduler=_instantiate(optim["scheduler"], "optim.scheduler") if optim["scheduler"] else None,
+        loss=build_object(optim["loss"], "optim.loss"),
+        optimizer=build_object(optim["optimizer"], "optim.optimizer"),
+        scheduler=build_object(optim["scheduler"], "optim.scheduler") if optim["scheduler"] else None,
         config=plain,
         result=result,
     )
-    trainer: lightning.Trainer = _instantiate(
+    trainer: lightning.Trainer = build_object(
         plain["trainer"],
         "trainer",
-        callbacks=_all(plain.get("callbacks"), "callbacks"),
-        logger=_all(plain.get("logger"), "logger") or False,
+        callbacks=build_all(plain.get("callbacks"), "callbacks"),
+        logger=build_all(plain.get("logger"), "logger") or False,
         plugins=[checkpoint_io.AtomicCheckpointIO()],
     )
     for logger in _online(trainer):
@@ -175,15 +175,18 @@ def _test_last_and_best(parts: Parts) -> None:
     """Test the weights as they are (``last``), then those of the best validation epoch, which are verified too."""
     result = parts.result
     best = result.checkpoints.get("best")
+    run = Path(result.config["paths"]["run"])
     if best is None:
+        parts.module.tuned = finetune.fine_tune(parts.module, parts.data, run / "checkpoints" / finetune.FILE)
         result.metrics.last |= _test(parts, "last")
         result.metrics.best = dict(result.metrics.last)
         return
     result.metrics.last |= _test(parts, None)
-    path = Path(result.config["paths"]["run"]) / best
+    path = run / best
     contents = checkpoint_io.load(path)
     load_weights(parts.module, contents, path)
     result.metrics.best["epoch"] = contents["epoch"]
+    parts.module.tuned = finetune.fine_tune(parts.module, parts.data, path.with_name(finetune.FILE))
     result.metrics.best |= _test(parts, best)
 
 
@@ -263,27 +266,6 @@ def _disagreement(block: Absorption | Integer) -> str:
             f"a flipped weight gave {block.flip_mismatches} differences",
         ]
     return ", ".join(facts)
-
-
-def _instantiate(node: Mapping[str, Any], where: str, **extra: Any) -> Any:
-    """Hydra's instantiate, with the error that a user can mend brought to the surface."""
-    try:
-        return instantiate(dict(node), _convert_="all", **extra)
-    except InstantiationException as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, QBSNNError):
-                raise cause from error
-            if isinstance(cause, TypeError) and "unexpected keyword argument" in str(cause):
-                key = str(cause).rsplit("'", 2)[-2]
-                raise SettingsError(f"{where} does not take {key!r}: {nearest(key, node)}") from error
-            last, cause = cause, cause.__cause__
-        raise SettingsError(f"{where} cannot be built: {' '.join(str(last).split())}") from error
-
-
-def _all(group: Mapping[str, Any] | None, where: str) -> list[Callback]:
-    """Build every entry of a group that is not switched off with null."""
-    return [_instantiate(node, f"{where}.{name}") for name, node in (group or {}).items() if node]
 
 
 def _numbers(metrics: Mapping[str, Any], prefixes: tuple[str, ...]) -> dict[str, float]:

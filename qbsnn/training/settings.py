@@ -8,14 +8,16 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from qbsnn.deploy.settings import DeploySettings
 from qbsnn.errors import CheckpointError, SettingsError
 
 
@@ -49,6 +51,32 @@ class PathSettings(BaseModel):
     run: str
 
 
+class DeployGroup(BaseModel):
+    """How the network becomes integers; ``DeploySettings`` holds the bounds of the fields that it knows.
+
+    mode: ``ptq`` (rounded after training) or ``qat`` (then fine-tuned on the grid). epochs, lr: of fine-tuning.
+    calibration_images: training images that a search for thresholds looks at; 0: it looks at the weights only.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    mode: Literal["ptq", "qat"] = "ptq"
+    bits: int = 8
+    theta: str = "pow2"
+    leak: str = "auto"
+    membrane_bits: int = 32
+    overflow: str = "error"
+    profile: str | None = None
+    epochs: int = Field(default=4, ge=1)
+    lr: float = Field(default=1e-4, gt=0)
+    calibration_images: int = Field(default=256, ge=0)
+
+    def conversion(self) -> DeploySettings:
+        """The part that a conversion takes."""
+        own = {field.name for field in fields(DeploySettings)}
+        return DeploySettings(**self.model_dump(include=own))
+
+
 class Settings(BaseModel):
     """A composed configuration."""
 
@@ -65,6 +93,7 @@ class Settings(BaseModel):
     trainer: TrainerSettings
     callbacks: dict[str, dict[str, Any] | None] | None = None
     logger: dict[str, dict[str, Any] | None] | None = None
+    deploy: DeployGroup = DeployGroup()
     paths: PathSettings
 
 
@@ -75,12 +104,17 @@ def validate(cfg: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise SettingsError(f"the settings do not resolve: {' '.join(str(error).split())}") from error
     try:
-        Settings.model_validate(plain)
+        Settings.model_validate(plain).deploy.conversion()
     except ValidationError as error:
         raise SettingsError("; ".join(_explain(item) for item in error.errors())) from error
     for group in ("neuron", "model", "data"):
         _check_keys(group, plain[group])
     return plain
+
+
+def deploy_group(plain: dict[str, Any]) -> DeployGroup:
+    """The deployment settings of a validated configuration; the defaults where it has none."""
+    return DeployGroup.model_validate(plain.get("deploy", {}))
 
 
 def stored_config(contents: dict[str, Any], checkpoint: Path, overrides: list[str], run: Path) -> DictConfig:

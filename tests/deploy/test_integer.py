@@ -12,7 +12,9 @@ from qbsnn.deploy.absorb import absorb
 from qbsnn.deploy.bounds import bits, bounds
 from qbsnn.deploy.engine import TorchEngine
 from qbsnn.deploy.integer import INPUT, Leak
-from qbsnn.deploy.quantize import leak_shift, power_of_two_theta, quantize
+from qbsnn.deploy.quantize import quantize
+from qbsnn.deploy.settings import DeploySettings
+from qbsnn.deploy.theta import power_of_two_theta
 from qbsnn.deploy.verify_integer import check_integer, compare, flip_weight
 from qbsnn.errors import DeployError
 from qbsnn.neurons import LIF, QBLIF
@@ -159,10 +161,8 @@ def test_a_silent_layer_proves_nothing():
 
 
 def test_what_does_not_fit_is_refused_by_name():
-    assert [leak_shift("x", tau) for tau in (1.0, 2.0, 8.0)] == [0, 1, 3]
     with pytest.raises(DeployError, match=r"fc1: the shift leak needs tau to be a power of two .* got tau = 3"):
-        quantized_tau = make("mlp", partial(QBLIF, tau=3.0))
-        quantize(absorb(quantized_tau))
+        quantize(absorb(make("mlp", partial(QBLIF, tau=3.0))), DeploySettings(leak="shift_floor"))
     with pytest.raises(DeployError, match=r"fc1: QBLIF is not absorbed; call absorb\(network\) first"):
         quantize(make("mlp", NEURONS["counts"]))
     network = absorb(make("mlp", NEURONS["counts"]))
