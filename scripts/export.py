@@ -50,16 +50,16 @@ def main(arguments: list[str]) -> None:
 
 
 def prepare(cfg: Any, contents: dict[str, Any], checkpoint: Path, images: int, allow_metadata_only: bool) -> Job:
-    """The quantised network of a checkpoint and its first test images."""
-    from qbsnn.deploy.absorb import absorb
-    from qbsnn.deploy.quantize import quantize
+    """The integer network of a checkpoint, made as its run did, and its first test images."""
+    from qbsnn.training import finetune
     from qbsnn.training.run import build, load_weights
     from qbsnn.training.settings import validate
 
     parts = build(validate(cfg))
     load_weights(parts.module, contents, checkpoint)
-    quantized = quantize(absorb(parts.module.network.eval()))
+    parts.module.tuned = finetune.stored(parts.module, checkpoint)
     parts.data.prepare_data()
+    quantized = finetune.deployed(parts.module.network.eval(), parts.module, parts.data).quantized
     parts.data.setup("test")
     batches, found = [], 0
     for pixels, _ in parts.data.test_dataloader():

@@ -197,7 +197,7 @@ def _check_sums(folder: Path) -> None:
 def _arrays(folder: Path, declared: dict[str, dict[str, Any]]) -> dict[str, np.ndarray]:
     path = folder / ARRAYS
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:  # numpy leaks a file that is no archive
             found = {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise BundleError(f"{path} cannot be read without pickle: {error}") from error
