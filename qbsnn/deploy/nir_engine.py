@@ -37,6 +37,7 @@ def read(path: Path) -> IntegerNetwork:
     graph = load(path)
     for key, value in (("format", FORMAT), ("version", VERSION), ("semantics", SEMANTICS)):
         found = graph.metadata.get(key)
+        found = found.item() if isinstance(found, np.generic) else found
         if found != value:
             raise DeployError(f"{path}: {key} must be {value!r}, got {found!r}; it is no graph of this exporter")
     try:

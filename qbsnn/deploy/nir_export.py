@@ -31,6 +31,7 @@ DT = 1e-4
 """Seconds that a time step stands for: the step that NIR readers take by default."""
 EXACT = 2**23
 """Below this, integers and the halves between them are exact in float32, in which plain readers compute."""
+INEXACT = "sums beyond 2^23, not exact in float32"
 
 
 def available() -> str | None:
@@ -52,7 +53,7 @@ def misreadings(net: IntegerNetwork, bounds: Sequence[Bound]) -> list[str]:
         for problem in _problems(net, stage, bound):
             found.setdefault(problem, []).append(stage.name)
     if bounds[-1].accumulator >= EXACT:
-        found["sums beyond 2^23, not exact in float32"] = ["readout"]
+        found.setdefault(INEXACT, []).append("readout")
     return [f"{problem} ({', '.join(names)})" for problem, names in found.items()]
 
 
@@ -70,7 +71,7 @@ def _problems(net: IntegerNetwork, stage: IntStage, bound: Bound) -> list[str]:
     if bound.membrane >= 2 ** (net.membrane_bits - 1):
         problems.append(f"membranes that may leave {net.membrane_bits} bits ({net.overflow})")
     if max(bound.accumulator, bound.membrane, int(stage.theta.max())) >= EXACT:
-        problems.append("sums beyond 2^23, not exact in float32")
+        problems.append(INEXACT)
     return problems
 
 
