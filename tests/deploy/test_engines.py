@@ -8,11 +8,11 @@ import torch
 from hypothesis import assume, given, settings
 from numpy.typing import NDArray
 
-from qbsnn.deploy import onnx_engine, reference
+from qbsnn.deploy import onnx_engine, reference, scalar
 from qbsnn.deploy.bounds import bounds
 from qbsnn.deploy.engine import TorchEngine
 from qbsnn.deploy.integer import IntegerNetwork, Leak
-from tests.deploy import networks, scalar
+from tests.deploy import networks
 
 INT32 = 2**31 - 1
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from qbsnn.deploy import reference
+from qbsnn.deploy import reference, scalar
 from qbsnn.deploy.integer import IntBranch, IntegerNetwork, IntPool, IntReadout, IntStage
 from qbsnn.errors import DeployError
-from tests.deploy import networks, scalar
+from tests.deploy import networks
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from qbsnn.deploy import reference
+from qbsnn.deploy import reference, scalar
 from qbsnn.deploy.integer import INPUT, IntBranch, IntegerNetwork, IntPool, Leak, Overflow
 from qbsnn.errors import DeployError
-from tests.deploy import networks, scalar
+from tests.deploy import networks
 
 ENGINES = [scalar.run, reference.run]
 

@@ -1,4 +1,4 @@
-"""QB-INT 1 in plain Python integers and loops, one sample, step, neuron and synapse at a time: the oracle of the tests.
+"""QB-INT 1 in plain Python integers and loops, one sample, step, neuron and synapse at a time: the slowest oracle.
 
 Nothing here is merged, vectorised or shared with another engine; it is only fit for tiny networks.
 """
@@ -48,10 +48,12 @@ def run(net: IntegerNetwork, current: NDArray[np.int32]) -> Trace:
 
 
 def positions(shape: tuple[int, ...]) -> product:
+    """All index tuples of a shape, the last index fastest."""
     return product(*(range(n) for n in shape))
 
 
 def fits(value: int, bits: int) -> bool:
+    """Whether a two's complement register holds the value."""
     return -(2 ** (bits - 1)) <= value < 2 ** (bits - 1)
 
 
@@ -73,6 +75,7 @@ def neuron(net: IntegerNetwork, stage: IntStage, channel: int, v: int, drive: in
 
 
 def leaked(leak: Leak, v: int) -> int:
+    """What the leak leaves of V."""
     if leak.kind == "none" or v == 0:
         return v
     if leak.kind == "shift_floor":
@@ -104,8 +107,9 @@ def synapses(branch: IntBranch, outputs: list[dict[tuple[int, ...], int]], at: t
 
 
 def pooled(pool: IntPool, shape: tuple[int, ...], bursts: dict[tuple[int, ...], int]) -> dict[tuple[int, ...], int]:
+    """The pooled bursts of one step, by position."""
     size = [(shape[d + 1] + 2 * pool.padding[d] - pool.kernel[d]) // pool.stride[d] + 1 for d in (0, 1)]
-    result = {}
+    result: dict[tuple[int, ...], int] = {}
     for c, y, x in positions((shape[0], *size)):
         inside = [
             (c, y * pool.stride[0] + i - pool.padding[0], x * pool.stride[1] + j - pool.padding[1])

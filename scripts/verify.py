@@ -1,0 +1,101 @@
+"""All engines against the int64 engine, layer by layer: ``python scripts/verify.py ckpt=PATH [images=N] [scalar=N]``.
+
+images: test images, default all; scalar: of these also through plain Python, default 1 (0 where that takes too long).
+Other arguments change single keys of the checkpoint's configuration: deploy.overflow=wrap deploy.membrane_bits=16.
+Exits with 1 at the first batch in which anything differs, or in which a membrane overflows under the policy "error".
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from torch import Tensor
+
+from qbsnn.errors import QBSNNError, SettingsError, VerificationError
+from qbsnn.training import cli
+
+USAGE = "usage: python scripts/verify.py ckpt=PATH [images=N] [scalar=N] [key=value ...]"
+
+
+def main(arguments: list[str]) -> None:
+    from qbsnn.deploy import reference
+    from qbsnn.deploy.equality import Row, compare_engines
+    from qbsnn.training import finetune
+    from qbsnn.training.checkpoint_io import load
+    from qbsnn.training.run import build, load_weights
+    from qbsnn.training.settings import stored_config, validate
+
+    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    if "ckpt" not in given or len(given) != len(arguments):
+        raise SettingsError(f"{USAGE}, got {' '.join(arguments) or 'nothing'}")
+    checkpoint = Path(given.pop("ckpt")).resolve()
+    images, scalar = (_count(name, given.pop(name, default)) for name, default in (("images", "-1"), ("scalar", "1")))
+    contents = load(checkpoint)
+    overrides = [f"{key}={value}" for key, value in given.items()]
+    plain = validate(stored_config(contents, checkpoint, overrides, Path("outputs/verify")))
+    plain |= {"logger": None, "callbacks": None}
+    parts = build(plain)
+    load_weights(parts.module, contents, checkpoint)
+    parts.module.tuned = finetune.stored(parts.module, checkpoint)
+    parts.data.setup("test")
+    network = parts.module.network.eval()
+    deployed = finetune.deployed(network, parts.module, parts.data)
+    quantized = deployed.quantized
+
+    def pixels() -> Iterator[Tensor]:
+        left = images
+        for batch, _ in parts.data.test_dataloader():
+            yield batch if left < 0 else batch[:left]
+            left -= len(batch) if left >= 0 else 0
+            if images >= 0 and left <= 0:
+                return
+
+    totals: dict[tuple[str, str], Row] = {}
+    seen, wrong = 0, None
+    for batch, rows in zip(pixels(), compare_engines(quantized, deployed.grid, pixels(), scalar), strict=True):
+        seen += len(batch)
+        for row in rows:
+            total = totals.setdefault((row.engine, row.layer), Row(row.engine, row.layer))
+            total.spikes, total.membranes = total.spikes + row.spikes, total.membranes + row.membranes
+            total.values += row.values
+            wrong = wrong or (f"{row.engine}, {row.layer}: {row.first}" if row.first else None)
+        overflow = reference.run(quantized.net, quantized.current(batch)).first_overflow
+        if overflow is not None and quantized.net.overflow == "error":
+            raise VerificationError(f"a value does not fit {quantized.net.membrane_bits} bits: {overflow}")
+        if wrong:
+            break
+    show(list(totals.values()), seen, deployed.mode)
+    if wrong:
+        raise VerificationError(f"engines differ: {wrong}")
+
+
+def show(rows: "list", images: int, mode: str) -> None:
+    """Print differences per layer and engine."""
+    names = list(dict.fromkeys(row.engine for row in rows))
+    layers = list(dict.fromkeys(row.layer for row in rows))
+    cells = {(row.engine, row.layer): f"{row.spikes}+{row.membranes}" for row in rows}
+    width = max(len(layer) for layer in [*layers, "layer"])
+    print(f"{mode}, {images} images; differing spikes + membranes against the numpy int64 engine")
+    print("  ".join([f"{'layer':<{width}}", *(f"{name:>12}" for name in names), f"{'positions':>12}"]))
+    sizes = {row.layer: row.values for row in rows if row.engine == names[0]}
+    for layer in layers:
+        line = [f"{layer:<{width}}", *(f"{cells[name, layer]:>12}" for name in names), f"{sizes[layer]:>12,}"]
+        print("  ".join(line))
+
+
+def _count(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise SettingsError(f"{name} must be an integer, got {text}") from None
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] in (["-h"], ["--help"]):
+        print(__doc__)
+        sys.exit(0)
+    try:
+        main(sys.argv[1:])
+    except QBSNNError as problem:
+        cli.fail(problem)
+        sys.exit(1)
