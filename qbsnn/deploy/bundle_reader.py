@@ -134,7 +134,7 @@ class Bundle:
         v, outside = np.zeros(drive.shape[1:], np.int64), 0
         for t, step in enumerate(drive):
             v = _leak(stage["leak"]["kind"], stage["leak"]["amount"], v) + step
-            outside += int(((v < -top) | (v >= top)).sum())
+            outside += int(((v < -top) | (v >= top) | (step != step.astype(np.int32))).sum())
             v = {"error": v, "saturate": np.clip(v, -top, top - 1), "wrap": (v + top) % (2 * top) - top}[policy]
             level = v + theta // 2 if stage["rounding"] == "round" else v
             s = np.clip(level // theta, stage["s_min"], stage["s_max"])

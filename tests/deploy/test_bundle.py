@@ -9,13 +9,13 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 
-from qbsnn.deploy import bundle, bundle_reader, reference
+from qbsnn.deploy import bundle, bundle_reader, reference, scalar
 from qbsnn.deploy.bundle_reader import ARRAYS, MANIFEST, SUMS, BundleError
 from qbsnn.deploy.exports import identical
 from qbsnn.errors import DeployError
-from tests.deploy import networks, scalar
+from tests.deploy import networks
 from tests.deploy.exporting import as_trace, trained, with_front
 
 
@@ -30,8 +30,8 @@ def test_random_networks_come_back_and_run_as_the_scalar_engine(tmp_path, case):
     assert identical(bundle.read(folder), net)
     found = bundle_reader.read(folder).run(current)
     expected = scalar.run(net, current)
-    networks.assert_active(net, expected)
     assert networks.mismatches(as_trace(found), expected) == 0
+    assume(networks.active(expected))
 
 
 @pytest.fixture(scope="module")

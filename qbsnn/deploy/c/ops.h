@@ -101,26 +101,29 @@ static inline int32_t qb_leaked(int32_t v, int32_t leak, int32_t amount)
     return v;
 }
 
-/* The value in a register of QBSNN_MEMBRANE_BITS. With QB_ERROR it is held at the end of the range: what follows means
- * nothing then, and *overflows says so. */
-static inline int32_t qb_fit(int64_t v, uint32_t *overflows)
+/* v + step in a register of QBSNN_MEMBRANE_BITS. *overflows counts sums that do not fit it and steps that are no
+ * int32_t. With QB_ERROR the value is then held at the end of the range and means nothing. */
+static inline int32_t qb_fit(int32_t v, int64_t step, uint32_t *overflows)
 {
-    const int64_t top = (int64_t)1 << (QBSNN_MEMBRANE_BITS - 1);
-    if (v >= -top && v < top)
-        return (int32_t)v;
-    ++*overflows;
+    const int64_t top = (int64_t)1 << (QBSNN_MEMBRANE_BITS - 1), sum = v + step;
+    const int fits = sum >= -top && sum < top;
+    if (!fits || step < INT32_MIN || step > INT32_MAX)
+        ++*overflows;
+    if (fits)
+        return (int32_t)sum;
     if (QBSNN_OVERFLOW == QB_WRAP)
-        return (int32_t)((int64_t)(((uint64_t)v + (uint64_t)top) & (2 * (uint64_t)top - 1)) - top);
-    return (int32_t)(v < 0 ? -top : top - 1);
+        return (int32_t)((int64_t)(((uint64_t)sum + (uint64_t)top) & (2 * (uint64_t)top - 1)) - top);
+    return (int32_t)(sum < 0 ? -top : top - 1);
 }
 
 /* One step of a layer: v and s are updated from the sums. */
-static inline void qb_neurons(int32_t *v, qb_spike *s, const int32_t *sum, const struct qb_layer *l, uint32_t *overflows)
+static inline void qb_neurons(int32_t *v, qb_spike *s, const int32_t *sum, const struct qb_layer *l,
+                              uint32_t *overflows)
 {
     for (int32_t c = 0; c < l->channels; c++) {
         const int32_t theta = l->theta[c], half = l->round ? theta / 2 : 0;
         for (int32_t p = 0; p < l->positions; p++, v++, s++, sum++) {
-            int32_t n = 0, u = qb_fit((int64_t)qb_leaked(*v, l->leak, l->amount) + *sum + l->bias[c], overflows);
+            int32_t n = 0, u = qb_fit(qb_leaked(*v, l->leak, l->amount), (int64_t)*sum + l->bias[c], overflows);
             for (; n < l->s_max && u >= theta - half; n++)
                 u -= theta;
             for (; n > l->s_min && u < -half; n--)
