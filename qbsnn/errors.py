@@ -20,8 +20,16 @@ class CheckpointError(QBSNNError):
     """A checkpoint cannot be read, or is not one of this framework."""
 
 
+class DivergenceError(QBSNNError):
+    """A loss, a gradient or a scale left the numbers that training can go on from."""
+
+
 class DeployError(QBSNNError):
     """A network has no absorbed or no integer form; the message says which layer and why."""
+
+
+class EnergyError(QBSNNError):
+    """A layer's operations cannot be counted; the message says which layer and why."""
 
 
 class VerificationError(QBSNNError):

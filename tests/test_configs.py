@@ -45,6 +45,7 @@ GROUPS = [
     "optim/loss",
     "trainer",
     "callbacks",
+    "deploy",
     "logger",
     "experiment",
     "sweep",
@@ -80,9 +81,19 @@ def test_an_experiment_or_sweep_sets_what_it_says(tmp_path):
     assert composed(tmp_path, "neuron=relu", "T=3")["model"]["T"] == 3
 
 
-@pytest.mark.parametrize("neuron", options("neuron"))
-@pytest.mark.parametrize("model", options("model"))
-def test_every_model_with_every_neuron_trains_a_batch_and_is_proven(tmp_path, model, neuron):
+FAMILIES = ["mlp", "vgg5", "resnet20"]
+PAIRS = [(model, neuron) for model in FAMILIES for neuron in options("neuron")]
+PAIRS += [(model, "qb_lif") for model in options("model") if model not in FAMILIES]
+REFUSED = {
+    "relu": "ReLU puts out real numbers",
+    "adaptive_qb": "AdaptiveQB chooses its largest burst by a small network",
+    "multi_compartment": "MultiCompartment has two coupled state variables",
+}
+FIXED = {"lif", "if", "ilif", "burst_lif"}  # neurons without parameters
+
+
+@pytest.mark.parametrize(("model", "neuron"), PAIRS)
+def test_every_family_with_every_neuron_trains_a_batch_and_is_proven(tmp_path, model, neuron):
     settings = ["trainer.limit_train_batches=1", "trainer.limit_val_batches=1", "trainer.max_epochs=1"]
     quiet = [
         "callbacks.checkpoint=null",
@@ -103,14 +114,50 @@ def test_every_model_with_every_neuron_trains_a_batch_and_is_proven(tmp_path, mo
         for _ in range(30):  # one batch leaves the running statistics near their start, where deep layers are silent
             network(pixels)
     network.eval()
-    if neuron == "relu":
-        with pytest.raises(DeployError, match="ReLU puts out real numbers"):
+    if neuron in REFUSED:
+        with pytest.raises(DeployError, match=REFUSED[neuron]):
             absorb(network)
         return
     owned = [id(p) for _, _, spiking in network.spiking_stages() for p in spiking.parameters()]
-    assert len(set(owned)) == len(owned) == (0 if neuron == "lif" else len(network.stages) - 1)
+    assert len(set(owned)) == len(owned) == (0 if neuron in FIXED else len(network.stages) - 1)
     absorbed = absorb(network)
     found = check_absorption(network, absorbed, [(pixels, labels)])
     assert found.passed and all(layer.spikes for layer in found.layers), found
     integer = check_integer(quantize(absorbed), [(pixels, labels)], onnx_images=16)
     assert integer.passed and all(layer.spikes for layer in integer.layers), integer
+
+
+def test_a_stage_may_have_a_neuron_of_its_own(tmp_path):
+    plain = composed(tmp_path, "+neuron@model.neurons.fc1=lif", "+neuron@model.neurons.conv2=if", "neuron.s_max=3")
+    network = build(plain).module.network
+    found = {name: (type(neuron).__name__, neuron.s_max) for name, _, neuron in network.spiking_stages()}
+    assert found == {"conv1": ("QBLIF", 3), "conv2": ("IF", 1), "conv3": ("QBLIF", 3), "fc1": ("LIF", 1)}
+    with pytest.raises(SettingsError, match=r"model.neurons.fc9 is not a stage with neurons: there are conv1, conv2"):
+        build(composed(tmp_path, "+neuron@model.neurons.fc9=lif"))
+    with pytest.raises(
+        SettingsError, match=r"model.neurons.fc1.taau is not a setting of qbsnn.neurons.LIF: did you mean"
+    ):
+        composed(tmp_path, "+neuron@model.neurons.fc1=lif", "+model.neurons.fc1.taau=3")
+
+
+@pytest.mark.parametrize("norm", ["tdbn", "tebn", "layer", "none"])
+@pytest.mark.parametrize("readout", ["current", "membrane", "rate"])
+def test_every_norm_and_readout_trains_and_is_absorbed_or_refused(tmp_path, norm, readout):
+    plain = composed(tmp_path, f"model.norm={norm}", f"model.readout={readout}", "model.population=3",
+                     "model.decision=last", "model.width=0.25")  # fmt: skip
+    parts = build(plain)
+    network = parts.module.network
+    x, y = torch.rand(8, 1, 8, 8), torch.arange(8)
+    parts.module.loss(network(x), y).backward()
+    assert all(p.grad is not None for p in network.parameters() if p.requires_grad)
+    network.eval()
+    refusal = {"tebn": "TEBN scales every step", "layer": "layer norm divides"}.get(norm)
+    if readout == "membrane":
+        refusal = "readout: LeakyIntegrator puts out a real-valued membrane"
+    if refusal:
+        with pytest.raises(DeployError, match=refusal):
+            absorb(network)
+        return
+    found = check_absorption(network.double(), absorb(network), [(x.double(), y)])
+    assert found.spike_mismatches == found.free_running_mismatches == 0
+    assert found.spikes > 0

@@ -57,8 +57,9 @@ def test_only_training_and_what_follows_knows_lightning(path):
         assert "torch" not in names
 
 
-def test_deploy_takes_only_the_schema_from_report():
-    for path in (ROOT / "qbsnn/deploy").glob("*.py"):
+@pytest.mark.parametrize("package", ["deploy", "energy"])
+def test_only_the_schema_is_taken_from_report(package):
+    for path in (ROOT / "qbsnn" / package).glob("*.py"):
         used = {name for name in imported(path) if name.startswith("qbsnn.report")}
         assert all(name.startswith("qbsnn.report.schema") for name in used), path
 

@@ -220,18 +220,20 @@ def test_checkpoints_load_with_weights_only_and_carry_plain_settings(tool):
 
 def test_two_simultaneous_starts_do_not_collide(tmp_path):
     command = [sys.executable, str(ROOT / "train.py"), *TINY, "report=false"]
-    both = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) for _ in range(2)]
     assert [process.wait(300) for process in both] == [0, 0]
     assert len(list(tmp_path.glob("outputs/runs/*/result.json"))) == 2
 
 
 def test_ctrl_c_leaves_a_result_that_says_so(tmp_path):
     command = [sys.executable, str(ROOT / "train.py"), "report=false", "trainer.max_epochs=1000"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    for line in process.stdout:
-        if line.startswith("epoch 2/1000"):
-            process.send_signal(signal.SIGINT)
-    assert process.wait(60) != 0
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        for line in process.stdout:
+            if line.startswith("epoch 2/1000"):
+                process.send_signal(signal.SIGINT)
+    assert process.returncode != 0
     (result,) = (json.loads(path.read_text()) for path in tmp_path.glob("outputs/runs/*/result.json"))
     assert result["status"] == "failed" and result["error"] == "interrupted"
 

@@ -1,15 +1,22 @@
-"""Thin hooks of Lightning around deployment and diagnostics."""
+"""Thin hooks of Lightning around deployment, energy and diagnostics."""
 
 from qbsnn.callbacks.checkpoint import BestByValidation
-from qbsnn.callbacks.diagnostics import BurstMonitor, TestDiagnostics
+from qbsnn.callbacks.diagnostics import TestDiagnostics
+from qbsnn.callbacks.energy import EnergyEstimate
+from qbsnn.callbacks.monitor import BurstMonitor
 from qbsnn.callbacks.progress import progress_bar
+from qbsnn.callbacks.safeguards import DeltaGuard, GradientNorms, StopOnDivergence
 from qbsnn.callbacks.verification import AbsorptionCheck, IntegerSimulation
 
 __all__ = [
     "AbsorptionCheck",
     "BestByValidation",
     "BurstMonitor",
+    "DeltaGuard",
+    "EnergyEstimate",
+    "GradientNorms",
     "IntegerSimulation",
+    "StopOnDivergence",
     "TestDiagnostics",
     "progress_bar",
 ]

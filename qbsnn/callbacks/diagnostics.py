@@ -1,4 +1,4 @@
-"""What the spiking layers do: Δ, mean burst and saturation over training; histograms and a raster on test data."""
+"""What the spiking layers do on test data: histograms, silent neurons, a confusion matrix and one raster."""
 
 from __future__ import annotations
 
@@ -18,69 +18,6 @@ from qbsnn.report.schema import Layer
 from qbsnn.training.module import Classifier
 
 RASTER_NEURONS = 64
-
-
-class BurstMonitor(Callback):
-    """Logs ``delta/<layer>``, ``burst/<layer>``, ``saturation/<layer>`` per epoch, and ``burst``, the mean of layers.
-
-    The bursts of an epoch are taken from the first ``batches`` validation batches, those of the progress bar from every
-    tenth training batch. Nothing is computed on other batches.
-    """
-
-    def __init__(self, batches: int = 4, every: int = 10) -> None:
-        self.batches, self.every = batches, every
-        self._handles: list[RemovableHandle] = []
-        # per layer, (mean burst, share at s_max) of each batch that was listened to
-        self._seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
-        self._active = False
-
-    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Listen to every spiking layer."""
-        assert isinstance(pl_module, Classifier)
-        for name, _, neuron in pl_module.network.spiking_stages():
-            self._handles.append(neuron.register_forward_hook(partial(self._listen, name)))
-
-    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Stop listening."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Listen on every tenth batch."""
-        self._active = batch_idx % self.every == 0
-
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Show the mean burst of this batch beside the progress bar."""
-        if self._active and self._seen:
-            bursts = torch.stack([mean for pairs in self._seen.values() for mean, _ in pairs])
-            pl_module.log("burst", bursts.mean(), prog_bar=True, on_step=True, on_epoch=False)
-        self._stop()
-
-    def on_validation_batch_start(
-        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Listen on the first batches."""
-        self._active = bool(self._handles) and batch_idx < self.batches
-
-    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Log the layers' figures."""
-        for name, _, neuron in pl_module.network.spiking_stages():
-            if self._seen.get(name):
-                burst, saturation = (torch.stack(values).mean() for values in zip(*self._seen[name], strict=True))
-                pl_module.log(f"burst/{name}", burst)
-                pl_module.log(f"saturation/{name}", saturation)
-            pl_module.log(f"delta/{name}", neuron.scale().detach().mean())
-        self._stop()
-
-    def _listen(self, name: str, neuron: SpikingNeuron, inputs: Any, output: Tensor) -> None:
-        if self._active:
-            counts = neuron.counts(output.detach()).float()
-            self._seen.setdefault(name, []).append((counts.mean(), (counts >= neuron.s_max).float().mean()))
-
-    def _stop(self) -> None:
-        self._active = False
-        self._seen.clear()
 
 
 class TestDiagnostics(Callback):
@@ -153,7 +90,7 @@ class TestDiagnostics(Callback):
         np.savez_compressed(self.path, **self._arrays)
 
     def _listen(self, name: str, neuron: SpikingNeuron, inputs: Any, output: Tensor) -> None:
-        counts = neuron.counts(output).long()
+        counts = neuron.counts(output).abs().long()  # sizes, where bursts have a sign
         histogram = torch.bincount(counts.flatten(), minlength=neuron.s_max + 1)
         fired = (counts > 0).flatten(0, 1).any(0)
         if name in self._histograms:

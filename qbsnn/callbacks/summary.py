@@ -6,6 +6,8 @@ from pathlib import Path
 
 from qbsnn.callbacks.progress import summary_table
 from qbsnn.report.schema import Absorption, Integer, Result
+from qbsnn.report.schema_energy import Energy
+from qbsnn.report.words import SPACE, energy
 
 
 def summarise(result: Result) -> None:
@@ -13,6 +15,7 @@ def summarise(result: Result) -> None:
     rows = [("test accuracy", _accuracies(result))]
     rows.append(("absorbed network", _absorption(result.absorption)))
     rows += _integer(result.integer)
+    rows += _energy(result.energy)
     rows.append(("parameters", f"{result.params:,}"))
     if result.timing.epochs:
         epochs = f"{result.timing.epochs} epoch{'s' if result.timing.epochs > 1 else ''}"
@@ -59,6 +62,23 @@ def _integer(block: Integer | dict[str, str] | None) -> list[tuple[str, str]]:
         )
     else:
         rows.append(("against onnxruntime", f"not run: {block.onnxruntime_skipped}"))
+    return rows
+
+
+def _energy(block: Energy | dict[str, str] | None) -> list[tuple[str, str]]:
+    if not isinstance(block, Energy):
+        return [("energy (estimate)", _why_not(block))]
+    each = [f"{energy(networks['network'].total)} ({model})" for model, networks in block.totals.items()]
+    rows = [("energy per image, estimates", ", ".join(each).replace(SPACE, " "))]
+    for twin, words in (("relu", "ReLU twin"), ("quantized", "level-matched ReLU twin")):
+        if twin in block.totals["fp32"]:
+            ratios = ", ".join(f"{shares[twin]:.2f} ({model})" for model, shares in block.relative.items())
+            rows.append((f"over {words}", f"{ratios}; below 1 the spiking network needs less"))
+    if block.spikes_per_synapse is not None and block.mean_rate is not None:
+        low, high = block.break_even
+        found = f"{block.spikes_per_synapse:.3g} per inference (published break-even {low:g} to {high:g})"
+        rate = f"mean rate {_percent(block.mean_rate)} (published {_percent(block.break_even_rate)})"
+        rows.append(("spikes per synapse", f"{found}, {rate}"))
     return rows
 
 

@@ -13,17 +13,18 @@ from torch import Tensor, nn
 
 from qbsnn.errors import DeployError
 from qbsnn.functional.fold import absorb_scale, fold_norm
-from qbsnn.layers.norm import affine
+from qbsnn.layers.norm import affine, why_not_folded
+from qbsnn.layers.quantised import plain
 from qbsnn.layers.stage import INPUT, Branch, Stage
 from qbsnn.models.network import SpikingNetwork
-from qbsnn.neurons.base import SpikingNeuron
+from qbsnn.neurons.base import Neuron, SpikingNeuron
 
 
 def absorb(network: SpikingNetwork) -> SpikingNetwork:
     """A new network that emits the same bursts, with Δ = 1, integer outputs and no norms. The argument is not changed.
 
     Folding is computed in float64 and rounded once to the weights' dtype. Raises DeployError, naming the layer, for a
-    neuron without integer output or a pool without constant divisor.
+    neuron or a norm without integer form or a pool without constant divisor.
     """
     scales = emission_scales(network)
     new = copy.deepcopy(network).eval().requires_grad_(False)
@@ -32,7 +33,7 @@ def absorb(network: SpikingNetwork) -> SpikingNetwork:
         neuron = stage.neuron
         delta = torch.ones((), dtype=torch.float64) if neuron is None else spiking(name, neuron).scale().double()
         for branch in stage.parts:
-            _absorb_branch(branch, scales[branch.source], delta, dtype)
+            _absorb_branch(name, branch, scales[branch.source], delta, dtype)
         if isinstance(neuron, SpikingNeuron):
             stage.neuron = neuron.absorbed().to(neuron.scale()).eval()
         if isinstance(stage.pool, nn.AvgPool2d):
@@ -42,7 +43,10 @@ def absorb(network: SpikingNetwork) -> SpikingNetwork:
 
 
 def emission_scales(network: SpikingNetwork) -> dict[str, Tensor]:
-    """What one unit of each stage's integer output is worth in the trained network, pool included (float64 scalars)."""
+    """What one unit of each stage's integer output is worth in the trained network, pool included.
+
+    float64; scalars, or one per channel that broadcasts over the output, ``[C, 1, 1]`` or ``[F]``.
+    """
     scales = {INPUT: torch.ones((), dtype=torch.float64)}
     for name, stage in network.named_stages():
         if stage.neuron is not None:
@@ -52,10 +56,10 @@ def emission_scales(network: SpikingNetwork) -> dict[str, Tensor]:
 
 
 def spiking(name: str, neuron: nn.Module) -> SpikingNeuron:
-    """The neuron, or a DeployError where it emits no integers."""
-    if not isinstance(neuron, SpikingNeuron):
-        kind = type(neuron).__name__
-        raise DeployError(f"{name}: {kind} puts out real numbers, so it has no absorbed and no integer form")
+    """The neuron, or a DeployError where it has no integer form."""
+    reason = neuron.no_integer_form if isinstance(neuron, Neuron) else "is no neuron of qbsnn"
+    if reason is not None or not isinstance(neuron, SpikingNeuron):
+        raise DeployError(f"{name}: {type(neuron).__name__} {reason}, so it has no absorbed and no integer form")
     return neuron
 
 
@@ -81,18 +85,23 @@ def pair(value: int | str | tuple[int, ...]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[-1])
 
 
-def _absorb_branch(branch: Branch, source: Tensor, delta: Tensor, dtype: torch.dtype) -> None:
+def _absorb_branch(name: str, branch: Branch, source: Tensor, delta: Tensor, dtype: torch.dtype) -> None:
     """Fold norm and scales into one branch, in place."""
     layer = branch.weight
+    if branch.temporal is not None:
+        raise DeployError(f"{name}: TEBN scales every step by its own factor, which one set of weights cannot hold")
+    if (reason := why_not_folded(branch.norm)) is not None:
+        raise DeployError(f"{name}: its norm cannot be folded: {reason}")
     if layer is None:
         branch.gain = (source.to(delta) / delta).to(dtype)
         return
     weight = layer.weight.double()
     bias = layer.bias.double() if layer.bias is not None else weight.new_zeros(weight.shape[0])
-    if branch.norm is not None:
+    if isinstance(branch.norm, (nn.BatchNorm1d, nn.BatchNorm2d)):
         mean, var, eps, gamma, beta = affine(branch.norm)
         weight, bias = fold_norm(weight, bias, mean.double(), var.double(), eps, gamma.double(), beta.double())
         branch.norm = None
-    weight, bias = absorb_scale(weight, bias, source.to(weight), delta.to(weight))
-    layer.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
-    layer.bias = nn.Parameter(bias.to(dtype), requires_grad=False)
+    weight, bias = absorb_scale(weight, bias, source.to(weight), delta.to(weight), getattr(layer, "groups", 1))
+    branch.weight = plain(layer)
+    branch.weight.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
+    branch.weight.bias = nn.Parameter(bias.to(dtype), requires_grad=False)

@@ -9,7 +9,7 @@ pickle), this file, and ``SHA256SUMS``, which ``sha256sum -c SHA256SUMS`` checks
     V ← leak(V)      none | shift_floor: V − (V >> n) | shift_xylo: |V| falls by max(|V| >> n, 1), not below 0
                      | mul12_to_zero: V·(4096 − d)/4096, cut towards 0
     V ← fit(V + Σ q·s + b + Σ m·s)      fit: error (counted) | saturate | wrap, at ``membrane_bits``
-    s ← clamp(⌊V/θ⌋, s_min, s_max)      rounding "round": ⌊(V + ⌊θ/2⌋)/θ⌋
+    s ← clamp(⌊V/θ⌋, s_min, s_max)      rounding "round": ⌊(V + ⌊θ/2⌋)/θ⌋, "to_zero": V/θ cut
     V ← V − θ·s                         hard reset: V ← 0 where s ≠ 0
 
 The first stage is fed the current J = round_half_even(θ·I), I the float input layer's output, bias included. The
@@ -32,7 +32,7 @@ import numpy as np
 
 FORMAT, VERSION, SEMANTICS = "qbsnn-bundle", 1, "QB-INT 1"
 SUMS, MANIFEST, ARRAYS = "SHA256SUMS", "manifest.json", "arrays.npz"
-LEAKS = ("none", "shift_floor", "shift_xylo", "mul12_to_zero")
+LEAKS, ROUNDINGS = ("none", "shift_floor", "shift_xylo", "mul12_to_zero"), ("floor", "round", "to_zero")
 KINDS, POLICIES = ("conv", "linear", "identity"), ("error", "saturate", "wrap")
 
 
@@ -136,8 +136,8 @@ class Bundle:
             v = _leak(stage["leak"]["kind"], stage["leak"]["amount"], v) + step
             outside += int(((v < -top) | (v >= top) | (step != step.astype(np.int32))).sum())
             v = {"error": v, "saturate": np.clip(v, -top, top - 1), "wrap": (v + top) % (2 * top) - top}[policy]
-            level = v + theta // 2 if stage["rounding"] == "round" else v
-            s = np.clip(level // theta, stage["s_min"], stage["s_max"])
+            level = {"floor": v, "round": v + theta // 2, "to_zero": np.where(v < 0, v + theta - 1, v)}
+            s = np.clip(level[stage["rounding"]] // theta, stage["s_min"], stage["s_max"])
             v = v - theta * s if stage["reset"] == "soft" else np.where(s == 0, v, 0)
             spikes[t], membranes[t] = s, v
         return spikes, membranes, outside
@@ -223,7 +223,7 @@ def _check(bundle: Bundle) -> None:
         at, leak, s_max = f"stage {stage['name']!r}", stage["leak"], stage["s_max"]
         _allowed(at, s_max=(s_max, range(1, 128)), s_min=(stage["s_min"], (0, -s_max)), leak=(leak["kind"], LEAKS))
         _allowed(at, amount=(leak["amount"], range(4097 if leak["kind"] == "mul12_to_zero" else 31)))
-        _allowed(at, rounding=(stage["rounding"], ("floor", "round")), reset=(stage["reset"], ("soft", "hard")))
+        _allowed(at, rounding=(stage["rounding"], ROUNDINGS), reset=(stage["reset"], ("soft", "hard")))
         _require(int(arrays[stage["theta"]].min()) >= 1, f"{at}: theta must be at least 1")
         kinds = [branch["kind"] for branch in stage["branches"]]
         alone = kinds == ["input"] if i == 0 else "input" not in kinds

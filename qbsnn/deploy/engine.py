@@ -82,8 +82,9 @@ class TorchEngine:
             if reach > largest:
                 seen.add(t, index, stage.name, total[t], v, largest)
                 v = _fit(net, v)
-            levels = v + theta // 2 if stage.rounding == "round" else v
-            s = torch.div(levels, theta, rounding_mode="floor").clamp_(stage.s_min, stage.s_max)
+            raised = v + theta // 2 if stage.rounding == "round" else v
+            mode = "trunc" if stage.rounding == "to_zero" else "floor"
+            s = torch.div(raised, theta, rounding_mode=mode).clamp_(stage.s_min, stage.s_max)
             v = torch.where(s != 0, 0, v) if stage.reset == "hard" else v - theta * s
             spikes[t], membranes[t] = s, v
         return spikes, membranes

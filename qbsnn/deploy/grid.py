@@ -39,20 +39,23 @@ class _Through(torch.autograd.Function):
 
 
 class _IntegerBurst(torch.autograd.Function):
-    """Forward: s = clamp(⌊(V + h)/θ⌋, s_min, s_max), exact. Backward: the surrogate at u = (V + h)/θ, divided by θ."""
+    """Forward: s of the stage's rounding, exact. Backward: the surrogate at the level that V is at, divided by θ."""
 
     @staticmethod
     def forward(ctx: Any, v: Tensor, theta: Tensor, stage: IntStage, surrogate: Surrogate) -> Tensor:
         raised = v + (theta / 2).floor() if stage.rounding == "round" else v
         ctx.save_for_backward(raised, theta)
         ctx.stage, ctx.surrogate = stage, surrogate
-        return torch.div(raised, theta, rounding_mode="floor").clamp_(stage.s_min, stage.s_max)
+        mode = "trunc" if stage.rounding == "to_zero" else "floor"
+        return torch.div(raised, theta, rounding_mode=mode).clamp_(stage.s_min, stage.s_max)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         raised, theta = ctx.saved_tensors
         u = raised / theta
-        if ctx.stage.s_min < 0:
+        if ctx.stage.rounding == "to_zero":
+            u = u.abs() if ctx.stage.s_min < 0 else u
+        elif ctx.stage.s_min < 0:
             u = torch.where(u < 0.5, 1 - u, u)  # the steps at 0, −1, ... mirror those at 1, 2, ...
         return ctx.surrogate(u, ctx.stage.s_max).mul_(grad).div_(theta), None, None, None
 
@@ -99,7 +102,7 @@ class GridNetwork(SpikingNetwork):
             for branch in stage.parts:
                 if branch.gain is not None:
                     branch.gain.requires_grad_(False)
-        super().__init__(shadow.encoder, stages, shadow.T, shadow.in_shape)
+        super().__init__(shadow.encoder, stages, shadow.T, shadow.in_shape, shadow.decision)
         self.origin = quantized
         self.numbers = {stage.name: i for i, stage in enumerate(quantized.net.stages)}
         for name, grid in quantized.plan.grids.items():
@@ -187,7 +190,7 @@ def _factor(branch: Branch, unit: Tensor, q_max: int) -> Tensor:
     """What one spike is worth, as float64 integers: q of weights, ``[O, ...]``, or m of a shortcut, ``[O]``."""
     if branch.weight is None:
         assert branch.gain is not None, "absorb() sets the gain of identity shortcuts"
-        return (branch.gain.double().expand_as(unit) * unit).round()
+        return (branch.gain.double().flatten() * unit).round()
     weight = branch.weight.weight
     smooth = (weight.double() * unit.view(-1, *[1] * (weight.dim() - 1))).clamp(-q_max - 0.5, q_max + 0.5)
     return through(smooth, smooth.detach().round().clamp(-q_max, q_max))

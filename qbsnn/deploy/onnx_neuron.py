@@ -6,6 +6,7 @@ policy ``error``), else int64.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -37,7 +38,7 @@ class Step:
 
     def __init__(self, graph: Graph, stage: IntStage) -> None:
         self.graph, self.stage, self.name = graph, stage, stage.name
-        plain = stage.s_min == 0 and stage.rounding == "floor" and stage.leak.kind in ("none", "shift_floor")
+        plain = stage.s_min == 0 and stage.rounding != "round" and stage.leak.kind in ("none", "shift_floor")
         self.wide = not plain or graph.net.overflow != "error"
         self.dtype = np.int64 if self.wide else np.int32
         self.known: dict[int, str] = {}
@@ -74,10 +75,11 @@ class Step:
         return spikes, membranes
 
     def _burst(self, v: str, at: str) -> str:
-        """clamp(⌊V/θ⌋, s_min, s_max). Div truncates, which is the floor where its first operand is not negative."""
+        """clamp(⌊V/θ⌋, s_min, s_max). Div truncates; that is the floor where its first operand is not negative."""
         levels = self._node("Add", [v, self.offset], f"{at}.offset") if self.offset else v
         if self.stage.s_min < 0:
-            levels = self._floor_div(levels, self.theta, f"{at}.levels")
+            divide = partial(self._node, "Div") if self.stage.rounding == "to_zero" else self._floor_div
+            levels = divide([levels, self.theta], f"{at}.levels")
             levels = self._node("Max", [levels, self._constant(self.stage.s_min)], f"{at}.at_least")
         else:
             positive = self._node("Max", [levels, self._constant(0)], f"{at}.positive")
@@ -87,7 +89,7 @@ class Step:
     def _leak(self, v: str, at: str) -> str:
         kind, amount = self.stage.leak.kind, self.stage.leak.amount
         if kind == "shift_floor":
-            lost = self._floor_div(v, self._constant(2**amount), f"{at}.leak")
+            lost = self._floor_div([v, self._constant(2**amount)], f"{at}.leak")
         elif kind == "shift_xylo":
             shifted = self._node("Div", [self._node("Abs", [v], f"{at}.size"), self._constant(2**amount)], f"{at}.part")
             size = self._node("Max", [shifted, self._constant(1)], f"{at}.lost")
@@ -110,9 +112,10 @@ class Step:
             return self._node("Sub", [rest, self._constant(half)], f"{at}.fit")
         return v
 
-    def _floor_div(self, v: str, divisor: str, name: str) -> str:
+    def _floor_div(self, operands: list[str], name: str) -> str:
         """⌊V/d⌋ for d > 0: Mod takes the sign of the divisor, so V − Mod(V, d) divides exactly."""
-        multiple = self._node("Sub", [v, self._node("Mod", [v, divisor], f"{name}.rest")], f"{name}.multiple")
+        v, divisor = operands
+        multiple = self._node("Sub", [v, self._node("Mod", operands, f"{name}.rest")], f"{name}.multiple")
         return self._node("Div", [multiple, divisor], name)
 
     def _node(self, op: str, inputs: list[str], name: str) -> str:

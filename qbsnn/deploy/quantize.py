@@ -26,6 +26,7 @@ from qbsnn.errors import DeployError
 from qbsnn.functional.reset import is_hard
 from qbsnn.layers.stage import INPUT, Branch, Stage
 from qbsnn.models.network import SpikingNetwork
+from qbsnn.neurons.base import FixedBurst
 
 INT32_MAX = 2**31 - 1
 
@@ -128,12 +129,18 @@ def _stage(
         s_max=neuron.s_max,
         shape=shape,
         leak=leak_of(name, float(neuron.decay), steps, settings.leak),
-        s_min=getattr(neuron, "s_min", 0),
-        rounding=getattr(neuron, "rounding", "floor"),
+        s_min=neuron.s_min,
+        rounding=_rounding(name, neuron),
         reset="hard" if is_hard(neuron.reset) else "soft",
         pool=_pool(name, stage.pool),
     )
     return result, clipped
+
+
+def _rounding(name: str, neuron: FixedBurst) -> Literal["floor", "round", "to_zero"]:
+    if neuron.rounding not in ("floor", "round", "to_zero"):
+        raise DeployError(f"{name}: QB-INT 1 has no rounding {neuron.rounding!r}")
+    return neuron.rounding  # type: ignore[return-value]
 
 
 def _branch(branch: Branch, source: int, unit: NDArray[np.float64], q_max: int) -> tuple[IntBranch, int]:
@@ -143,8 +150,8 @@ def _branch(branch: Branch, source: int, unit: NDArray[np.float64], q_max: int) 
     layer = branch.weight
     if layer is None:
         assert branch.gain is not None, "absorb() sets the gain of identity shortcuts"
-        gain = np.broadcast_to(array(branch.gain), unit.shape)
-        return IntBranch(source, "identity", scale=_int32(branch.source, "shortcut", np.rint(gain * unit))), 0
+        m = np.rint(array(branch.gain).reshape(-1) * unit)
+        return IntBranch(source, "identity", scale=_int32(branch.source, "shortcut", m)), 0
     weight = array(layer.weight)
     q = rounded(weight, unit, q_max).astype(np.int8)
     lost = int((np.abs(np.rint(weight * unit.reshape(-1, *[1] * (weight.ndim - 1)))) > q_max).sum())

@@ -62,7 +62,6 @@ def _neurons(net: IntegerNetwork, index: int, drive: Ints, watch: _Watch) -> tup
     """Stage ``index`` over time; ``drive`` is the complete sum ``[T, B, *shape]``. Returns s and V after the reset."""
     stage = net.stages[index]
     theta = per_channel(stage.theta, stage)
-    offset = theta // 2 if stage.rounding == "round" else 0
     spikes, membranes = np.empty(drive.shape, np.int64), np.empty(drive.shape, np.int64)
     chunk = max(1, CACHED // int(np.prod(stage.shape)))
     for start in range(0, drive.shape[1], chunk):
@@ -72,10 +71,17 @@ def _neurons(net: IntegerNetwork, index: int, drive: Ints, watch: _Watch) -> tup
             v = leaked(stage.leak, v) + drive[t, part]
             watch.look((t, index, start, stage.name), drive[t, part], v, net.membrane_bits)
             v = fitted(net, v)
-            s = np.clip((v + offset) // theta, stage.s_min, stage.s_max)
+            s = np.clip(levels(stage, v, theta), stage.s_min, stage.s_max)
             v = v - theta * s if stage.reset == "soft" else np.where(s != 0, 0, v)
             spikes[t, part], membranes[t, part] = s, v
     return spikes, membranes
+
+
+def levels(stage: IntStage, v: Ints, theta: Ints) -> Ints:
+    """V/θ as an integer, by the stage's rounding."""
+    if stage.rounding == "to_zero":
+        return np.sign(v) * (np.abs(v) // theta)
+    return (v + theta // 2 if stage.rounding == "round" else v) // theta
 
 
 def leaked(leak: Leak, v: Ints) -> Ints:

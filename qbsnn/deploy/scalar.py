@@ -67,8 +67,10 @@ def neuron(net: IntegerNetwork, stage: IntStage, channel: int, v: int, drive: in
     elif net.overflow == "wrap":
         while not fits(v, bits):
             v += 2**bits if v < 0 else -(2**bits)
-    half = theta // 2 if stage.rounding == "round" else 0
-    s = min(max((v + half) // theta, stage.s_min), stage.s_max)
+    levels = (v + theta // 2) // theta if stage.rounding == "round" else v // theta
+    if stage.rounding == "to_zero" and v < 0:
+        levels = -(-v // theta)
+    s = min(max(levels, stage.s_min), stage.s_max)
     if stage.reset == "soft":
         return s, v - theta * s, lost
     return s, 0 if s != 0 else v, lost

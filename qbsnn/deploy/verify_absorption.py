@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from qbsnn.deploy.absorb import emission_scales, spiking
+from qbsnn.functional.burst import QUANTISERS
 from qbsnn.layers.norm import affine
 from qbsnn.layers.stage import INPUT, Stage
 from qbsnn.models.network import SpikingNetwork
@@ -64,7 +65,7 @@ def check_absorption(
         u = fixed.decay * before + forced_current
         ties = differs & _is_tie(u, stage, other, forced, before) if bool(differs.any()) else differs
         check = layers[name]
-        check.spikes += int(counts.sum(dtype=torch.float64))
+        check.spikes += int(counts.abs().sum(dtype=torch.float64))
         check.positions += counts.numel()
         check.ties += int(ties.sum())
         check.mismatches += int(differs.sum()) - int(ties.sum())
@@ -76,8 +77,8 @@ def check_absorption(
         encoded = trained.encoder(pixels)
         logits, absorbed_logits = trained.walk((encoded, encoded), visit)
         images += len(labels)
-        right += count_right(logits.mean(0), labels)
-        right_absorbed += count_right(absorbed_logits.mean(0), labels)
+        right += count_right(trained.decide(logits), labels)
+        right_absorbed += count_right(absorbed.decide(absorbed_logits), labels)
     found = list(layers.values())
     mismatches = sum(layer.mismatches for layer in found)
     return Absorption(
@@ -103,7 +104,7 @@ def count_right(logits: Tensor, labels: Tensor) -> int:
 def _is_tie(u: Tensor, stage: Stage, absorbed: Stage, inputs: list[Tensor], before: Tensor) -> Tensor:
     """Whether u is within rounding of a level, see :func:`check_absorption`."""
     neuron = spiking("", absorbed.neuron)  # type: ignore[arg-type]
-    delta = spiking("", stage.neuron).scale()  # type: ignore[arg-type]
+    delta = spiking("", stage.neuron).scale().flatten()  # type: ignore[arg-type]
     terms = (neuron.decay * before).abs()
     fan_in = 0
     for branch, other, x in zip(stage.parts, absorbed.parts, inputs, strict=True):
@@ -122,10 +123,11 @@ def _is_tie(u: Tensor, stage: Stage, absorbed: Stage, inputs: list[Tensor], befo
             )
         assert layer.bias is not None
         constant = layer.bias.abs()
-        if branch.norm is not None:
+        if isinstance(branch.norm, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
             mean, var, eps, gamma, beta = affine(branch.norm)
             constant = constant + ((gamma / (var + eps).sqrt() * mean).abs() + beta.abs()) / delta
         products = products + constant.view(-1, *[1] * (products.dim() - 2))
         terms = terms + products.unflatten(0, x.shape[:2])
-    level = u.round().clamp(1, neuron.s_max)
-    return (u - level).abs() <= torch.finfo(u.dtype).eps * (fan_in + 4) * terms
+    position = QUANTISERS[neuron.rounding].position(u)
+    level = position.round().clamp(1, neuron.s_max)
+    return (position - level).abs() <= torch.finfo(u.dtype).eps * (fan_in + 4) * terms

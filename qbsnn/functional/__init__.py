@@ -3,26 +3,34 @@
 The numbered equations of the neuron stand once, in :mod:`qbsnn.functional.burst`; other places refer to them.
 """
 
-from qbsnn.functional.burst import burst, burst_step
-from qbsnn.functional.encode import direct, latency, rate
+from qbsnn.functional.burst import QUANTISERS, adaptive_step, burst, burst_step, two_compartment_step
+from qbsnn.functional.encode import direct, from_levels, latency, levels, rate
 from qbsnn.functional.fold import absorb_scale, fold_norm
-from qbsnn.functional.loss import mean_cross_entropy, tet
+from qbsnn.functional.loss import DECISIONS, decided_cross_entropy, tet
 from qbsnn.functional.reset import RESETS
 from qbsnn.functional.scan import scan
-from qbsnn.functional.surrogate import arctan, relsg_et
+from qbsnn.functional.surrogate import SURROGATES, arctan, relsg_et, surrogate
 
 __all__ = [
+    "DECISIONS",
+    "QUANTISERS",
     "RESETS",
+    "SURROGATES",
     "absorb_scale",
+    "adaptive_step",
     "arctan",
     "burst",
     "burst_step",
+    "decided_cross_entropy",
     "direct",
     "fold_norm",
+    "from_levels",
     "latency",
-    "mean_cross_entropy",
+    "levels",
     "rate",
     "relsg_et",
     "scan",
+    "surrogate",
     "tet",
+    "two_compartment_step",
 ]

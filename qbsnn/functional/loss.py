@@ -1,15 +1,45 @@
-"""Losses on logits over time, ``[T, B, classes]``, and labels ``[B]``."""
+"""Decisions and losses on logits over time, ``[T, B, classes]``, and labels ``[B]``."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+Decision = Callable[[Tensor], Tensor]
 
-def mean_cross_entropy(logits: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of the time-mean logits. A scalar."""
-    return F.cross_entropy(logits.mean(0), target, label_smoothing=label_smoothing)
+
+def mean_over_time(logits: Tensor) -> Tensor:
+    """The mean of all steps, ``[B, classes]``."""
+    return logits.mean(0)
+
+
+def last_step(logits: Tensor) -> Tensor:
+    """The last step, ``[B, classes]``."""
+    return logits[-1]
+
+
+def max_over_time(logits: Tensor) -> Tensor:
+    """Each class at its best step, ``[B, classes]``."""
+    return logits.amax(0)
+
+
+DECISIONS: dict[str, Decision] = {"mean": mean_over_time, "last": last_step, "max": max_over_time}
+"""How the logits of T steps become those that are compared, by the names that settings use."""
+
+
+def decided_cross_entropy(
+    logits: Tensor, target: Tensor, decision: str = "mean", label_smoothing: float = 0.0
+) -> Tensor:
+    """Cross-entropy of the decided logits (time-mean, last step or maximum over time). A scalar.
+
+    >>> logits = torch.tensor([[[4.0, 0.0]], [[0.0, 2.0]]])
+    >>> [round(decided_cross_entropy(logits, torch.tensor([1]), name).item(), 4) for name in DECISIONS]
+    [1.3133, 0.1269, 2.1269]
+    """
+    return F.cross_entropy(DECISIONS[decision](logits), target, label_smoothing=label_smoothing)
 
 
 def tet(logits: Tensor, target: Tensor, lam: float = 0.05, phi: float = 1.0, label_smoothing: float = 0.0) -> Tensor:

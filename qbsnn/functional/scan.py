@@ -10,15 +10,18 @@ from torch import Tensor
 Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def scan(step: Step, current: Tensor, keep: bool = False) -> tuple[Tensor, Tensor | None]:
+def scan(step: Step, current: Tensor, keep: bool = False, compartments: int = 1) -> tuple[Tensor, Tensor | None]:
     """Run ``step(U_{t−1}, I_t) -> (U_t, o_t)`` over the first dimension, from U_0 = 0.
 
-    current: ``[T, B, ...]``, any dense strides. Returns (o, U), both ``[T, B, ...]``: outputs and, with ``keep``, the
-    membranes after the reset. Half-precision currents keep a float32 membrane; the outputs come back in the dtype of
-    the current.
+    current: ``[T, B, ...]``, any dense strides. compartments: how many state variables a neuron has; with more than one
+    the state is ``[compartments, B, ...]``. Returns (o, U): outputs ``[T, B, ...]`` and, with ``keep``, the states
+    after the reset, ``[T, *state]``. Half-precision currents keep a float32 state; the outputs come back in the dtype
+    of the current.
     """
     half = current.dtype in (torch.float16, torch.bfloat16)
     u = torch.zeros_like(current[0], dtype=torch.float32 if half else current.dtype)
+    if compartments > 1:
+        u = u.expand(compartments, *u.shape)
     outputs, states = [], []
     for i in current.unbind(0):
         u, o = step(u, i)

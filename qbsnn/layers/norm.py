@@ -1,13 +1,15 @@
-"""Norms over merged time and batch. All fold into the weights before them."""
+"""Norms over merged time and batch, and what of them folds into the weights before them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
+Affine = tuple[Tensor, Tensor, float, Tensor, Tensor]
 
 
 class TDBatchNorm(nn.BatchNorm2d):
@@ -38,20 +40,51 @@ class TDBatchNorm(nn.BatchNorm2d):
         )
 
 
-def batch_norm(channels: int, dim: int, fan_in: int, v_th: float) -> BatchNorm:
-    """Batch norm over T·B; ``dim`` is 1 for linear and 2 for convolutional layers."""
+class TemporalScale(nn.Module):
+    """The part of TEBN (Duan et al., NeurIPS 2022) after its batch norm: y_t = p_t·x_t, p learned per step from 1."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.p = nn.Parameter(torch.ones(steps))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x ``[T or 1, B, ...]`` to ``[T, B, ...]``."""
+        return x * self.p.view(-1, *[1] * (x.dim() - 1))
+
+
+def _batch(channels: int, dim: int, fan_in: int, v_th: float) -> nn.Module:
     return nn.BatchNorm1d(channels) if dim == 1 else nn.BatchNorm2d(channels)
 
 
-def td_batch_norm(channels: int, dim: int, fan_in: int, v_th: float) -> BatchNorm:
-    """tdBN in convolutional layers; linear layers have no branch to balance and take batch norm."""
+def _threshold_dependent(channels: int, dim: int, fan_in: int, v_th: float) -> nn.Module:
+    # linear layers have no branch to balance and take batch norm
     return nn.BatchNorm1d(channels) if dim == 1 else TDBatchNorm(channels, v_th, fan_in)
 
 
-NORMS: dict[str, Callable[[int, int, int, float], BatchNorm]] = {"bn": batch_norm, "tdbn": td_batch_norm}
+def _layer(channels: int, dim: int, fan_in: int, v_th: float) -> nn.Module:
+    return nn.GroupNorm(1, channels)  # one group is layer norm over (C, H, W), for every sample and step
 
 
-def affine(norm: BatchNorm) -> tuple[Tensor, Tensor, float, Tensor, Tensor]:
+NORMS: dict[str, Callable[[int, int, int, float], nn.Module] | None] = {
+    "bn": _batch,
+    "tdbn": _threshold_dependent,
+    "tebn": _batch,  # and a TemporalScale behind it
+    "layer": _layer,
+    "none": None,
+}
+"""Norms by the names that settings use: (channels, 1 linear or 2 convolution, branches of the stage, v_th) -> norm."""
+
+
+def why_not_folded(norm: nn.Module | None) -> str | None:
+    """Why a norm does not fold into the weights before it, or ``None`` if it does."""
+    if norm is None or isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d)):
+        return None
+    if isinstance(norm, nn.GroupNorm):
+        return "layer norm divides by the deviation of each sample, which no constant weight can do"
+    return f"{type(norm).__name__} has no affine form in evaluation mode"
+
+
+def affine(norm: BatchNorm) -> Affine:
     """(mean, variance, ε, γ, β) of a norm in evaluation mode, as :func:`qbsnn.functional.fold.fold_norm` takes them."""
     assert norm.running_mean is not None and norm.running_var is not None
     gamma = norm.weight * norm.gain if isinstance(norm, TDBatchNorm) else norm.weight

@@ -12,7 +12,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from qbsnn.layers.norm import BatchNorm
+from qbsnn.layers.norm import TemporalScale
 from qbsnn.neurons.base import Neuron
 
 INPUT = "input"
@@ -20,17 +20,23 @@ INPUT = "input"
 
 
 class Branch(nn.Module):
-    """One way into a stage: source → weights → norm.
+    """One way into a stage: source → weights → norm → scale per step.
 
     source: name of the stage whose output is read, or ``INPUT``. weight: convolution, linear (flattens its input), or
-    ``None`` for an identity shortcut. norm: over merged time and batch.
+    ``None`` for an identity shortcut. norm: over merged time and batch. temporal: a factor per step, or ``None``.
     """
 
     gain: Tensor | None
 
-    def __init__(self, source: str, weight: nn.Conv2d | nn.Linear | None = None, norm: BatchNorm | None = None) -> None:
+    def __init__(
+        self,
+        source: str,
+        weight: nn.Conv2d | nn.Linear | None = None,
+        norm: nn.Module | None = None,
+        temporal: TemporalScale | None = None,
+    ) -> None:
         super().__init__()
-        self.source, self.weight, self.norm = source, weight, norm
+        self.source, self.weight, self.norm, self.temporal = source, weight, norm, temporal
         # Absorption sets this on identity shortcuts: the constant c/Δ that one source spike is worth.
         self.register_buffer("gain", None)
 
@@ -42,7 +48,8 @@ class Branch(nn.Module):
         y = self.weight(merged.flatten(1) if isinstance(self.weight, nn.Linear) else merged)
         if self.norm is not None:
             y = self.norm(y)
-        return y.unflatten(0, x.shape[:2])
+        y = y.unflatten(0, x.shape[:2])
+        return y if self.temporal is None else self.temporal(y)
 
     def extra_repr(self) -> str:
         """Show where the branch comes from."""
@@ -61,6 +68,11 @@ class Stage(nn.Module):
     def parts(self) -> list[Branch]:
         """The branches, typed."""
         return cast("list[Branch]", list(self.branches))
+
+    @property
+    def neuron_bits(self) -> int | None:
+        """The bits to which this stage's neuron wants weights quantised."""
+        return None if self.neuron is None else self.neuron.weight_bits
 
     @property
     def sources(self) -> list[str]:

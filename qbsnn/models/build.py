@@ -3,41 +3,89 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
+import torch
 from torch import nn
+from typing_extensions import TypedDict
 
 from qbsnn import checks
 from qbsnn.errors import SettingsError
+from qbsnn.functional.loss import DECISIONS
 from qbsnn.layers.encoder import Encoder
-from qbsnn.layers.norm import NORMS, BatchNorm
+from qbsnn.layers.norm import NORMS, TemporalScale
+from qbsnn.layers.quantised import quantise
 from qbsnn.layers.stage import INPUT, Branch, Stage
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.neurons.base import Neuron
+from qbsnn.neurons.relu import LeakyIntegrator
 
 log = logging.getLogger(__name__)
 
 NeuronFactory = Callable[[], Neuron]
 POOLS = ("max", "avg")
+READOUTS = ("current", "membrane", "rate")
+
+
+class Options(TypedDict, total=False):
+    """What every family takes besides its own table, with the defaults of ``DEFAULTS``.
+
+    T: time steps. width: multiplies every channel number. norm: a key of ``NORMS``; v_th: the constant of tdBN.
+    encoding: ``direct``, ``rate`` or ``latency``; seed: of rate coding. neurons: factories for single stages by name,
+    instead of the common one. readout: ``current`` (a linear layer), ``membrane`` (that and a leaky integrator of time
+    constant readout_tau, which never fires) or ``rate`` (a layer of ``population`` spiking neurons per class, whose
+    mean burst is the logit). decision: which logits are compared, the ``mean`` over time, the ``last`` step or the
+    ``max`` over time.
+    """
+
+    T: int
+    width: float
+    norm: str
+    v_th: float
+    encoding: str
+    seed: int
+    neurons: Mapping[str, NeuronFactory] | None
+    readout: str
+    readout_tau: float
+    population: int
+    decision: str
+
+
+DEFAULTS: Options = {
+    "T": 4,
+    "width": 1.0,
+    "norm": "bn",
+    "v_th": 1.0,
+    "encoding": "direct",
+    "seed": 0,
+    "neurons": None,
+    "readout": "current",
+    "readout_tau": 2.0,
+    "population": 1,
+    "decision": "mean",
+}
 
 
 class Builder:
     """Collects stages. ``shapes[name]`` is one sample's output shape of a stage, ``(C, H, W)`` or ``(F,)``.
 
-    in_shape: (C, H, W) of the pixels; neuron: called once per stage, so every stage owns its neuron; norm: a key of
-    ``NORMS``; v_th: the constant of tdBN; width: multiplies every channel number of a table.
+    neuron: called once per stage, so every stage owns its neuron; in_shape: (C, H, W) of the pixels; options: see
+    :class:`Options`. Raises SettingsError for an unknown or bad option.
     """
 
-    def __init__(
-        self, in_shape: Sequence[int], neuron: NeuronFactory, norm: str = "bn", v_th: float = 1.0, width: float = 1.0
-    ) -> None:
-        self.in_shape = check_shape(in_shape)
-        self.neuron = neuron
-        self.norm = NORMS[checks.choice("model.norm", norm, NORMS)]
-        self.v_th = checks.number("model.v_th", v_th, 0, open_low=True)
-        self.width = checks.number("model.width", width, 0, open_low=True)
+    def __init__(self, neuron: NeuronFactory, in_shape: Sequence[int], options: Options) -> None:
+        unknown = sorted(set(options) - set(DEFAULTS))
+        if unknown:
+            raise SettingsError(f"model.{unknown[0]} is not a setting: there are {', '.join(sorted(DEFAULTS))}")
+        given: Options = {**DEFAULTS, **options}
+        self.neuron, self.in_shape, self.options = neuron, check_shape(in_shape), given
+        self.norm_name = checks.choice("model.norm", given["norm"], NORMS)
+        self.v_th = checks.number("model.v_th", given["v_th"], 0, open_low=True)
+        self.width = checks.number("model.width", given["width"], 0, open_low=True)
+        self.steps = checks.integer("T", given["T"], 1, 1024)
+        self.neurons = dict(given["neurons"] or {})
         self.stages: dict[str, Stage] = {}
         self.shapes: dict[str, tuple[int, ...]] = {INPUT: self.in_shape}
 
@@ -48,18 +96,18 @@ class Builder:
     def conv(
         self, source: str, out: int, kernel: int = 3, stride: int = 1, branches: int = 1
     ) -> tuple[Branch, tuple[int, ...]]:
-        """Convolution and norm from ``source``, padded to keep the size at stride 1, without bias."""
+        """Convolution and norm from ``source``, padded to keep the size at stride 1; a bias only without norm."""
         channels, height, width = self.shapes[source]
         pad = kernel // 2
-        weight = nn.Conv2d(channels, out, kernel, stride, pad, bias=False)
+        weight = nn.Conv2d(channels, out, kernel, stride, pad, bias=self.norm_name == "none")
         nn.init.kaiming_normal_(weight.weight, mode="fan_out", nonlinearity="relu")
         size = tuple((side + 2 * pad - kernel) // stride + 1 for side in (height, width))
-        return Branch(source, weight, self._norm(out, 2, branches)), (out, *size)
+        return self._branch(source, weight, out, 2, branches), (out, *size)
 
     def linear(self, source: str, out: int) -> tuple[Branch, tuple[int, ...]]:
-        """Linear layer and norm from ``source``, flattened, without bias."""
-        features = prod(self.shapes[source])
-        return Branch(source, nn.Linear(features, out, bias=False), self._norm(out, 1, 1)), (out,)
+        """Linear layer and norm from ``source``, flattened; a bias only without norm."""
+        weight = nn.Linear(prod(self.shapes[source]), out, bias=self.norm_name == "none")
+        return self._branch(source, weight, out, 1, 1), (out,)
 
     def identity(self, source: str) -> tuple[Branch, tuple[int, ...]]:
         """An identity shortcut."""
@@ -69,7 +117,12 @@ class Builder:
         """Add a stage of neurons fed by these branches; returns its name."""
         shape = branches[0][1]
         assert all(other == shape for _, other in branches), f"{name}: branch shapes differ: {branches}"
-        self.stages[name] = Stage([branch for branch, _ in branches], self.neuron())
+        neuron = self.neurons.pop(name, self.neuron)()
+        neuron.size_to(shape)
+        for branch, _ in branches:
+            if neuron.weight_bits is not None and branch.weight is not None:
+                quantise(branch.weight, neuron.weight_bits)
+        self.stages[name] = Stage([branch for branch, _ in branches], neuron)
         self.shapes[name] = shape
         return name
 
@@ -89,25 +142,34 @@ class Builder:
         self.stages[name].pool = nn.AvgPool2d((height, width))
         self.shapes[name] = (channels, 1, 1)
 
-    def finish(
-        self,
-        source: str,
-        num_classes: int,
-        T: int,
-        encoding: str,
-        mean: Sequence[float],
-        std: Sequence[float],
-        seed: int,
-    ) -> SpikingNetwork:
-        """Add the readout (linear with bias, no norm, no neuron) and return the network."""
+    def finish(self, source: str, num_classes: int, mean: Sequence[float], std: Sequence[float]) -> SpikingNetwork:
+        """Add the readout and return the network. mean, std: normalisation of the pixels, per channel."""
         classes = checks.integer("num_classes", num_classes, 2)
-        readout = nn.Linear(prod(self.shapes[source]), classes)
-        self.stages["readout"] = Stage([Branch(source, readout)])
-        steps = checks.integer("T", T, 1, 1024)
-        return SpikingNetwork(Encoder(encoding, steps, mean, std, seed), self.stages, steps, self.in_shape)
+        kind = checks.choice("model.readout", self.options["readout"], READOUTS)
+        population = checks.integer("model.population", self.options["population"], 1)
+        if kind == "rate":
+            source = self.add("output", self.linear(source, classes * population))
+        layer = nn.Linear(prod(self.shapes[source]), classes, bias=kind != "rate")
+        if kind == "rate":
+            vote = torch.eye(classes).repeat_interleave(population, 1) / population
+            layer.weight = nn.Parameter(vote, requires_grad=False)
+        elif (bits := self.stages[source].neuron_bits) is not None:
+            quantise(layer, bits, per_tensor=True)
+        neuron = LeakyIntegrator(self.options["readout_tau"]) if kind == "membrane" else None
+        self.stages["readout"] = Stage([Branch(source, layer)], neuron)
+        if self.neurons:
+            raise SettingsError(
+                f"model.neurons.{next(iter(self.neurons))} is not a stage with neurons: there are "
+                f"{', '.join(name for name in self.stages if name != 'readout')}"
+            )
+        encoder = Encoder(self.options["encoding"], self.steps, mean, std, self.options["seed"])
+        decision = checks.choice("model.decision", self.options["decision"], DECISIONS)
+        return SpikingNetwork(encoder, self.stages, self.steps, self.in_shape, decision)
 
-    def _norm(self, channels: int, dim: int, branches: int) -> BatchNorm:
-        return self.norm(channels, dim, branches, self.v_th)
+    def _branch(self, source: str, weight: nn.Conv2d | nn.Linear, out: int, dim: int, branches: int) -> Branch:
+        make = NORMS[self.norm_name]
+        norm = None if make is None else make(out, dim, branches, self.v_th)
+        return Branch(source, weight, norm, TemporalScale(self.steps) if self.norm_name == "tebn" else None)
 
 
 def check_shape(shape: Sequence[int]) -> tuple[int, int, int]:

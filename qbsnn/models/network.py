@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
+from qbsnn.functional.loss import DECISIONS
 from qbsnn.layers.encoder import Encoder
 from qbsnn.layers.stage import INPUT, Stage
 from qbsnn.neurons.base import SpikingNeuron
@@ -17,13 +18,21 @@ Value = TypeVar("Value")
 class SpikingNetwork(nn.Module):
     """Pixels ``[B, C, H, W]`` in [0, 1] to logits ``[T or 1, B, classes]``.
 
-    encoder: the input layer; stages: in execution order, the last one without a neuron is the readout; T: time steps;
-    in_shape: (C, H, W). A network of stateless neurons on direct input computes one step, which stands for all T.
+    encoder: the input layer; stages: in execution order, the last one is the readout; T: time steps; in_shape:
+    (C, H, W); decision: a key of ``DECISIONS``. A network of stateless neurons on direct input computes one step, which
+    stands for all T.
     """
 
-    def __init__(self, encoder: Encoder, stages: dict[str, Stage], T: int, in_shape: tuple[int, int, int]) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        stages: dict[str, Stage],
+        T: int,
+        in_shape: tuple[int, int, int],
+        decision: str = "mean",
+    ) -> None:
         super().__init__()
-        self.encoder, self.T, self.in_shape = encoder, T, in_shape
+        self.encoder, self.T, self.in_shape, self.decision = encoder, T, in_shape, decision
         self.stages = nn.ModuleDict(stages)
         last_use = {source: name for name, stage in stages.items() for source in stage.sources}
         self._done_after: dict[str, list[str]] = {}
@@ -57,3 +66,7 @@ class SpikingNetwork(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits of every time step."""
         return self.walk(self.encoder(pixels), lambda name, stage, inputs: stage(inputs, self.T))
+
+    def decide(self, logits: Tensor) -> Tensor:
+        """The logits that are compared, ``[B, classes]``, from those of every step."""
+        return DECISIONS[self.decision](logits)

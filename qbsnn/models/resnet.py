@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from typing_extensions import Unpack
+
 from qbsnn import checks
 from qbsnn.layers.stage import INPUT
-from qbsnn.models.build import Builder, NeuronFactory, table_entry
+from qbsnn.models.build import Builder, NeuronFactory, Options, table_entry
 from qbsnn.models.network import SpikingNetwork
 
 
@@ -36,23 +38,17 @@ def resnet(
     mean: Sequence[float],
     std: Sequence[float],
     name: str = "resnet19",
-    T: int = 4,
-    width: float = 1.0,
     stem: str = "cifar",
-    norm: str = "bn",
-    v_th: float = 1.0,
-    encoding: str = "direct",
-    seed: int = 0,
+    **options: Unpack[Options],
 ) -> SpikingNetwork:
     """A network of ``TABLES``: stem, groups of basic blocks, global average pool, hidden linear layers, readout.
 
-    neuron: called once per layer. in_shape (C, H, W), num_classes, mean, std: from the data. T: time steps. width:
-    multiplies every size of the table. stem: ``cifar`` (3×3, stride 1) or ``imagenet`` (7×7, stride 2, max pool).
-    norm: ``bn`` or ``tdbn``. encoding: ``direct``, ``rate`` or ``latency``.
+    neuron: called once per layer. in_shape (C, H, W), num_classes, mean, std: from the data. stem: ``cifar`` (3×3,
+    stride 1) or ``imagenet`` (7×7, stride 2, max pool). options: see :class:`~qbsnn.models.build.Options`.
     """
     table: Table = table_entry(TABLES, name)
     imagenet = checks.choice("model.stem", stem, ("cifar", "imagenet")) == "imagenet"
-    build = Builder(in_shape, neuron, norm, v_th, width)
+    build = Builder(neuron, in_shape, options)
     channels = build.scaled(table.stem)
     source = build.add("stem", build.conv(INPUT, channels, *((7, 2) if imagenet else (3, 1))))
     if imagenet:
@@ -64,7 +60,7 @@ def resnet(
     build.global_pool(source)
     for number, size in enumerate(table.hidden, start=1):
         source = build.add(f"fc{number}", build.linear(source, build.scaled(size)))
-    return build.finish(source, num_classes, T, encoding, mean, std, seed)
+    return build.finish(source, num_classes, mean, std)
 
 
 def basic_block(build: Builder, name: str, source: str, out: int, stride: int) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from typing_extensions import Unpack
+
 from qbsnn import checks
 from qbsnn.layers.stage import INPUT
-from qbsnn.models.build import POOLS, Builder, NeuronFactory, table_entry
+from qbsnn.models.build import POOLS, Builder, NeuronFactory, Options, table_entry
 from qbsnn.models.network import SpikingNetwork
 
 # Channels of 3×3 convolutions, "M" halves the map; then the sizes of hidden linear layers. vgg11 and vgg16 are columns
@@ -30,26 +32,20 @@ def vgg(
     mean: Sequence[float],
     std: Sequence[float],
     name: str = "vgg11",
-    T: int = 4,
-    width: float = 1.0,
     pool: str = "max",
     stem: str = "cifar",
-    norm: str = "bn",
-    v_th: float = 1.0,
-    encoding: str = "direct",
-    seed: int = 0,
+    **options: Unpack[Options],
 ) -> SpikingNetwork:
     """A network of ``TABLES``: convolutions, pools on spikes, hidden linear layers, linear readout.
 
-    neuron: called once per layer. in_shape (C, H, W), num_classes, mean, std: from the data. T: time steps. width:
-    multiplies every size of the table. pool: ``max`` or ``avg``. stem: ``cifar``, or ``imagenet`` (first convolution
-    with stride 2). norm: ``bn`` or ``tdbn``. encoding: ``direct``, ``rate`` or ``latency``. A pool that would shrink a
-    map below one pixel is left out, with a warning.
+    neuron: called once per layer. in_shape (C, H, W), num_classes, mean, std: from the data. pool: ``max`` or ``avg``.
+    stem: ``cifar``, or ``imagenet`` (first convolution with stride 2). options: see
+    :class:`~qbsnn.models.build.Options`. A pool that would shrink a map below one pixel is left out, with a warning.
     """
     features, hidden = table_entry(TABLES, name)
     checks.choice("model.pool", pool, POOLS)
     stride = 2 if checks.choice("model.stem", stem, ("cifar", "imagenet")) == "imagenet" else 1
-    build = Builder(in_shape, neuron, norm, v_th, width)
+    build = Builder(neuron, in_shape, options)
     source, convs = INPUT, 0
     for entry in features:
         if entry == "M":
@@ -60,4 +56,4 @@ def vgg(
             source = build.add(f"conv{convs}", build.conv(source, out, stride=stride if convs == 1 else 1))
     for number, size in enumerate(hidden, start=1):
         source = build.add(f"fc{number}", build.linear(source, build.scaled(size)))
-    return build.finish(source, num_classes, T, encoding, mean, std, seed)
+    return build.finish(source, num_classes, mean, std)

@@ -1,8 +1,25 @@
 """Neurons: modules that own parameters and call :mod:`qbsnn.functional`. All take currents ``[T, B, ...]``."""
 
 from qbsnn.neurons.base import Neuron, SpikingNeuron
-from qbsnn.neurons.lif import LIF
-from qbsnn.neurons.qb_lif import QBLIF
-from qbsnn.neurons.relu import ReLU
+from qbsnn.neurons.extended import AdaptiveQB, MultiCompartment
+from qbsnn.neurons.lif import IF, LIF, PLIF
+from qbsnn.neurons.qb_lif import ILIF, QATQBLIF, QBLIF, BurstLIF, QuantReLU, TernaryBurst
+from qbsnn.neurons.relu import LeakyIntegrator, ReLU
 
-__all__ = ["LIF", "QBLIF", "Neuron", "ReLU", "SpikingNeuron"]
+__all__ = [
+    "IF",
+    "ILIF",
+    "LIF",
+    "PLIF",
+    "QATQBLIF",
+    "QBLIF",
+    "AdaptiveQB",
+    "BurstLIF",
+    "LeakyIntegrator",
+    "MultiCompartment",
+    "Neuron",
+    "QuantReLU",
+    "ReLU",
+    "SpikingNeuron",
+    "TernaryBurst",
+]

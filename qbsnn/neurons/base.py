@@ -8,10 +8,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from qbsnn.functional.burst import burst_step
+from qbsnn import checks
+from qbsnn.functional.burst import QUANTISERS, burst_step
+from qbsnn.functional.parameters import inverse_decay, learned_decay
 from qbsnn.functional.reset import RESETS, is_hard
-from qbsnn.functional.scan import scan
-from qbsnn.functional.surrogate import Surrogate
+from qbsnn.functional.scan import Step, scan
+from qbsnn.functional.surrogate import SURROGATES, Surrogate, surrogate
+from qbsnn.neurons.scale import Scale
 
 
 class Neuron(nn.Module):
@@ -20,55 +23,75 @@ class Neuron(nn.Module):
     stateful = True
     """Whether the output of a step depends on earlier steps; a network repeats an input over T only for these."""
 
+    no_integer_form: str | None = None
+    """Why this neuron cannot be absorbed into an integer network; ``None`` if it can."""
+
+    weight_bits: int | None = None
+    """Bits to which the weights in front of this neuron are quantised in training; ``None`` leaves them alone."""
+
+    def size_to(self, shape: tuple[int, ...]) -> None:
+        """Hear, once and from the network, the shape of one sample's current: ``(C, H, W)`` or ``(F,)``."""
+
 
 class SpikingNeuron(Neuron):
     """A neuron of equations (N1) to (N4) in :mod:`qbsnn.functional.burst`; subclasses own Δ.
 
-    s_max: largest burst; tau: membrane time constant τ ≥ 1 in steps; reset: a key of ``RESETS``.
+    s_max: largest burst; tau: membrane time constant τ ≥ 1 in steps, infinite for no leak; learn_tau: whether 1/τ is
+    learned, as σ(w); reset: a key of ``RESETS``; rounding: a key of ``QUANTISERS``.
     """
 
-    def __init__(self, *, s_max: int, tau: float, surrogate: Surrogate, reset: str, graded: bool) -> None:
+    compartments = 1
+    """How many state variables a neuron has."""
+
+    def __init__(
+        self,
+        *,
+        s_max: int,
+        tau: float,
+        surrogate: Surrogate,
+        reset: str,
+        graded: bool = False,
+        rounding: str = "floor",
+        learn_tau: bool = False,
+    ) -> None:
         super().__init__()
-        self.s_max, self.tau, self.reset, self.graded = s_max, tau, reset, graded
+        self.s_max, self.reset, self.graded, self.rounding = s_max, reset, graded, rounding
         self.surrogate = surrogate
+        self._tau = tau
+        learned = inverse_decay(checks.number("neuron.tau", tau, 1, open_low=True)) if learn_tau else None
+        self.w = None if learned is None else nn.Parameter(learned)
 
     @abstractmethod
     def scale(self) -> Tensor:
-        """Δ > 0, a scalar tensor."""
+        """Δ > 0: a scalar tensor, or one per channel, ``[C, 1, 1]`` or ``[F]``."""
 
     @property
-    def decay(self) -> float:
-        """λ = 1 − 1/τ."""
-        return 1.0 - 1.0 / self.tau
+    def delta_module(self) -> Scale | None:
+        """The learned scale, if this neuron has one."""
+        return next((module for module in self.children() if isinstance(module, Scale)), None)
+
+    @property
+    def tau(self) -> float:
+        """τ as a number, from the learned one where it is learned."""
+        return self._tau if self.w is None else 1.0 / (1.0 - self._decay_number())
+
+    @property
+    def decay(self) -> float | Tensor:
+        """λ = 1 − 1/τ; a scalar tensor where τ is learned."""
+        return 1.0 - 1.0 / self._tau if self.w is None else learned_decay(self.w)
+
+    @property
+    def s_min(self) -> int:
+        """The smallest burst: 0, or −s_max for signed bursts."""
+        return -self.s_max if QUANTISERS[self.rounding].signed else 0
 
     def emission_scale(self) -> Tensor:
         """What one spike of the output is worth: Δ if graded, 1 for counts."""
         delta = self.scale()
         return delta if self.graded else torch.ones_like(delta)
 
-    def step(self, u: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
-        """One time step from membrane U_{t−1} ``[B, ...]``: returns (U_t, o_t)."""
-        return self._bound_step()(u, current)
-
-    def run(self, current: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs and membranes after the reset, both ``[T, B, ...]``."""
-        outputs, membranes = scan(self._bound_step(), current, keep=True)
-        assert membranes is not None
-        return outputs, membranes
-
-    def forward(self, current: Tensor) -> Tensor:
-        """Outputs o ``[T, B, ...]`` for currents I ``[T, B, ...]``."""
-        return scan(self._bound_step(), current)[0]
-
-    def counts(self, output: Tensor) -> Tensor:
-        """The integer bursts s that an output o stands for."""
-        return (output / self.emission_scale()).round() if self.graded else output
-
-    def absorbed(self) -> SpikingNeuron:
-        """The same neuron with Δ = 1 and integer output, for a network whose weights hold the scales."""
-        return FixedBurst(s_max=self.s_max, tau=self.tau, hard=is_hard(self.reset), surrogate=self.surrogate)
-
-    def _bound_step(self) -> partial[tuple[Tensor, Tensor]]:
+    def bound_step(self) -> Step:
+        """The step function (U_{t−1}, I_t) -> (U_t, o_t) with this neuron's parameters; what a new neuron overrides."""
         return partial(
             burst_step,
             delta=self.scale(),
@@ -77,22 +100,81 @@ class SpikingNeuron(Neuron):
             surrogate=self.surrogate,
             reset=RESETS[self.reset],
             graded=self.graded,
+            quantiser=QUANTISERS[self.rounding],
         )
+
+    def step(self, u: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
+        """One time step from the state U_{t−1} ``[B, ...]``: returns (U_t, o_t)."""
+        return self.bound_step()(u, current)
+
+    def run(self, current: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs ``[T, B, ...]`` and states after the reset, ``[T, B, ...]`` or ``[T, compartments, B, ...]``."""
+        outputs, states = scan(self.bound_step(), current, keep=True, compartments=self.compartments)
+        assert states is not None
+        return outputs, states
+
+    def forward(self, current: Tensor) -> Tensor:
+        """Outputs o ``[T, B, ...]`` for currents I ``[T, B, ...]``."""
+        if (module := self.delta_module) is not None:
+            module.settle(current)
+        return scan(self.bound_step(), current, compartments=self.compartments)[0]
+
+    def size_to(self, shape: tuple[int, ...]) -> None:
+        """Give Δ the size of the layer."""
+        if (module := self.delta_module) is not None:
+            module.size_to(shape)
+
+    def counts(self, output: Tensor) -> Tensor:
+        """The integer bursts s that an output o stands for."""
+        return (output / self.emission_scale()).round() if self.graded else output
+
+    def absorbed(self) -> FixedBurst:
+        """The same neuron with Δ = 1 and integer output, for a network whose weights hold the scales."""
+        return FixedBurst(
+            s_max=self.s_max,
+            decay=self._decay_number(),
+            hard=is_hard(self.reset),
+            surrogate=self.surrogate,
+            rounding=self.rounding,
+        )
+
+    def _decay_number(self) -> float:
+        decay = self.decay
+        return float(decay.detach()) if isinstance(decay, Tensor) else decay
 
     def extra_repr(self) -> str:
         """Show the settings and the scale in ``print(network)``."""
-        return f"s_max={self.s_max}, tau={self.tau:g}, reset={self.reset}, delta={self.scale().detach().tolist()}"
+        settings = f"s_max={self.s_max}, tau={self.tau:g}, reset={self.reset}, rounding={self.rounding}"
+        return f"{settings}, delta={self.scale().detach().mean():.4g}"
 
 
 class FixedBurst(SpikingNeuron):
-    """A burst neuron with Δ = 1: what absorption leaves. ``hard`` selects the hard reset."""
+    """A burst neuron with Δ = 1 and decay λ: what absorption leaves. ``hard`` selects the hard reset."""
 
     one: Tensor
 
-    def __init__(self, *, s_max: int, tau: float, hard: bool, surrogate: Surrogate) -> None:
-        super().__init__(s_max=s_max, tau=tau, surrogate=surrogate, reset="hard" if hard else "detach", graded=False)
+    def __init__(self, *, s_max: int, decay: float, hard: bool, surrogate: Surrogate, rounding: str = "floor") -> None:
+        tau = float("inf") if decay == 1 else 1 / (1 - decay)
+        reset = "hard" if hard else "detach"
+        super().__init__(s_max=s_max, tau=tau, surrogate=surrogate, reset=reset, rounding=rounding)
+        self._decay = decay
         self.register_buffer("one", torch.ones(()), persistent=False)
+
+    @property
+    def decay(self) -> float:
+        """λ, exactly as the trained neuron has it."""
+        return self._decay
 
     def scale(self) -> Tensor:
         """Δ = 1."""
         return self.one
+
+
+def checked_surrogate(name: str, alpha: float | None = None, beta: float = 3.0, tail: str = "document") -> Surrogate:
+    """The surrogate of a neuron's settings, or a SettingsError. ``alpha`` None is the surrogate's own default."""
+    checks.choice("neuron.surrogate", name, SURROGATES)
+    if alpha is not None:
+        checks.number("neuron.alpha", alpha, 0, open_low=name != "relsg_et")
+    checks.number("neuron.beta", beta, 0)
+    checks.choice("neuron.tail", tail, ("document", "continuous"))
+    return surrogate(name, alpha, beta, tail)

@@ -1,29 +1,29 @@
-"""LIF: binary spikes."""
+"""Binary neurons: LIF, PLIF, IF."""
 
 from __future__ import annotations
 
-from functools import partial
+import math
 
 import torch
 from torch import Tensor
 
 from qbsnn import checks
-from qbsnn.functional.surrogate import arctan
-from qbsnn.neurons.base import SpikingNeuron
+from qbsnn.neurons.base import SpikingNeuron, checked_surrogate
 
 
 class LIF(SpikingNeuron):
     """Leaky integrate-and-fire neuron: the burst neuron with s_max = 1 and a constant threshold as Δ.
 
     tau: membrane time constant τ ≥ 1. v_th: threshold > 0. reset: ``soft`` (subtract) or ``hard`` (to 0).
-    detach_reset: whether the reset hides the spike from the gradient. alpha: width of the arctan surrogate (S2).
-    Raises SettingsError for values outside these bounds.
+    detach_reset: whether the reset hides the spike from the gradient. surrogate: a key of ``SURROGATES``; alpha: its
+    width, None for its default. Raises SettingsError for values outside these bounds.
 
     >>> LIF()(torch.tensor([[[0.8]], [[0.8]], [[0.8]]])).flatten().tolist()  # V = 0.8, 1.2, 0.9
     [0.0, 1.0, 0.0]
     """
 
     v_th: Tensor
+    learns_tau = False
 
     def __init__(
         self,
@@ -31,19 +31,50 @@ class LIF(SpikingNeuron):
         v_th: float = 1.0,
         reset: str = "soft",
         detach_reset: bool = True,
-        alpha: float = 2.0,
+        surrogate: str = "arctan",
+        alpha: float | None = None,
     ) -> None:
         hidden = checks.boolean("neuron.detach_reset", detach_reset)
         soft = checks.choice("neuron.reset", reset, ("soft", "hard")) == "soft"
         super().__init__(
             s_max=1,
-            tau=checks.number("neuron.tau", tau, 1),
-            surrogate=partial(arctan, alpha=checks.number("neuron.alpha", alpha, 0, open_low=True)),
+            tau=tau if tau == math.inf else checks.number("neuron.tau", tau, 1),
+            surrogate=checked_surrogate(surrogate, alpha),
             reset=("detach" if hidden else "full") if soft else ("hard" if hidden else "hard_full"),
-            graded=False,
+            learn_tau=self.learns_tau,
         )
         self.register_buffer("v_th", torch.tensor(checks.number("neuron.v_th", v_th, 0, open_low=True)))
 
     def scale(self) -> Tensor:
         """The constant threshold."""
         return self.v_th
+
+
+class PLIF(LIF):
+    """LIF with a learned time constant, 1/τ = σ(w), one per layer (Fang et al., arXiv 2007.05785).
+
+    tau: initial τ > 1; the other arguments are those of :class:`LIF`.
+
+    >>> [tuple(p.shape) for p in PLIF(tau=2.0).parameters()]
+    [()]
+    """
+
+    learns_tau = True
+
+
+class IF(LIF):
+    """Integrate-and-fire neuron: LIF without leak. The arguments are those of :class:`LIF` without tau.
+
+    >>> IF()(torch.tensor([[[0.4]], [[0.4]], [[0.4]]])).flatten().tolist()  # V = 0.4, 0.8, 1.2
+    [0.0, 0.0, 1.0]
+    """
+
+    def __init__(
+        self,
+        v_th: float = 1.0,
+        reset: str = "soft",
+        detach_reset: bool = True,
+        surrogate: str = "arctan",
+        alpha: float | None = None,
+    ) -> None:
+        super().__init__(math.inf, v_th, reset, detach_reset, surrogate, alpha)

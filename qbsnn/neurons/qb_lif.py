@@ -1,64 +1,199 @@
-"""QB-LIF: integer bursts with a learnable scale."""
+"""QB-LIF: integer bursts with a learnable scale, and the neurons that are settings of it."""
 
 from __future__ import annotations
 
-from functools import partial
+import math
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from qbsnn import checks
-from qbsnn.functional.surrogate import relsg_et
-from qbsnn.neurons.base import SpikingNeuron
+from qbsnn.functional.burst import QUANTISERS
+from qbsnn.neurons.base import SpikingNeuron, checked_surrogate
+from qbsnn.neurons.scale import Scale
 
 RESET_NAMES = ("detach", "detach_s", "full")
+OUTPUTS = ("counts", "graded")
 
 
 class QBLIF(SpikingNeuron):
     """Quantized-burst leaky integrate-and-fire neuron (arXiv 2604.25688), soft reset.
 
-    s_max: largest burst, 1..127. tau: membrane time constant τ ≥ 1. delta: initial Δ > 0, one scalar per layer; |Δ| is
-    used. learn_delta: whether Δ is a parameter. output: ``counts`` (s) or ``graded`` (Δ·s). reset: which gradient the
-    reset passes on. alpha, beta, tail: ReLSG-ET, equation (S1). Raises SettingsError for values outside these bounds.
+    s_max: largest burst, 1..127. tau: membrane time constant τ ≥ 1, infinite for no leak. learn_tau: learn 1/τ = σ(w),
+    one per layer, from τ > 1. delta: initial Δ > 0. learn_delta, granularity, parametrisation, lsq, init, percentile:
+    see :class:`~qbsnn.neurons.scale.Scale`. output: ``counts`` (s) or ``graded`` (Δ·s). rounding: a key of
+    ``QUANTISERS``, as a rule ``floor`` or ``round`` (a half goes up). reset: which gradient the reset passes on.
+    surrogate: a key of ``SURROGATES``; alpha: its width, None for its default; beta, tail: of ReLSG-ET. Raises
+    SettingsError for values outside these bounds.
 
+    >>> import torch
     >>> neuron = QBLIF(s_max=8)
     >>> neuron(torch.tensor([[[0.4, 1.2]], [[0.4, 9.0]]])).tolist()  # [T=2, B=1, 2], Δ = 0.5
     [[[0.0, 2.0]], [[1.0, 8.0]]]
     """
 
-    delta: Tensor
+    def __init__(
+        self,
+        s_max: int = 8,
+        tau: float = 2.0,
+        learn_tau: bool = False,
+        delta: float = 0.5,
+        learn_delta: bool = True,
+        granularity: str = "layer",
+        parametrisation: str = "abs",
+        lsq: bool = False,
+        init: str = "fixed",
+        percentile: float = 99.0,
+        output: str = "counts",
+        rounding: str = "floor",
+        reset: str = "detach",
+        surrogate: str = "relsg_et",
+        alpha: float | None = None,
+        beta: float = 3.0,
+        tail: str = "document",
+    ) -> None:
+        super().__init__(
+            s_max=checks.integer("neuron.s_max", s_max, 1, 127),
+            tau=tau if tau == math.inf else checks.number("neuron.tau", tau, 1),
+            surrogate=checked_surrogate(surrogate, alpha, beta, tail),
+            reset=checks.choice("neuron.reset", reset, RESET_NAMES),
+            graded=checks.choice("neuron.output", output, OUTPUTS) == "graded",
+            rounding=checks.choice("neuron.rounding", rounding, QUANTISERS),
+            learn_tau=checks.boolean("neuron.learn_tau", learn_tau),
+        )
+        self.delta = Scale(delta, s_max, learn_delta, granularity, parametrisation, lsq, init, percentile)
+
+    def scale(self) -> Tensor:
+        """Δ."""
+        return self.delta()
+
+
+class BurstLIF(QBLIF):
+    """Fixed multi-threshold burst: QB-LIF whose Δ is not learned. The arguments are those of :class:`QBLIF`.
+
+    >>> list(BurstLIF(s_max=4, delta=0.5).parameters())
+    []
+    """
 
     def __init__(
         self,
         s_max: int = 8,
         tau: float = 2.0,
         delta: float = 0.5,
-        learn_delta: bool = True,
         output: str = "counts",
         reset: str = "detach",
-        alpha: float = 0.5,
+        surrogate: str = "relsg_et",
+        alpha: float | None = None,
         beta: float = 3.0,
         tail: str = "document",
     ) -> None:
-        surrogate = partial(
-            relsg_et,
-            alpha=checks.number("neuron.alpha", alpha, 0),
-            beta=checks.number("neuron.beta", beta, 0),
-            tail=checks.choice("neuron.tail", tail, ("document", "continuous")),
-        )
         super().__init__(
-            s_max=checks.integer("neuron.s_max", s_max, 1, 127),
-            tau=checks.number("neuron.tau", tau, 1),
-            surrogate=surrogate,
-            reset=checks.choice("neuron.reset", reset, RESET_NAMES),
-            graded=checks.choice("neuron.output", output, ("counts", "graded")) == "graded",
-        )
-        initial = torch.tensor(checks.number("neuron.delta", delta, 0, open_low=True))
-        if checks.boolean("neuron.learn_delta", learn_delta):
-            self.delta = nn.Parameter(initial)
-        else:
-            self.register_buffer("delta", initial)
+            s_max=s_max, tau=tau, delta=delta, learn_delta=False, output=output, reset=reset,
+            surrogate=surrogate, alpha=alpha, beta=beta, tail=tail,
+        )  # fmt: skip
 
-    def scale(self) -> Tensor:
-        """|Δ|."""
-        return self.delta.abs()
+
+class ILIF(QBLIF):
+    """Integer LIF (I-LIF, arXiv 2407.20708): rounded bursts of a fixed scale, a window as surrogate.
+
+    The arguments are those of :class:`QBLIF`; the defaults are those of the authors' code (λ = 1/4). A half is rounded
+    up, where the authors round it to even.
+
+    >>> import torch
+    >>> ILIF(s_max=4)(torch.tensor([[[0.4, 0.6, 9.0]]])).tolist()
+    [[[0.0, 1.0, 4.0]]]
+    """
+
+    def __init__(
+        self,
+        s_max: int = 4,
+        tau: float = 4 / 3,
+        delta: float = 1.0,
+        reset: str = "full",
+        surrogate: str = "rectangular",
+        alpha: float | None = None,
+    ) -> None:
+        super().__init__(
+            s_max=s_max, tau=tau, delta=delta, learn_delta=False, rounding="round", reset=reset,
+            surrogate=surrogate, alpha=alpha,
+        )  # fmt: skip
+
+
+class TernaryBurst(QBLIF):
+    """Signed bursts −s_max..s_max: ternary spikes (arXiv 2312.06372) generalised to more than one level.
+
+    s = sign(V)·min(⌊|V|/Δ⌋, s_max), so |V| < Δ is silent. The arguments are those of :class:`QBLIF`.
+
+    >>> import torch
+    >>> TernaryBurst(s_max=2, delta=0.5)(torch.tensor([[[-9.0, -0.7, 0.2, 0.7]]])).tolist()
+    [[[-2.0, -1.0, 0.0, 1.0]]]
+    """
+
+    def __init__(
+        self,
+        s_max: int = 4,
+        tau: float = 2.0,
+        delta: float = 0.5,
+        learn_delta: bool = True,
+        granularity: str = "layer",
+        output: str = "counts",
+        reset: str = "detach",
+        surrogate: str = "relsg_et",
+        alpha: float | None = None,
+        beta: float = 3.0,
+        tail: str = "document",
+    ) -> None:
+        super().__init__(
+            s_max=s_max, tau=tau, delta=delta, learn_delta=learn_delta, granularity=granularity, output=output,
+            rounding="to_zero", reset=reset, surrogate=surrogate, alpha=alpha, beta=beta, tail=tail,
+        )  # fmt: skip
+
+
+class QATQBLIF(QBLIF):
+    """QB-LIF in front of which weights are quantised to ``num_bits`` (2 to 8) in training, equation (Q1).
+
+    The network quantises the weights of every layer that feeds such a neuron, and of the readout behind the last one;
+    gradients go straight through. The other arguments are those of :class:`QBLIF`.
+
+    >>> QATQBLIF(num_bits=4).weight_bits
+    4
+    """
+
+    def __init__(
+        self,
+        num_bits: int = 4,
+        s_max: int = 8,
+        tau: float = 2.0,
+        delta: float = 0.5,
+        learn_delta: bool = True,
+        granularity: str = "layer",
+        output: str = "counts",
+        reset: str = "detach",
+        surrogate: str = "relsg_et",
+        alpha: float | None = None,
+        beta: float = 3.0,
+        tail: str = "document",
+    ) -> None:
+        super().__init__(
+            s_max=s_max, tau=tau, delta=delta, learn_delta=learn_delta, granularity=granularity, output=output,
+            reset=reset, surrogate=surrogate, alpha=alpha, beta=beta, tail=tail,
+        )  # fmt: skip
+        self.weight_bits = checks.integer("neuron.num_bits", num_bits, 2, 8)
+
+
+class QuantReLU(QBLIF):
+    """Learned-step quantised ReLU of ``bits`` (1 to 7) bits: the ANN baseline at the level count of a burst.
+
+    The burst neuron that forgets everything (τ = 1), rounds and puts out Δ·s: s = clamp(round(I/Δ), 0, 2^bits − 1) with
+    the gradients of learned step size quantization (arXiv 1902.08153). One step is all it needs.
+
+    >>> import torch
+    >>> QuantReLU(bits=2, delta=0.5)(torch.tensor([[[-1.0, 0.7, 9.0]]])).tolist()
+    [[[0.0, 0.5, 1.5]]]
+    """
+
+    def __init__(self, bits: int = 4, delta: float = 0.5, init: str = "fixed", percentile: float = 99.0) -> None:
+        levels = 2 ** checks.integer("neuron.bits", bits, 1, 7) - 1
+        super().__init__(
+            s_max=levels, tau=1.0, delta=delta, lsq=True, init=init, percentile=percentile, output="graded",
+            rounding="round", surrogate="rectangular",
+        )  # fmt: skip

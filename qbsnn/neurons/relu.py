@@ -1,10 +1,15 @@
-"""ReLU: the analog baseline in the same networks."""
+"""ReLU: the analog baseline in the same networks; and the leaky membrane that may read a network out."""
 
 from __future__ import annotations
+
+from functools import partial
 
 from torch import Tensor
 from torch.nn import functional as F
 
+from qbsnn import checks
+from qbsnn.functional.burst import leaky_step
+from qbsnn.functional.scan import scan
 from qbsnn.neurons.base import Neuron
 
 
@@ -12,7 +17,27 @@ class ReLU(Neuron):
     """Rectified linear unit, ``[T, B, ...]`` to the same shape. Stateless, so static images pass once, not T times."""
 
     stateful = False
+    no_integer_form = "puts out real numbers"
 
     def forward(self, current: Tensor) -> Tensor:
         """max(I, 0)."""
         return F.relu(current)
+
+
+class LeakyIntegrator(Neuron):
+    """A membrane that never fires: V_t = (1 − 1/τ)·V_{t−1} + I_t, for a membrane readout.
+
+    >>> import torch
+    >>> LeakyIntegrator(tau=2.0)(torch.tensor([[1.0], [1.0], [0.0]])).flatten().tolist()
+    [1.0, 1.5, 0.75]
+    """
+
+    no_integer_form = "puts out a real-valued membrane"
+
+    def __init__(self, tau: float = 2.0) -> None:
+        super().__init__()
+        self.tau = checks.number("model.readout_tau", tau, 1)
+
+    def forward(self, current: Tensor) -> Tensor:
+        """V ``[T, B, ...]`` for currents ``[T, B, ...]``."""
+        return scan(partial(leaky_step, decay=1 - 1 / self.tau), current)[0]

@@ -65,6 +65,21 @@ def activity(data: Mapping[str, Series]) -> Figure | None:
     return _per_layer(data, {"burst/": "mean burst per neuron and step", "saturation/": "share at s_max"})
 
 
+@styled
+def health(data: Mapping[str, Series]) -> Figure | None:
+    """Dead neurons, effective bits and temporal variation of each layer over training."""
+    return _per_layer(
+        data,
+        {"dead/": "neurons that never fire", "bits/": "entropy of a burst in bits", "variation/": "change per step"},
+    )
+
+
+@styled
+def gradients(data: Mapping[str, Series]) -> Figure | None:
+    """The norm of each layer's gradients over training, before clipping, on a log scale."""
+    return _per_layer(data, {"grad/": "gradient norm per layer"})
+
+
 def _per_layer(data: Mapping[str, Series], titles: Mapping[str, str]) -> Figure | None:
     found = {prefix: {n[len(prefix) :]: s for n, s in data.items() if n.startswith(prefix)} for prefix in titles}
     found = {prefix: layers for prefix, layers in found.items() if layers}
@@ -81,7 +96,9 @@ def _per_layer(data: Mapping[str, Series], titles: Mapping[str, str]) -> Figure 
         for name, series in layers.items():
             lines[name] = _line(place, series, colours[name], label(name))
         place.set_title(titles[prefix])
-        if prefix == "saturation/":
+        if prefix == "grad/" and all(series.value.min() > 0 for series in layers.values()):
+            place.set_yscale("log")
+        if prefix in ("saturation/", "dead/"):
             place.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
             place.set_ylim(bottom=0)
         _epochs(place)

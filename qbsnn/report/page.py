@@ -13,11 +13,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from qbsnn.errors import DataError
-from qbsnn.report import words
+from qbsnn.report import energy, words
 from qbsnn.report.deployed import deploy, ran
 from qbsnn.report.files import write_atomically
 from qbsnn.report.inputs import Diagnostics, Series, read_curves, read_diagnostics
-from qbsnn.report.lines import activity, curves, delta
+from qbsnn.report.lines import activity, curves, delta, gradients, health
 from qbsnn.report.panels import bursts, confusion, raster
 from qbsnn.report.read import read_result
 from qbsnn.report.schema import Absorption, Integer, Result
@@ -100,6 +100,15 @@ def plots(run: Run) -> list[Plot]:
             activity, run.curves, "", "training",
         ),
         Plot(
+            "health", "Health", "Share of neurons that never fire, entropy of the burst sizes, and how much a spike "
+            "pattern changes from step to step (0: not at all), per layer over training.",
+            health, run.curves, "", "training",
+        ),
+        Plot(
+            "gradients", "Gradients", "The norm of each layer's gradients before clipping, over training.",
+            gradients, run.curves, "", "training",
+        ),
+        Plot(
             "bursts", "Burst sizes", f"How often each burst size occurred on test images, {layers}, on a log scale. "
             "The largest burst, s_max, is orange.",
             bursts, run.diagnostics, "No burst histograms to draw; they come from diagnostics.npz.", "layers",
@@ -160,6 +169,7 @@ def render(run: Run, drawn: list[dict[str, Any]]) -> str:
     )
     environment.filters.update(percent=words.percent, number=words.number, duration=words.duration)
     result = run.result
+    block = energy.counted_energy(result)
     groups = (words.chosen(result.config, group) for group in ("model", "neuron", "data"))
     return environment.get_template("page.html.j2").render(
         run=run.directory.resolve().name,
@@ -171,6 +181,13 @@ def render(run: Run, drawn: list[dict[str, Any]]) -> str:
         figures=drawn,
         absorption=result.absorption if ran(result.absorption) else None,
         integer=result.integer if ran(result.integer) else None,
+        energy=block,
+        energy_panels=energy.panels(block) if block else [],
+        energy_facts=energy.facts(block) if block else [],
+        energy_relative=energy.relative(block) if block else [],
+        energy_others=energy.others(block) if block else [],
+        energy_parts=list(energy.PARTS.values()),
+        energy_absent=energy.absent(result),
         metrics=_metrics(result),
         config=list(words.flat(result.config)),
         host=asdict(result.host),

@@ -21,8 +21,8 @@ STATES = ("running", "finished", "failed")
 def read_result(path: Path) -> Result:
     """The result that :meth:`Result.write` wrote to ``path``.
 
-    Keys with a default may be absent. ``absorption`` and ``integer`` come back as ``None``, as ``{"skipped": reason}``
-    or as their dataclass; null in place of a number comes back as NaN.
+    Keys with a default may be absent. ``absorption``, ``integer`` and ``energy`` come back as ``None``, as a dictionary
+    with the reason in ``skipped``, or as their dataclass; null in place of a number comes back as NaN.
 
     Raises:
         DataError: no such file, not JSON, another ``schema_version``, or a key missing, unknown or of the wrong type;
@@ -56,8 +56,8 @@ def _value(kind: Any, value: Any, file: str, key: str) -> Any:
         if value is None and type(None) in args:
             return None
         kinds = [arg for arg in args if arg is not type(None)]
-        # Only the two blocks have two forms; one with nothing but a reason is the short one.
-        short = isinstance(value, dict) and set(value) == {"skipped"}
+        # Only the blocks have two forms; one with nothing but a reason, and whose, is the short one.
+        short = isinstance(value, dict) and {"skipped"} <= set(value) <= {"skipped", "checkpoint"}
         return _value(kinds[-1] if short else kinds[0], value, file, key)
     if kind is Any:
         return value

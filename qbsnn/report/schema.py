@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from qbsnn.report.files import write_atomically
+from qbsnn.report.schema_energy import Energy
 
 SCHEMA_VERSION = 1
 
@@ -37,7 +38,7 @@ class Layer:
 
     ``delta`` is the scale |Δ| in units of the membrane; ``None`` for a neuron without one. ``mean_burst`` is the mean
     count per neuron and step, ``saturation`` the share of neuron-steps at ``s_max``, ``silent`` the share of neurons
-    that never fired on the images the histogram was taken from.
+    that never fired on the images the histogram was taken from. Signed bursts count by their size.
     """
 
     name: str
@@ -212,6 +213,7 @@ class Result:
     layers: list[Layer] = field(default_factory=list)
     absorption: Absorption | dict[str, str] | None = None
     integer: Integer | dict[str, str] | None = None
+    energy: Energy | dict[str, str] | None = None
     timing: Timing = field(default_factory=Timing)
     schema_version: int = SCHEMA_VERSION
 

@@ -39,6 +39,18 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
+def energy(picojoules: float) -> str:
+    """Picojoules in the unit that fits.
+
+    >>> energy(12.34), energy(2_304_000), energy(26.63e6)
+    ('12.34\\xa0pJ', '2.304\\xa0µJ', '26.63\\xa0µJ')
+    """
+    if not math.isfinite(picojoules):
+        return "not finite"
+    scale, unit = next((pair for pair in ((1e9, "mJ"), (1e6, "µJ"), (1e3, "nJ")) if picojoules >= pair[0]), (1.0, "pJ"))
+    return f"{picojoules / scale:.4g}{SPACE}{unit}"
+
+
 def duration(seconds: float) -> str:
     """Seconds in the two units that matter.
 

@@ -66,8 +66,8 @@ class Classifier(lightning.LightningModule):
         self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Time-mean logits ``[B, classes]``."""
-        return self.network(pixels).mean(0)
+        """The logits that are compared, ``[B, classes]``."""
+        return self.network.decide(self.network(pixels))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
@@ -114,8 +114,8 @@ class Classifier(lightning.LightningModule):
         logits = self.network(pixels)
         loss = self.loss(logits, labels)
         metric: MulticlassAccuracy = getattr(self, f"{part}_accuracy")
-        mean_logits = logits.detach().mean(0)
-        metric(mean_logits, labels)
+        decided = self.network.decide(logits.detach())
+        metric(decided, labels)
         both: dict[str, Any] = {f"{part}/loss": loss.detach(), f"{part}/acc": metric}
         self.log_dict(both, on_step=False, on_epoch=True, batch_size=len(labels), prog_bar=part != "test")
-        return {"loss": loss, "predicted": mean_logits.argmax(1), "classes": mean_logits.shape[1]}
+        return {"loss": loss, "predicted": decided.argmax(1), "classes": decided.shape[1]}

@@ -262,7 +262,8 @@ def _disagreement(block: Absorption | Integer) -> str:
             f"{block.membrane_mismatches} membranes differ",
             f"{block.logit_mismatches} logits differ",
             f"{block.onnxruntime_mismatches} values differ in onnxruntime",
-            f"{block.overflows} overflows",
+            f"{block.grid_mismatches} values differ in the grid network",
+            f"{block.overflows} overflows" + (f", the first: {block.first_overflow}" if block.first_overflow else ""),
             f"a flipped weight gave {block.flip_mismatches} differences",
         ]
     return ", ".join(facts)

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
@@ -107,8 +107,10 @@ def validate(cfg: DictConfig) -> dict[str, Any]:
         Settings.model_validate(plain).deploy.conversion()
     except ValidationError as error:
         raise SettingsError("; ".join(_explain(item) for item in error.errors())) from error
-    for group in ("neuron", "model", "data"):
-        _check_keys(group, plain[group])
+    groups = {group: plain[group] for group in ("neuron", "model", "data")}
+    groups |= {f"model.neurons.{stage}": node for stage, node in (plain["model"].get("neurons") or {}).items()}
+    for group, node in groups.items():
+        _check_keys(group, node)
     return plain
 
 
@@ -170,12 +172,23 @@ def _check_keys(group: str, node: dict[str, Any]) -> None:
     if not isinstance(target, str):
         raise SettingsError(f"{group} needs a _target_, the class or function to build; got {target!r}")
     try:
-        takes = inspect.signature(get_object(target)).parameters
+        takes = _arguments(get_object(target))
     except Exception as error:
         raise SettingsError(f"{group}._target_ {target!r} cannot be imported: {error}") from error
     unknown = [key for key in node if not key.startswith("_") and key not in takes]
     if unknown:
         raise SettingsError(f"{group}.{unknown[0]} is not a setting of {target}: {nearest(unknown[0], takes)}")
+
+
+def _arguments(target: Any) -> list[str]:
+    """Names of the arguments of a class or function, those of a typed ``**options`` included."""
+    names = []
+    for name, parameter in inspect.signature(target).parameters.items():
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD:
+            names.append(name)
+        elif options := get_args(get_type_hints(target, include_extras=True).get(name)):
+            names += list(options[0].__annotations__)
+    return names
 
 
 def _explain(item: Any) -> str:

@@ -30,7 +30,7 @@ LEAKS = (
     *(Leak("shift_xylo", n) for n in (0, 1, 2, 5, 30)),
     *(Leak("mul12_to_zero", d) for d in (0, 1, 410, 2048, 4095, 4096)),
 )
-VARIANTS = tuple(product(("soft", "hard"), ("floor", "round"), (0, -8)))
+VARIANTS = tuple(product(("soft", "hard"), ("floor", "round", "to_zero"), (0, -8)))
 REGISTERS = (
     (32, "error"),
     *((bits, policy) for bits in (17, 24, 32) for policy in ("saturate", "wrap")),
@@ -206,7 +206,7 @@ def cases(draw: st.DrawFn) -> tuple[IntegerNetwork, NDArray[np.int32]]:
         T=draw(st.integers(1, 6)),
         s_max=s_max,
         s_min=draw(st.sampled_from((0, -s_max))),
-        rounding=draw(st.sampled_from(("floor", "round"))),
+        rounding=draw(st.sampled_from(("floor", "round", "to_zero"))),
         leak=draw(st.sampled_from(LEAKS)),
         reset=draw(st.sampled_from(("soft", "hard"))),
         theta=draw(st.sampled_from(("small", "any", "power"))),
@@ -260,7 +260,9 @@ def every_neuron(
             for t in (0, 1):
                 if t == 1:
                     v = left_over(leak, v) + second
-                s = min(max((v + (level // 2 if rounding == "round" else 0)) // level, s_min), s_max)
+                levels = math.trunc(Fraction(v, level)) if rounding == "to_zero" else v // level
+                levels = (v + level // 2) // level if rounding == "round" else levels
+                s = min(max(levels, s_min), s_max)
                 v = v - level * s if reset == "soft" else 0 if s else v
                 spikes[t, b, o], membranes[t, b, o] = s, v
     net = single_stage(np.array(theta), 2, s_max=s_max, leak=leak, reset=reset, rounding=rounding, s_min=s_min)

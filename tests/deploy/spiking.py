@@ -34,8 +34,8 @@ def lively(network: SpikingNetwork) -> SpikingNetwork:
             module.bias.data.uniform_(0.1, 1.0)
             module.running_mean.uniform_(-0.5, 0.5)
             module.running_var.uniform_(0.4, 1.5)
-        if isinstance(module, QBLIF) and isinstance(module.delta, nn.Parameter):
-            module.delta.data.uniform_(0.3, 0.7)
+        if isinstance(module, QBLIF) and isinstance(module.delta.raw, nn.Parameter):
+            module.delta.raw.data.uniform_(0.3, 0.7)
     return network
 
 

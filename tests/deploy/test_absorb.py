@@ -62,17 +62,17 @@ def test_absorption_leaves_its_argument_alone_and_keeps_no_norms():
     assert all(float(neuron.scale()) == 1 and not neuron.graded for _, _, neuron in new.spiking_stages())
 
 
-def _no_source(weight, bias, source, delta):
-    return absorb_scale(weight, bias, torch.ones_like(source), delta)
+def _no_source(weight, bias, source, delta, groups=1):
+    return absorb_scale(weight, bias, torch.ones_like(source), delta, groups)
 
 
-def _bias_times_source(weight, bias, source, delta):
-    w, b = absorb_scale(weight, bias, source, delta)
+def _bias_times_source(weight, bias, source, delta, groups=1):
+    w, b = absorb_scale(weight, bias, source, delta, groups)
     return w, b * source
 
 
-def _bias_not_divided(weight, bias, source, delta):
-    return absorb_scale(weight, bias, source, delta)[0], bias
+def _bias_not_divided(weight, bias, source, delta, groups=1):
+    return absorb_scale(weight, bias, source, delta, groups)[0], bias
 
 
 def _no_mean(weight, bias, mean, var, eps, gamma, beta):
@@ -130,7 +130,7 @@ def test_ties_are_told_from_mismatches():
     first.weight.weight.data = (first.weight.weight.data * 20).round() * 0.3 / 8
     network.encoder.mean.zero_()
     network.encoder.std.fill_(0.25)
-    network.stages["fc1"].neuron.delta.data.fill_(0.3)
+    network.stages["fc1"].neuron.delta.raw.data.fill_(0.3)
     pixels = torch.randint(0, 5, (200, *network.in_shape), generator=torch.Generator().manual_seed(0)) / 4
     found = check_absorption(network, absorb(network), [(pixels, torch.zeros(200, dtype=torch.long))])
     assert found.layers[0].ties > 0

@@ -108,11 +108,15 @@ def test_policies_worked_by_hand(overflow, membranes):
 
 
 def test_signed_bursts_worked_by_hand():
-    """θ = 4. floor: −1 gives −1 and leaves 3; round (half up): −1 gives 0, −2 gives 0, −3 gives −1 and 2 gives 1."""
+    """θ = 4. floor: −1 gives −1 and leaves 3; round (half up): −1 gives 0, −2 gives 0, −3 gives −1 and 2 gives 1.
+
+    to_zero: −3 and 3 are silent.
+    """
     j = [-20, -3, -2, -1, 1, 2, 3, 20]
     for rounding, spikes, left in (
         ("floor", [-2, -1, -1, -1, 0, 0, 0, 2], [-12, 1, 2, 3, 1, 2, 3, 12]),
         ("round", [-2, -1, 0, 0, 0, 1, 1, 2], [-12, 1, -2, -1, 1, -2, -1, 12]),
+        ("to_zero", [-2, 0, 0, 0, 0, 0, 0, 2], [-12, -3, -2, -1, 1, 2, 3, 12]),
     ):
         net = networks.single_stage(np.array([4] * 8), 1, s_max=2, s_min=-2, rounding=rounding, leak=networks.NONE)
         current = np.array(j, np.int32).reshape(1, 1, -1)
@@ -125,7 +129,7 @@ def test_signed_bursts_worked_by_hand():
             assert trace.membranes[0].ravel().tolist() == left
 
 
-@pytest.mark.parametrize("rounding", ["floor", "round"])
+@pytest.mark.parametrize("rounding", ["floor", "round", "to_zero"])
 @pytest.mark.parametrize("s_min", [0, -8])
 @pytest.mark.parametrize("leak", networks.LEAKS, ids=str)
 def test_no_drive_exceeds_the_membrane_bound(leak, s_min, rounding):

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from qbsnn.functional import absorb_scale, fold_norm, mean_cross_entropy, tet
+from qbsnn.functional import absorb_scale, decided_cross_entropy, fold_norm, tet
 from qbsnn.layers import TDBatchNorm, affine
 
 
 def test_cross_entropy_is_of_the_mean_logits():
     # Two steps whose mean is (1, 0): −log(e / (e + 1)).
     logits = torch.tensor([[[3.0, -1.0]], [[-1.0, 1.0]]])
-    assert mean_cross_entropy(logits, torch.tensor([0])).item() == pytest.approx(math.log1p(math.exp(-1)), rel=1e-6)
+    assert decided_cross_entropy(logits, torch.tensor([0])).item() == pytest.approx(math.log1p(math.exp(-1)), rel=1e-6)
 
 
 def test_tet_by_hand():
@@ -26,7 +26,7 @@ def test_tet_by_hand():
 
 def test_losses_agree_where_all_steps_are_equal():
     logits, target = torch.randn(1, 6, 4).expand(3, 6, 4), torch.randint(0, 4, (6,))
-    assert torch.allclose(tet(logits, target, lam=0.0), mean_cross_entropy(logits, target))
+    assert torch.allclose(tet(logits, target, lam=0.0), decided_cross_entropy(logits, target))
 
 
 def lively(norm):

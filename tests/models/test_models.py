@@ -77,7 +77,7 @@ def test_any_image_shape_trains_and_every_layer_owns_its_scale(builder, extra, s
     assert logits.shape == (3, 4, 7)
     logits.sum().backward()
     assert all(p.grad is not None for p in network.parameters())
-    deltas = [neuron.delta for _, _, neuron in network.spiking_stages()]
+    deltas = [neuron.delta.raw for _, _, neuron in network.spiking_stages()]
     assert len({id(delta) for delta in deltas}) == len(deltas) == len(network.stages) - 1
 
 
@@ -135,7 +135,7 @@ def test_tdbn_scales_by_the_constant_and_by_the_number_of_branches():
         (partial(resnet, QBLIF, name="resnet50", **CIFAR), "got 'resnet50'"),
         (partial(vgg, QBLIF, T=0, **CIFAR), "T must be an integer from 1 to 1024, got 0"),
         (partial(vgg, QBLIF, width=0, **CIFAR), "model.width"),
-        (partial(vgg, QBLIF, norm="gn", **CIFAR), "model.norm must be one of bn, tdbn, got 'gn'"),
+        (partial(vgg, QBLIF, norm="gn", **CIFAR), "model.norm must be one of bn, tdbn, tebn, layer, none, got 'gn'"),
         (partial(vgg, QBLIF, encoding="ttfs", **CIFAR), "direct, rate, latency"),
         (partial(vgg, QBLIF, pool="sum", **CIFAR), "model.pool"),
         (partial(resnet, QBLIF, stem="mnist", **CIFAR), "model.stem"),

@@ -1,4 +1,4 @@
-"""The public neurons: statelessness, settings, and SpikingJelly's LIF as an oracle."""
+"""The public neurons: statelessness, parameters, settings."""
 
 from functools import partial
 
@@ -6,15 +6,32 @@ import pytest
 import torch
 
 from qbsnn.errors import SettingsError
-from qbsnn.neurons import LIF, QBLIF
+from qbsnn.neurons import (
+    IF,
+    ILIF,
+    LIF,
+    PLIF,
+    QATQBLIF,
+    QBLIF,
+    AdaptiveQB,
+    BurstLIF,
+    MultiCompartment,
+    QuantReLU,
+    TernaryBurst,
+)  # fmt: skip
+
+EVERY = [
+    QBLIF, partial(QBLIF, output="graded"), partial(QBLIF, learn_tau=True), LIF, partial(LIF, reset="hard"), PLIF, IF,
+    ILIF, QATQBLIF, AdaptiveQB, BurstLIF, MultiCompartment, QuantReLU, TernaryBurst,
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("neuron", [QBLIF(), QBLIF(output="graded"), LIF(), LIF(reset="hard")])
+@pytest.mark.parametrize("neuron", [make() for make in EVERY], ids=lambda neuron: type(neuron).__name__)
 def test_two_calls_in_a_row_are_equal(neuron):
     x = torch.randn(4, 8, 16) * 2
     first, second = neuron(x), neuron(x)
     assert torch.equal(first, second)
-    assert first.sum() > 0
+    assert first.abs().sum() > 0
 
 
 def test_a_batch_of_another_size_may_follow():
@@ -28,10 +45,10 @@ def test_negative_delta_acts_as_its_size_and_gets_the_other_sign_of_gradient():
     grads = []
     for sign in (1, -1):
         neuron = QBLIF(s_max=4)
-        neuron.delta.data.fill_(sign * 0.4)
+        neuron.delta.raw.data.fill_(sign * 0.4)
         out = neuron(x)
         out.sum().backward()
-        grads.append((out.detach(), neuron.delta.grad))
+        grads.append((out.detach(), neuron.delta.raw.grad))
     assert torch.equal(grads[0][0], grads[1][0])
     assert grads[0][1] == -grads[1][1] != 0
 
@@ -55,6 +72,21 @@ def test_fixed_delta_is_no_parameter():
         (partial(QBLIF, reset="hard"), "detach, detach_s, full"),
         (partial(QBLIF, tail=3), "neuron.tail"),
         (partial(QBLIF, learn_delta=1), "neuron.learn_delta must be true or false, got 1"),
+        (partial(QBLIF, learn_tau=True, tau=1.0), "neuron.tau must be a number above 1, got 1.0"),
+        (partial(QBLIF, tau=float("nan")), "neuron.tau"),
+        (partial(QBLIF, granularity="neuron"), "neuron.granularity must be one of layer, channel, got 'neuron'"),
+        (partial(QBLIF, parametrisation="relu"), "abs, softplus, exp"),
+        (partial(QBLIF, init="first"), "neuron.init must be one of fixed, percentile"),
+        (partial(QBLIF, percentile=0), "neuron.percentile must be a number above 0 and at most 100, got 0"),
+        (partial(QBLIF, rounding="up"), "neuron.rounding must be one of floor, round, to_zero, got 'up'"),
+        (partial(QBLIF, surrogate="atan"), "neuron.surrogate must be one of relsg_et, rectangular"),
+        (partial(LIF, alpha=0), "neuron.alpha must be a number above 0, got 0"),
+        (partial(PLIF, tau=1), "neuron.tau must be a number above 1, got 1"),
+        (partial(QATQBLIF, num_bits=1), "neuron.num_bits must be an integer from 2 to 8, got 1"),
+        (partial(QuantReLU, bits=8), "neuron.bits must be an integer from 1 to 7, got 8"),
+        (partial(AdaptiveQB, share="layer"), "neuron.share must be one of sample, channel"),
+        (partial(AdaptiveQB, hidden=0), "neuron.hidden"),
+        (partial(MultiCompartment, gamma=1.5), "neuron.gamma"),
         (partial(LIF, v_th=-1.0), "neuron.v_th"),
         (partial(LIF, reset="none"), "soft, hard"),
     ],
@@ -65,42 +97,61 @@ def test_bad_settings_name_the_setting_the_value_and_the_remedy(make, words):
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("tau", [2.0, 4.0])
-@pytest.mark.parametrize("reset", ["soft", "hard"])
-@pytest.mark.parametrize("detach", [True, False])
-def test_lif_equals_spikingjelly(tau, reset, detach):
-    theirs_module = pytest.importorskip("spikingjelly.activation_based.neuron", reason="needs the peers extra")
-    surrogate = pytest.importorskip("spikingjelly.activation_based.surrogate")
-    theirs = theirs_module.LIFNode(
-        tau=tau,
-        decay_input=False,
-        v_threshold=1.0,
-        v_reset=None if reset == "soft" else 0.0,
-        detach_reset=detach,
-        surrogate_function=surrogate.ATan(alpha=2.0),
-        step_mode="m",
-    )
-    ours = LIF(tau=tau, reset=reset, detach_reset=detach, alpha=2.0)
-    gen = torch.Generator().manual_seed(0)
-    # Multiples of 1/8 give many exact ties; with τ a power of two both sides are exact there.
-    x = torch.randint(-8, 17, (6, 7, 33), generator=gen) / 8
-    a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
-    w = torch.randn(x.shape, generator=gen)
-    out, reference = ours(a), theirs(b)
-    (out * w).sum().backward()
-    (reference * w).sum().backward()
-    assert torch.equal(out, reference)
-    assert 0 < out.mean() < 1
-    assert torch.allclose(a.grad, b.grad, rtol=1e-5, atol=1e-6)
+def test_a_channel_scale_has_one_value_per_channel_and_needs_its_size():
+    neuron = QBLIF(granularity="channel", s_max=4)
+    with pytest.raises(SettingsError, match=r"call size_to\(\(C, H, W\)\) first"):
+        neuron(torch.ones(2, 3, 5, 4, 4))
+    neuron.size_to((5, 4, 4))
+    assert [tuple(p.shape) for p in neuron.parameters()] == [(5,)]
+    neuron.delta.raw.data = torch.tensor([0.25, 0.5, 1.0, 2.0, 4.0])
+    out = neuron(torch.full((1, 3, 5, 4, 4), 1.0))
+    assert out[0, 0, :, 0, 0].tolist() == [4, 2, 1, 0, 0]
 
 
-@pytest.mark.parametrize("tau", [2.0, 4.0])
-def test_qb_lif_at_s_max_1_equals_soft_reset_lif_and_spikingjelly(tau):
-    gen = torch.Generator().manual_seed(1)
-    x = torch.randint(-8, 17, (6, 7, 33), generator=gen) / 8
-    out = QBLIF(s_max=1, tau=tau, delta=1.0)(x)
-    assert out.sum() > 0
-    assert torch.equal(out, LIF(tau=tau)(x))
-    module = pytest.importorskip("spikingjelly.activation_based.neuron", reason="needs the peers extra")
-    theirs = module.LIFNode(tau=tau, decay_input=False, v_reset=None, step_mode="m")
-    assert torch.equal(out, theirs(x))
+@pytest.mark.parametrize("parametrisation", ["abs", "softplus", "exp"])
+def test_every_parametrisation_starts_at_delta_and_can_be_clipped(parametrisation):
+    neuron = QBLIF(delta=0.3, parametrisation=parametrisation)
+    assert neuron.scale().item() == pytest.approx(0.3, rel=1e-6)
+    neuron.delta.clip(0.5, 0.7)
+    assert neuron.scale().item() == pytest.approx(0.5, rel=1e-6)
+
+
+def test_lsq_scales_the_gradient_and_nothing_else():
+    x = torch.randn(3, 4, 6, 2, 2, generator=torch.Generator().manual_seed(0)) * 2
+    grads = []
+    for lsq in (False, True):
+        neuron = QBLIF(s_max=3, lsq=lsq)
+        neuron.size_to((6, 2, 2))
+        out = neuron(x)
+        out.square().sum().backward()
+        grads.append((out.detach(), neuron.delta.raw.grad))
+    assert torch.equal(grads[0][0], grads[1][0])
+    assert grads[1][1].item() == pytest.approx(grads[0][1].item() / (24 * 3) ** 0.5, rel=1e-6) != 0
+
+
+def test_percentile_init_happens_once_in_training_and_is_remembered():
+    neuron = QBLIF(s_max=4, init="percentile", percentile=100.0)
+    neuron.eval()(torch.full((2, 1, 3), 40.0))
+    assert neuron.scale().item() == 0.5  # an evaluation sets nothing
+    neuron.train()(torch.tensor([[[-9.0, 1.0, 8.0]]]))
+    assert neuron.scale().item() == 2.0
+    neuron(torch.tensor([[[80.0]]]))
+    assert neuron.scale().item() == 2.0
+    again = QBLIF(s_max=4, init="percentile", percentile=100.0)
+    again.load_state_dict(neuron.state_dict())
+    again(torch.tensor([[[80.0]]]))
+    assert again.scale().item() == 2.0
+
+
+def test_the_cap_of_adaptive_qb_differs_by_sample_and_learns():
+    torch.manual_seed(0)
+    neuron = AdaptiveQB(s_max=15)
+    x = torch.cat([torch.full((2, 1, 8), 0.6), torch.full((2, 1, 8), 60.0)], 1)
+    caps = neuron.cap(x[0] / neuron.scale()).detach()
+    assert caps.shape == (2, 1) and caps[0] != caps[1]
+    out = neuron(x)
+    assert torch.equal(out[:, 1], caps[1].expand(2, 8))
+    out.sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in neuron.cap_net[2].parameters())
+    channel = AdaptiveQB(s_max=15, share="channel")
+    assert channel.cap(torch.randn(4, 6, 3, 3)).shape == (4, 6, 1, 1)

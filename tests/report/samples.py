@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from qbsnn.report.schema import Absorption, Host, Integer, Layer, LayerCheck, Metrics, Result, Timing
+from qbsnn.report.schema_energy import Energy, EnergyLayer, Parts
 
 LAYERS = ("stem.neuron", "block.neuron")
 
@@ -39,9 +40,46 @@ def make_result(**changes: Any) -> Result:
             "best", True, 256, 8_001, 100_000, 0, 0, 0, 432, 0.9688, 0.975, 8, 17, 19, 0, deepcopy(checks),
             onnxruntime_images=128, onnxruntime_mismatches=0,
         ),
+        "energy": make_energy(),
         "timing": Timing(204.0, 260.0, 3, 1_500.0),
     }  # fmt: skip
     return Result(**{**fields, **changes})
+
+
+def make_energy(**changes: Any) -> Energy:
+    """One model without and one with memory; half of everything in each of two layers."""
+    half = {"network": 2_000.0, "relu": 4_000.0, "quantized": 1_000.0, "relu_dense": 8_000.0}
+    estimates = {
+        "fp32": {name: Parts(0.75 * total, 0.25 * total, 0.0) for name, total in half.items()},
+        "memory": {name: Parts(0.1 * total, 0.1 * total, 0.8 * total) for name, total in half.items()},
+    }
+    totals = {
+        model: {name: Parts(2 * p.synapses, 2 * p.neurons, 2 * p.memory) for name, p in networks.items()}
+        for model, networks in estimates.items()
+    }
+    layers = [
+        EnergyLayer(name, neurons=64, steps=4, dense=1_152, events=3_000, acs=123_456, macs=0, shortcut_adds=7,
+                    bias_adds=256, current_adds=64, leaks=256, compares=256, resets=256, pool_ops=12, spikes=640,
+                    rate=0.025, spikes_per_synapse=0.1, estimates=deepcopy(estimates))
+        for name in LAYERS
+    ]  # fmt: skip
+    shares = {"relu": 0.5, "quantized": 2.0, "relu_dense": 0.25}
+    fields: dict[str, Any] = {
+        "checkpoint": "best",
+        "images": 512,
+        "models": {"fp32": "45 nm, fp32", "memory": "45 nm, with SRAM"},
+        "levels": 33,
+        "level_bits": 6,
+        "spikes_per_synapse": 0.1,
+        "break_even": [0.15, 1.38],
+        "mean_rate": 0.025,
+        "break_even_rate": 0.057,
+        "relative_synapses": 0.1875,
+        "relative": {model: dict(shares) for model in estimates},
+        "totals": totals,
+        "layers": layers,
+    }
+    return Energy(**{**fields, **changes})
 
 
 def write_metrics(path: Path, layers: tuple[str, ...] = LAYERS) -> None:

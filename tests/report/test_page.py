@@ -16,6 +16,7 @@ from qbsnn.report import build
 from qbsnn.report.inputs import Diagnostics
 from qbsnn.report.panels import bursts, raster
 from qbsnn.report.schema import Integer, Layer
+from qbsnn.report.schema_energy import Energy
 from qbsnn.report.style import render
 from tests.report.samples import make_result, write_diagnostics, write_metrics
 
@@ -115,6 +116,8 @@ def test_hostile_strings_are_shown_and_not_obeyed(tmp_path: Path) -> None:
     )
     result.layers[0].name = evil
     assert not isinstance(result.absorption, dict) and result.absorption is not None
+    assert isinstance(result.energy, Energy)
+    result.energy.layers[0].name = result.energy.models["fp32"] = evil
     result.absorption.layers[0].name = evil
     result.write(tmp_path / "result.json")
     write_metrics(tmp_path / "metrics.csv", (evil.replace("\n", ""), "_hidden"))

@@ -12,8 +12,18 @@ from qbsnn.report import files, read_result
 from qbsnn.report.schema import Metrics
 from tests.report.samples import make_result
 
+SKIPPED = {"checkpoint": "best.ckpt", "skipped": "ReLU puts out real numbers"}
 
-@pytest.mark.parametrize("changes", [{}, {"absorption": None, "integer": {"skipped": "tau = 3"}}, {"layers": []}])
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"absorption": None, "integer": {"skipped": "tau = 3"}},
+        {"absorption": SKIPPED, "energy": SKIPPED},
+        {"layers": []},
+    ],
+)
 def test_write_and_read_back(tmp_path: Path, changes: dict[str, Any]) -> None:
     result = make_result(**changes)
     result.write(tmp_path / "result.json")

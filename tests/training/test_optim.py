@@ -12,8 +12,8 @@ def test_weight_decay_reaches_layer_weights_only():
     decayed, free = parameter_groups(network)
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     assert all(names[id(p)].endswith("weight.weight") for p in decayed["params"])
-    assert {names[id(p)].rsplit(".", 1)[-1] for p in free["params"]} == {"delta", "weight", "bias"}
-    assert sum(names[id(p)].endswith("neuron.delta") for p in free["params"]) == 19
+    assert {names[id(p)].rsplit(".", 1)[-1] for p in free["params"]} == {"raw", "weight", "bias"}
+    assert sum(names[id(p)].endswith("neuron.delta.raw") for p in free["params"]) == 19
     assert len(decayed["params"]) + len(free["params"]) == len(names)
 
     optimizer = torch.optim.AdamW(parameter_groups(network), lr=0.1, weight_decay=0.5)

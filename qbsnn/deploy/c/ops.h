@@ -5,12 +5,13 @@
  * neuron and step. Addresses are computed with multiplications by constant sizes.
  */
 enum { QB_NONE, QB_SHIFT_FLOOR, QB_SHIFT_XYLO, QB_MUL12_TO_ZERO };
+enum { QB_FLOOR, QB_ROUND, QB_TO_ZERO };
 enum { QB_ERROR, QB_SATURATE, QB_WRAP };
 
 struct qb_layer {
     int32_t channels, positions; /* positions of the map per channel */
     const int32_t *bias, *theta; /* per channel */
-    int32_t s_min, s_max, leak, amount, round, hard;
+    int32_t s_min, s_max, leak, amount, rounding, hard;
 };
 
 struct qb_conv {
@@ -121,12 +122,13 @@ static inline void qb_neurons(int32_t *v, qb_spike *s, const int32_t *sum, const
                               uint32_t *overflows)
 {
     for (int32_t c = 0; c < l->channels; c++) {
-        const int32_t theta = l->theta[c], half = l->round ? theta / 2 : 0;
+        const int32_t theta = l->theta[c], half = l->rounding == QB_ROUND ? theta / 2 : 0;
+        const int32_t lowest = l->rounding == QB_TO_ZERO ? 1 - theta : -half; /* without a negative spike */
         for (int32_t p = 0; p < l->positions; p++, v++, s++, sum++) {
             int32_t n = 0, u = qb_fit(qb_leaked(*v, l->leak, l->amount), (int64_t)*sum + l->bias[c], overflows);
             for (; n < l->s_max && u >= theta - half; n++)
                 u -= theta;
-            for (; n > l->s_min && u < -half; n--)
+            for (; n > l->s_min && u < lowest; n--)
                 u += theta;
             *s = (qb_spike)n;
             *v = l->hard && n != 0 ? 0 : u;

@@ -1,0 +1,162 @@
+"""Guards of training: Δ kept in bounds, gradients watched, a diverging run stopped where it diverges."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
+
+from qbsnn import checks
+from qbsnn.errors import DivergenceError, SettingsError
+from qbsnn.functional.parameters import log_ratio_penalty
+from qbsnn.layers.stage import Stage
+from qbsnn.models.network import SpikingNetwork
+from qbsnn.training.module import Classifier
+
+GPU_INTERVAL = 25  # steps between two looks at values that a graphics card would have to be waited for
+
+
+class DeltaGuard(Callback):
+    """Regularises the learned scales and keeps them in bounds.
+
+    penalty: weight of the sum over layers of the mean of ln(Δ/Δ_0)², Δ_0 the scale at the start of the fit, whose
+    gradient is added before each optimiser step. low, high: Δ is clipped to them after each step; None is no bound.
+    Raises SettingsError for bad arguments.
+    """
+
+    def __init__(self, penalty: float = 0.0, low: float | None = None, high: float | None = None) -> None:
+        self.penalty = checks.number("callbacks.delta.penalty", penalty, 0)
+        self.low = 0.0 if low is None else checks.number("callbacks.delta.low", low, 0, open_low=True)
+        self.high = float("inf") if high is None else checks.number("callbacks.delta.high", high, 0, open_low=True)
+        if self.low > self.high:
+            raise SettingsError(f"callbacks.delta.low must be at most callbacks.delta.high = {high:g}, got {low:g}")
+        self._initial: dict[str, Tensor] = {}
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Remember the scales."""
+        self._initial = {
+            name: neuron.scale().detach().clone() for name, _, neuron in _network(pl_module).spiking_stages()
+        }
+
+    def on_before_optimizer_step(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Add the gradient of the penalty."""
+        if not self.penalty:
+            return
+        pairs = [(neuron.scale(), self._initial[name]) for name, _, neuron in _network(pl_module).spiking_stages()]
+        learned = [(delta, initial) for delta, initial in pairs if delta.requires_grad]
+        if learned:
+            torch.stack([self.penalty * log_ratio_penalty(*pair) for pair in learned]).sum().backward()
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Clip the scales."""
+        if self.low == 0 and self.high == float("inf"):
+            return
+        for _, _, neuron in _network(pl_module).spiking_stages():
+            if (module := neuron.delta_module) is not None and module.raw.requires_grad:
+                module.clip(self.low, self.high)
+
+
+class GradientNorms(Callback):
+    """Logs ``grad/<stage>``, the 2-norm of a stage's gradients before clipping, a mean over every ``every``-th step."""
+
+    def __init__(self, every: int = 50) -> None:
+        self.every = checks.integer("callbacks.gradients.every", every, 1)
+
+    def on_before_optimizer_step(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Log the norms."""
+        if trainer.global_step % self.every:
+            return
+        for name, stage in _network(pl_module).named_stages():
+            if grads := [p.grad for p in stage.parameters() if p.grad is not None]:
+                pl_module.log(f"grad/{name}", get_total_norm(grads), on_step=False, on_epoch=True)
+
+
+class StopOnDivergence(Callback):
+    """Stops a run at a loss or gradient that is not finite, or a scale Δ that is not above 0.
+
+    The DivergenceError names the step, the layer and the last good checkpoint. every: steps between two looks; None is
+    1 on a CPU and 25 on a GPU, where a look waits for the device.
+    """
+
+    def __init__(self, every: int | None = None) -> None:
+        self.every = None if every is None else checks.integer("callbacks.divergence.every", every, 1)
+        self._pixels: Tensor | None = None
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Keep the batch, to find the layer that broke."""
+        self._pixels = batch[0] if self._due(trainer, pl_module) else None
+
+    def on_before_backward(self, trainer: Any, pl_module: lightning.LightningModule, loss: Tensor) -> None:
+        """Look at the loss."""
+        if self._pixels is None or bool(torch.isfinite(loss)):
+            return
+        stage = _first_broken_stage(_network(pl_module), self._pixels)
+        where = f"; the first layer whose output is not finite is {stage}" if stage else ""
+        raise self._error(trainer, f"the loss is {float(loss.detach()):g}{where}")
+
+    def on_before_optimizer_step(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Look at the gradients; a gradient scaler for float16 has its own answer to infinite ones."""
+        if self._pixels is None or getattr(trainer.precision_plugin, "scaler", None) is not None:
+            return
+        grads = {name: p.grad for name, p in _network(pl_module).named_parameters() if p.grad is not None}
+        if bool(torch.isfinite(get_total_norm(list(grads.values())))):
+            return
+        # deepest first: the backward pass comes from there
+        broken = [name for name, grad in grads.items() if not bool(torch.isfinite(grad).all())]
+        named = f"of {broken[-1].removeprefix('stages.')} is not finite" if broken else "overflows in its norm"
+        raise self._error(trainer, f"the gradient {named}")
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Look at the scales."""
+        if self._pixels is None:
+            return
+        self._pixels = None
+        for name, _, neuron in _network(pl_module).spiking_stages():
+            scale = neuron.scale().detach().flatten()
+            wrong = scale[~((scale > 0) & torch.isfinite(scale))]
+            if wrong.numel():
+                raise self._error(trainer, f"the scale of {name} is {float(wrong[0]):g}, and must be above 0")
+
+    def _due(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> bool:
+        every = self.every or (1 if pl_module.device.type == "cpu" else GPU_INTERVAL)
+        return trainer.global_step % every == 0
+
+    def _error(self, trainer: lightning.Trainer, what: str) -> DivergenceError:
+        saver = trainer.checkpoint_callback
+        last = getattr(saver, "last_model_path", "") or getattr(saver, "best_model_path", "")
+        return DivergenceError(
+            f"training diverged at step {trainer.global_step} (epoch {trainer.current_epoch + 1}): {what}. "
+            f"Last good checkpoint: {last or 'none yet'}. Try a smaller optim.optimizer.lr, gradient clipping "
+            "(trainer.gradient_clip_val) or bounds for the scale (callbacks.delta.low)"
+        )
+
+
+def _network(module: lightning.LightningModule) -> SpikingNetwork:
+    assert isinstance(module, Classifier)
+    return module.network
+
+
+@torch.no_grad()
+def _first_broken_stage(network: SpikingNetwork, pixels: Tensor) -> str | None:
+    """The first stage whose output for these pixels is not finite."""
+    broken: list[str] = []
+
+    def visit(name: str, stage: Stage, inputs: list[Tensor]) -> Tensor:
+        output = stage(inputs, network.T)
+        if not broken and not bool(torch.isfinite(output).all()):
+            broken.append(name)
+        return output
+
+    network.walk(network.encoder(pixels), visit)
+    return broken[0] if broken else None

@@ -1,0 +1,21 @@
+"""Operation counts over real data, and estimates of the energy they cost. No Lightning."""
+
+from qbsnn.energy.activity import Activity, ActivityMeter
+from qbsnn.energy.count import Counts, StageCounts, count_operations
+from qbsnn.energy.estimate import estimate
+from qbsnn.energy.fanout import axis_fanout, fanout
+from qbsnn.energy.price import MODELS, Footprint, price
+
+__all__ = [
+    "MODELS",
+    "Activity",
+    "ActivityMeter",
+    "Counts",
+    "Footprint",
+    "StageCounts",
+    "axis_fanout",
+    "count_operations",
+    "estimate",
+    "fanout",
+    "price",
+]

@@ -1,0 +1,57 @@
+"""What a tensor of bursts tells about the layer that emitted it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class BurstStatistics(NamedTuple):
+    """Scalars of a batch of bursts ``[T, B, ...]``, and which neurons fired.
+
+    mean: mean magnitude per neuron and step. saturation: share of neuron-steps at ±s_max. bits: entropy of the burst
+    sizes in bits, which is what a neuron-step can tell at most. variation: see :func:`temporal_variation`. fired: bool
+    ``[...]``, whether each neuron fired in any sample and step.
+    """
+
+    mean: Tensor
+    saturation: Tensor
+    bits: Tensor
+    variation: Tensor
+    fired: Tensor
+
+
+def burst_statistics(bursts: Tensor, s_max: int) -> BurstStatistics:
+    """Statistics of integer bursts ``[T, B, ...]`` in −s_max..s_max, any dtype.
+
+    >>> found = burst_statistics(torch.tensor([[[0.0, 1.0]], [[2.0, 1.0]]]), s_max=2)
+    >>> [value.item() for value in found[:4]], found.fired.tolist()
+    ([1.0, 0.25, 1.5, 1.0], [True, True])
+    """
+    s = bursts.float()
+    size = s.abs()
+    counts = torch.bincount((s + s_max).flatten().to(torch.int64), minlength=2 * s_max + 1)
+    share = counts / counts.sum()
+    return BurstStatistics(
+        mean=size.mean(),
+        saturation=(size >= s_max).float().mean(),
+        bits=-torch.xlogy(share, share).sum() / torch.log(torch.tensor(2.0, device=s.device)),
+        variation=temporal_variation(s),
+        fired=(size > 0).flatten(0, 1).any(0),
+    )
+
+
+def temporal_variation(bursts: Tensor) -> Tensor:
+    """How much a spike pattern changes from step to step: mean |s_t − s_{t−1}| over mean |s|; 0 for a single step.
+
+    bursts: ``[T, B, ...]``. 0 is a pattern that repeats itself, 2 one that is never twice the same place in a row.
+
+    >>> [temporal_variation(torch.tensor([[[2.0]], [[b]], [[2.0]], [[b]]])).item() for b in (2.0, 0.0)]
+    [0.0, 2.0]
+    """
+    if len(bursts) == 1:
+        return bursts.new_zeros(())
+    size = bursts.abs().mean()
+    return (bursts[1:] - bursts[:-1]).abs().mean() / size.clamp(min=torch.finfo(bursts.dtype).tiny)

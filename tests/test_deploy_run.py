@@ -1,0 +1,196 @@
+"""Deployment from the command line: fine-tuning on the grid, evaluation of what it left, engines compared by script."""
+
+import json
+import logging
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+
+from qbsnn.deploy import equality
+from qbsnn.training import checkpoint_io
+from tests.cli import Tool, one_paragraph
+
+SMALL = ("experiment=digits_smoke", "data.limit_test=64", "data.limit_train=512", "model.width=0.25", "report=false")
+
+
+@contextmanager
+def own_logging():
+    """Close and remove the handlers that Hydra adds: their streams and files do not outlive a test."""
+    handlers = logging.getLogger().handlers
+    before = handlers[:]
+    yield
+    for handler in set(handlers) - set(before):
+        handler.close()
+    handlers[:] = before
+
+
+@pytest.fixture(autouse=True)
+def logging_per_test():
+    with own_logging():
+        yield
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    """A run with deploy=qat at 4 bits: (its folder, its result)."""
+    with own_logging(), pytest.MonkeyPatch.context() as patch:
+        tool = Tool(patch, tmp_path_factory.mktemp("qat"))
+        assert tool("train.py", *SMALL, "deploy=qat", "deploy.bits=4", "deploy.epochs=2", "deploy.lr=0.001") == 0
+        return tool.runs()[-1], tool.result()
+
+
+def test_the_trained_grid_network_is_the_deployed_one(tuned):
+    run, result = tuned
+    block = result["integer"]
+    assert block["passed"] and block["images"] == block["onnxruntime_images"] == 64
+    assert block["grid_mismatches"] == block["spike_mismatches"] == block["membrane_mismatches"] == 0
+    assert block["onnxruntime_mismatches"] == block["logit_mismatches"] == block["overflows"] == 0
+    assert block["weight_bits"] == 4 and block["theta"] == "integer" and block["multiplying_layers"] == []
+    assert block["mode"] in ("ptq", "qat")
+    assert block["acc"] == block[f"{block['mode']}_acc"]
+    assert 0.5 < block["float_comparator_acc"] <= 1 and 0.5 < block["qat_acc"] <= 1
+    contents = checkpoint_io.load(run / "checkpoints/qat.ckpt")
+    assert contents["kept"] == (block["mode"] == "qat")
+    best = checkpoint_io.load(run / "checkpoints/best.ckpt")["state_dict"]
+    moved = [not torch.equal(value, best[f"network.{name}"]) for name, value in contents["float"].items()]
+    assert any(moved)
+
+
+def test_evaluation_finds_the_same_block(tuned, tool):
+    run, result = tuned
+    assert tool("evaluate.py", f"ckpt={run / 'checkpoints/best.ckpt'}") == 0
+    again, before = tool.result()["integer"], dict(result["integer"])
+    assert again.pop("checkpoint") != before.pop("checkpoint")
+    assert again == before
+
+
+def test_evaluation_can_convert_anew(tuned, tool):
+    run, result = tuned
+    checkpoint = f"ckpt={run / 'checkpoints/best.ckpt'}"
+    arguments = ["deploy.mode=ptq", "deploy.bits=2", "deploy.profile=generic-fpga"]
+    assert tool("evaluate.py", checkpoint, *arguments) == 0
+    block = tool.result()["integer"]
+    assert block["passed"] and block["mode"] == "ptq" and block["qat_acc"] is None
+    assert block["weight_bits"] == 2 and block["overflow"] == "saturate" and block["register_bits"] == 24
+    assert block["weight_bytes"] == -(-result["integer"]["weight_bytes"] // 2)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda folder, contents: (folder / "qat.ckpt").unlink(), "qat.ckpt does not exist; it holds what deploy=qat"),
+        (
+            lambda folder, contents: torch.save({**contents, "base": "0"}, folder / "qat.ckpt"),
+            "made from other weights",
+        ),
+        (lambda folder, contents: (folder / "qat.ckpt").write_bytes(b"PK"), "qat.ckpt is cut short"),
+    ],
+)
+def test_a_missing_or_foreign_file_is_named(tuned, tool, capsys, damage, words):
+    run, _ = tuned
+    folder = tool.folder / "copy"
+    folder.mkdir()
+    for name in ("best.ckpt", "qat.ckpt"):
+        (folder / name).write_bytes((run / "checkpoints" / name).read_bytes())
+    damage(folder, checkpoint_io.load(folder / "qat.ckpt"))
+    assert tool("evaluate.py", f"ckpt={folder / 'best.ckpt'}", "report=false") == 1
+    assert words in one_paragraph(capsys.readouterr().err)
+
+
+def test_other_settings_need_their_own_fine_tuning(tuned, tool, capsys):
+    run, _ = tuned
+    assert tool("evaluate.py", f"ckpt={run / 'checkpoints/best.ckpt'}", "deploy.bits=8") == 1
+    assert "made with deploy.bits = 4, got 8; use deploy.mode=ptq" in one_paragraph(capsys.readouterr().err)
+
+
+def test_a_network_without_integer_form_is_not_tuned(tool, caplog):
+    arguments = [*SMALL, "neuron=relu", "deploy=qat", "trainer.max_epochs=1", "data.limit_train=128"]
+    assert tool("train.py", *arguments) == 0
+    assert "ReLU puts out real numbers" in tool.result()["integer"]["skipped"]
+    assert not (tool.runs()[-1] / "checkpoints/qat.ckpt").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["deploy=nope"], "deploy=nope: no such deploy; there are: ptq, qat"),
+        (["deploy.bits=9"], "deploy.bits must be an integer from 2 to 8, got 9"),
+        (["deploy.profile=tpu"], "deploy.profile must be one of generic-fpga"),
+        (["deploy.epochs=0"], "deploy.epochs"),
+        (["deploy.lr=0"], "deploy.lr"),
+        (["deploy.mode=both"], "deploy.mode"),
+        (["+deploy.speed=1"], "speed is not a setting"),
+    ],
+)
+def test_bad_settings_are_one_paragraph(tool, capsys, arguments, words):
+    assert tool("train.py", *arguments) == 1
+    assert words in one_paragraph(capsys.readouterr().err)
+    assert tool.left_behind() == []
+
+
+def verify(tool, run, *arguments):
+    return tool("scripts/verify.py", f"ckpt={run / 'checkpoints/best.ckpt'}", *arguments)
+
+
+def test_the_script_prints_zeros_for_every_engine_and_layer(tuned, tool, capsys):
+    run, _ = tuned
+    assert verify(tool, run, "scalar=2") == 0
+    lines = capsys.readouterr().out.splitlines()
+    header, *rows = [line.split() for line in lines if line.split()[0] in ("layer", "logits", "conv1", "conv2", "fc1")]
+    assert {"grid", "torch", "scalar"} <= set(header)
+    assert [row[0] for row in rows] == ["conv1", "conv2", "fc1", "logits"]
+    assert all(set(row[1:-1]) == {"0+0"} for row in rows)
+
+
+def test_the_script_names_the_first_difference(tuned, tool, capsys, monkeypatch):
+    run, _ = tuned
+    from qbsnn.deploy.verify_integer import flip_weight
+
+    class Flipped(equality.TorchEngine):
+        def run(self, current):
+            honest = super().run(current)
+            return equality.reference.run(flip_weight(self.net, honest), current)
+
+    monkeypatch.setattr(equality, "TorchEngine", Flipped)
+    assert verify(tool, run, "images=20", "scalar=0") == 1
+    captured = capsys.readouterr()
+    assert "engines differ: torch, fc1: " in one_paragraph(captured.err)
+    assert "step" in captured.err and "neuron (" in captured.err
+    flipped = next(line.split() for line in captured.out.splitlines() if line.startswith("fc1"))
+    assert flipped[1] == "0+0" and flipped[2] != "0+0"
+
+
+def test_a_provoked_overflow_is_named_or_handled_alike(tuned, tool, capsys):
+    run, _ = tuned
+    # Trained for bursts of 8 and cut to single spikes, the membranes run full.
+    setting = ["neuron.s_max=1", "deploy.mode=ptq", "deploy.membrane_bits=8"]
+    narrow = [*setting, "images=20", "scalar=1"]
+    assert verify(tool, run, *narrow) == 1
+    message = one_paragraph(capsys.readouterr().err)
+    assert "a value does not fit 8 bits: conv" in message and "step 0, sample" in message
+    for policy in ("saturate", "wrap"):
+        assert verify(tool, run, *narrow, f"deploy.overflow={policy}") == 0
+        assert "conv2" in capsys.readouterr().out
+    assert tool("evaluate.py", f"ckpt={run / 'checkpoints/best.ckpt'}", *setting, "report=false") == 1
+    assert "first: conv" in one_paragraph(capsys.readouterr().err)
+    block = tool.result()["integer"]
+    assert block["overflows"] > 0 and not block["passed"] and block["first_overflow"].startswith("conv")
+
+
+@pytest.mark.parametrize("arguments", [[], ["images=x"], ["ckpt"]])
+def test_the_script_says_how_it_is_used(tool, capsys, tuned, arguments):
+    run, _ = tuned
+    given = [f"ckpt={run / 'checkpoints/best.ckpt'}", *arguments] if arguments == ["images=x"] else arguments
+    assert tool("scripts/verify.py", *given) == 1
+    assert ("usage: " in (message := one_paragraph(capsys.readouterr().err))) or "images must be an integer" in message
+
+
+def test_the_result_can_be_read_back(tuned):
+    from qbsnn.report import read_result
+
+    run, result = tuned
+    block = read_result(run / "result.json").integer
+    assert block.mode == result["integer"]["mode"] and block.findings == []
+    assert np.isclose(block.qat_acc, json.loads((run / "result.json").read_text())["integer"]["qat_acc"])
