@@ -1,6 +1,7 @@
 """NIR: plain where a plain reader gets it right, refused where it would not, whole in the metadata on request."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from qbsnn.deploy.bounds import Bound, bounds
 from qbsnn.deploy.exports import identical
 from qbsnn.deploy.integer import IntBranch, IntegerNetwork, IntPool, IntReadout, IntStage, Leak
 from qbsnn.errors import DeployError
+from qbsnn.neurons import IF
 from tests.deploy import networks
 from tests.deploy.exporting import trained
 
@@ -48,7 +50,7 @@ def assert_plain(path, net, current):
 
 @pytest.mark.parametrize("topology", networks.TOPOLOGIES)
 @pytest.mark.parametrize("leak", [*LOSSLESS, *FORGETFUL], ids=str)
-@pytest.mark.parametrize("rounding", ["floor", "round"])
+@pytest.mark.parametrize("rounding", ["floor", "round", "to_zero"])
 def test_plain_graphs_run_by_nirs_own_equations(tmp_path, topology, leak, rounding):
     path = tmp_path / "net.nir"
     for seed in range(2):
@@ -182,6 +184,13 @@ def test_a_trained_residual_network_comes_back(tmp_path):
     assert identical(net, quantized.net)
     current = quantized.current(pixels)
     assert networks.mismatches(reference.run(net, current), reference.run(quantized.net, current)) == 0
+
+
+def test_a_trained_integrate_and_fire_network_is_plain(tmp_path):
+    quantized, pixels = trained("vgg5-max", partial(IF, reset="hard"))
+    assert nir_export.misreadings(quantized.net, bounds(quantized)) == []
+    nir_export.write(quantized.net, bounds(quantized), tmp_path / "net.nir")
+    assert_plain(tmp_path / "net.nir", quantized.net, quantized.current(pixels))
 
 
 def test_bursts_do_differ_for_a_plain_reader(tmp_path):
