@@ -161,3 +161,5 @@ def test_every_norm_and_readout_trains_and_is_absorbed_or_refused(tmp_path, norm
     found = check_absorption(network.double(), absorb(network), [(x.double(), y)])
     assert found.spike_mismatches == found.free_running_mismatches == 0
     assert found.spikes > 0
+    with pytest.raises(DeployError, match=r"model\.decision=last has no integer form"):
+        quantize(absorb(network.float()))

@@ -194,3 +194,24 @@ def test_the_result_can_be_read_back(tuned):
     block = read_result(run / "result.json").integer
     assert block.mode == result["integer"]["mode"] and block.findings == []
     assert np.isclose(block.qat_acc, json.loads((run / "result.json").read_text())["integer"]["qat_acc"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["resnet19", "vgg16"])
+def test_deep_networks_pass_all_of_it(tool, capsys, model):
+    """Trained, fine-tuned on the grid at 4 bits, proven in every engine, layer by layer, and evaluated again."""
+    settings = ["data.limit_train=256", "data.limit_test=32", "trainer.max_epochs=2", "optim.optimizer.lr=0.003"]
+    arguments = [f"model={model}", "model.width=0.125", "neuron.s_max=4", "T=2", "report=false", *settings]
+    assert tool("train.py", *arguments, "deploy=qat", "deploy.bits=4", "deploy.epochs=1") == 0
+    run, result = tool.runs()[-1], tool.result()
+    block = result["integer"]
+    assert len(block["layers"]) >= 13 and block["passed"]
+    assert block["grid_mismatches"] == block["onnxruntime_mismatches"] == 0 and block["onnxruntime_images"] == 32
+    capsys.readouterr()
+    assert verify(tool, run, "images=16") == 0
+    assert "logits" in capsys.readouterr().out
+    assert tool("evaluate.py", f"ckpt={run / 'checkpoints/best.ckpt'}") == 0
+    again = tool.result()["integer"]
+    assert {k: v for k, v in again.items() if k != "checkpoint"} == {
+        k: v for k, v in block.items() if k != "checkpoint"
+    }

@@ -63,7 +63,8 @@ def test_a_run_leaves_all_it_promises(tool, capsys):
         "raster.png",
     }
     read_result(run / "result.json")
-    shown = capsys.readouterr().out
+    shown, warned = capsys.readouterr()
+    assert "saturates" not in shown + warned and "silent" not in shown + warned
     assert "epoch 2/2" in shown and "test accuracy" in shown and "0 spike and 0 membrane mismatches" in shown
     assert "\x1b[" not in shown
 
@@ -75,6 +76,17 @@ def test_a_run_leaves_all_it_promises(tool, capsys):
     assert integer(again) == integer(result) and absorption(again) == absorption(result)
     assert again["layers"] == result["layers"]
     assert json.loads((run / "result.json").read_text()) == result
+
+
+def test_a_run_made_to_saturate_is_told_so(tool, capsys):
+    settings = [
+        "neuron.s_max=2",
+        "neuron.delta=0.001",
+        "neuron.learn_delta=false",
+        "callbacks.bursts.warn_saturation=0.3",
+    ]
+    assert tool("train.py", *TINY, *settings, "callbacks=default", "report=false") == 0
+    assert "conv1 saturates: " in "".join(capsys.readouterr())
 
 
 def test_one_seed_gives_one_result_and_another_seed_another(tool):

@@ -48,14 +48,22 @@ def _integer(block: Integer | dict[str, str] | None) -> list[tuple[str, str]]:
     if not isinstance(block, Integer):
         return [("integer network", _why_not(block))]
     verdict = "equal" if block.passed else "NOT PROVEN"
+    bits = f"{block.weight_bits}-bit weights, {block.membrane_bits}-bit membrane"
     rows = [
-        ("integer accuracy", f"{_percent(block.acc)} (int8 weights, {block.membrane_bits}-bit membrane)"),
+        ("integer accuracy", f"{_percent(block.acc)} ({block.mode}, {bits})"),
         (
             "against int64 engine",
             f"{verdict}: {block.spike_mismatches} spike and {block.membrane_mismatches} membrane mismatches, "
             f"{block.images:,} images (one flipped weight: {block.flip_mismatches:,})",
         ),
     ]
+    if block.qat_acc is not None and block.ptq_acc is not None and block.float_comparator_acc is not None:
+        rounded, floating = _percent(block.ptq_acc), _percent(block.float_comparator_acc)
+        found = f"{_percent(block.qat_acc)}; only rounded {rounded}, float after as many epochs {floating}"
+        rows.insert(1, ("fine-tuned on the grid", found))
+    if block.findings:
+        layers = ", ".join(dict.fromkeys(finding.layer for finding in block.findings))
+        rows.append((f"does not fit {block.profile}", f"{len(block.findings)} findings in {layers}"))
     if block.onnxruntime_images is not None:
         rows.append(
             ("against onnxruntime", f"{block.onnxruntime_mismatches} mismatches, {block.onnxruntime_images:,} images")

@@ -13,7 +13,10 @@ from qbsnn.models.network import SpikingNetwork
 
 FRAMES = 64
 POSITIONS = 8
-"""Of every layer, so many frames (an image at one step) and output positions in each of them."""
+"""Of every layer, about so many frames (an image at one step) and output positions in each of them."""
+
+CHUNK = 32
+"""Images that pass the network at a time."""
 
 
 @torch.no_grad()
@@ -22,24 +25,27 @@ def branch_inputs(absorbed: SpikingNetwork, pixels: Tensor) -> dict[str, list[In
 
     An identity shortcut is exact, so it has no part in an error and none here. Positions are drawn with a fixed seed.
     """
-    found: dict[str, list[Inputs]] = {}
+    found: dict[str, list[list[Inputs]]] = {}
     generator = torch.Generator().manual_seed(0)
+    share = -(-FRAMES * CHUNK // len(pixels))
 
     def visit(name: str, stage: Stage, inputs: list[Tensor]) -> Tensor:
         current = stage.current(inputs, absorbed.T)
         frames = min(x.shape[0] for x in inputs) * current.shape[1]
         positions = int(np.prod(current.shape[3:])) if current.dim() > 3 else 1
-        frame = torch.randperm(frames, generator=generator)[:FRAMES]
+        frame = torch.randperm(frames, generator=generator)[:share]
         place = torch.stack([torch.randperm(positions, generator=generator)[:POSITIONS] for _ in frame])
-        found[name] = [
-            _sampled(branch, x.flatten(0, 1), frame, place)
-            for branch, x in zip(stage.parts, inputs, strict=True)
-            if branch.weight is not None
-        ]
+        pairs = [(branch, x) for branch, x in zip(stage.parts, inputs, strict=True) if branch.weight is not None]
+        found.setdefault(name, []).append([_sampled(branch, x.flatten(0, 1), frame, place) for branch, x in pairs])
         return current if stage.neuron is None else stage.emit(stage.neuron(current))
 
-    absorbed.walk(absorbed.encoder(pixels.to(next(absorbed.parameters()).device)), visit)
-    return found
+    for chunk in pixels.split(CHUNK):
+        absorbed.walk(absorbed.encoder(chunk.to(next(absorbed.parameters()).device)), visit)
+    return {name: [_joined(parts) for parts in zip(*chunks, strict=True)] for name, chunks in found.items()}
+
+
+def _joined(parts: tuple[Inputs, ...]) -> Inputs:
+    return Inputs(np.concatenate([part.columns for part in parts], axis=1))
 
 
 def _sampled(branch: Branch, x: Tensor, frame: Tensor, place: Tensor) -> Inputs:

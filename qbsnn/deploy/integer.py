@@ -7,7 +7,7 @@ weights in [−127, 127]; int32 biases, thresholds and shortcut constants. Per t
     V ← leak(V)                         see Leak
     V ← fit(V + Σ q·s + b + Σ m·s)      conv/linear branches, bias, identity shortcuts; see IntegerNetwork.overflow
     s ← clamp(⌊V/θ⌋, s_min, s_max)      V = θ fires once; rounding "round": ⌊(V + ⌊θ/2⌋)/θ⌋, which is half up;
-                                        "to_zero": trunc(V/θ), so that signed bursts are silent where |V| < θ
+                                        "to_zero": sign(V)·⌊|V|/θ⌋, silent for |V| < θ
     V ← V − θ·s                         soft reset;  hard reset: V ← 0 where s ≠ 0
 
 V starts at 0 for every sample. Spikes leave a stage through its ``pool``. The first stage has one branch of kind

@@ -31,7 +31,7 @@ def make_plan(absorbed: SpikingNetwork, settings: DeploySettings, calibration: T
     """Choose the grid of every layer; that of the analog first one is a power of two as if its weights had 8 bits."""
     if absorbed.decision != "mean":
         raise DeployError(
-            f"the readout of QB-INT 1 adds up over the steps; model.decision = {absorbed.decision} does not"
+            f"readout: QB-INT 1 adds up the logits of all steps; model.decision={absorbed.decision} has no integer form"
         )
     searched = settings.theta == "integer"
     inputs = branch_inputs(absorbed, calibration) if searched and calibration is not None else {}

@@ -86,7 +86,7 @@ def check_integer(
         images += len(labels)
         # numpy's argmax takes the lowest index on ties, as QB-INT 1 says.
         right += int((trace.logits.argmax(1) == labels.cpu().numpy()).sum())
-        right_absorbed += count_right(logits.mean(0), labels)
+        right_absorbed += count_right(absorbed.decide(logits), labels)
         for name, predict in rivals.items():
             right_rivals[name] += int((predict(pixels) == labels).sum())
     for layer in layers:

@@ -84,8 +84,8 @@ def _check_neuron(at: str, stage: IntStage, membrane_bits: int) -> None:
     _require(1 <= stage.s_max <= 127, at, f"s_max must be an integer from 1 to 127, got {stage.s_max}")
     allowed = (0, -stage.s_max)
     _require(stage.s_min in allowed, at, f"s_min must be 0 or −s_max = {allowed[1]}, got {stage.s_min}")
-    roundings = ("floor", "round", "to_zero")
-    _require(stage.rounding in roundings, at, f"rounding must be one of {roundings}, got {stage.rounding!r}")
+    kinds = ("floor", "round", "to_zero")
+    _require(stage.rounding in kinds, at, f"rounding must be floor, round or to_zero, got {stage.rounding!r}")
     _require(stage.reset in ("soft", "hard"), at, f"reset must be soft or hard, got {stage.reset!r}")
     _check_leak(at, stage.leak)
 

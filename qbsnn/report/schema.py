@@ -159,7 +159,7 @@ class Integer:
     overflow: str = "error"
     register_bits: int = 32
     weight_bytes: int = 0
-    grid_mismatches: int = 0
+    grid_mismatches: int | None = None
     first_overflow: str | None = None
     ptq_acc: float | None = None
     qat_acc: float | None = None

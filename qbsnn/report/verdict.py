@@ -106,6 +106,7 @@ def _integer(block: Integer | dict[str, str] | None) -> Verdict:
     else:
         verdict.add("bad", "One weight changed by one unit was not noticed: the comparison proves nothing.")
     _onnxruntime(verdict, block)
+    _grid(verdict, block)
     _facts(verdict, block)
     return verdict.settle(block.passed)
 
@@ -131,13 +132,34 @@ def _onnxruntime(verdict: Verdict, block: Integer) -> None:
         verdict.add(tone, f"onnxruntime, {counted(block.onnxruntime_images, 'image')}: {found}.")
 
 
+def _grid(verdict: Verdict, block: Integer) -> None:
+    """The network that training on the grid computes, and what that training gained."""
+    if block.grid_mismatches is not None:
+        found = counted(block.grid_mismatches, "mismatch", "mismatches")
+        words = "trained on the grid" if block.mode == "qat" else "rounded after training"
+        verdict.add("bad" if block.grid_mismatches else "good", f"Grid network ({words}), all images: {found}.")
+    if block.qat_acc is not None and block.ptq_acc is not None and block.float_comparator_acc is not None:
+        accuracies = [percent(value) for value in (block.ptq_acc, block.qat_acc, block.float_comparator_acc)]
+        text = "Accuracy only rounded {}, fine-tuned on the grid {}, float network after as many epochs {}."
+        verdict.add("note", text.format(*accuracies))
+
+
 def _facts(verdict: Verdict, block: Integer) -> None:
     if block.overflows:
-        verdict.add("warn", f"{counted(block.overflows, 'overflow')} during the run.")
-    bits = f"{block.accumulator_bits} bits, membranes {block.membrane_bits}"
-    wide = max(block.accumulator_bits, block.membrane_bits) > 32
-    tone = "warn" if wide else "note"
-    verdict.add(tone, f"Weights have {block.weight_bits} bits; accumulators need {bits}, of the 32 there are.")
+        first = f" (the first: {block.first_overflow})" if block.first_overflow else ""
+        handled = {"saturate": "saturated", "wrap": "wrapped around"}.get(block.overflow)
+        tone, what = ("warn", "overflow") if handled is None else ("note", "membrane overflow")
+        text = counted(block.overflows, what)
+        verdict.add(tone, f"{text}{first}, {handled}." if handled else f"{text} during the run{first}.")
+    if block.multiplying_layers:
+        verdict.add("note", f"Not free of products: {', '.join(block.multiplying_layers)}.")
+    for finding in block.findings:
+        text = f"{finding.layer}: {finding.what} {finding.value}, the target has {finding.limit}"
+        verdict.add("warn", f"Does not fit {block.profile}: {text}.")
+    bits = f"{block.accumulator_bits} of 32 bits, membranes {block.membrane_bits} of {block.register_bits}"
+    narrow = block.overflow == "error" and block.membrane_bits > block.register_bits
+    tone = "warn" if narrow or block.accumulator_bits > 32 else "note"
+    verdict.add(tone, f"Weights have {block.weight_bits} bits; accumulators need {bits}.")
     if block.layers:
         most = max(block.layers, key=lambda layer: layer.disagreement)
         verdict.add(

@@ -116,7 +116,7 @@ def deployed(network: SpikingNetwork, module: Classifier, data: ImageDataModule)
     rivals = {
         "ptq_acc": _classes(rounded),
         "qat_acc": _classes(tuned),
-        "float_comparator_acc": lambda pixels: floating(pixels).mean(0).argmax(1),
+        "float_comparator_acc": lambda pixels: floating.decide(floating(pixels)).argmax(1),
     }
     if not module.tuned.kept:
         return Deployed("ptq", quantized, rounded, rivals)

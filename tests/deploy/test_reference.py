@@ -157,7 +157,7 @@ WRONG = {
     "decay": (change(1, leak=Leak("mul12_to_zero", -1)), "amount of a mul12_to_zero leak .* 0 to 4096, got -1"),
     "xylo": (change(1, leak=Leak("shift_xylo", 0.5)), "amount of a shift_xylo leak must be an integer .* got 0.5"),
     "s_min": (change(1, s_min=-3), "'block0/a': s_min must be 0 or −s_max = -8, got -3"),
-    "rounding": (change(1, rounding="ceil"), "'block0/a': rounding must be one of .*, got 'ceil'"),
+    "rounding": (change(1, rounding="ceil"), "'block0/a': rounding must be floor, round or to_zero, got 'ceil'"),
     "bits": (lambda net: replace(net, membrane_bits=33), "network: membrane_bits must be an integer from 2 to 32, got"),
     "policy": (lambda net: replace(net, overflow="clip"), "network: overflow must be one of .* got 'clip'"),
     "narrow": (

@@ -1,6 +1,7 @@
 """The grid of a layer: searched thresholds, weights that lie on a grid already, leaks."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from qbsnn.deploy.reference import run
 from qbsnn.deploy.settings import DeploySettings
 from qbsnn.deploy.theta import Grid, Inputs, candidates, on_grid, power_of_two_theta, rounded, search, search_scale
 from qbsnn.errors import DeployError, SettingsError
-from qbsnn.neurons import QBLIF
+from qbsnn.neurons import QATQBLIF, QBLIF
 from tests.deploy.spiking import batches, make
 
 
@@ -248,3 +249,22 @@ def test_first_layer_keeps_the_grid_of_eight_bits():
     network = absorb(make("mlp", QBLIF))
     plans = [make_plan(network, DeploySettings(bits=bits, theta="integer")) for bits in (2, 8)]
     assert np.array_equal(plans[0].grids["fc1"].theta, plans[1].grids["fc1"].theta)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("family", ["mlp", "vgg5-max"])
+def test_a_network_trained_on_a_grid_is_converted_to_that_grid(family, bits):
+    """Weights quantised to 4 bits in training, norms of both signs and Δ folded in: ±m times the trained integers."""
+    network = make(family, partial(QATQBLIF, num_bits=4))
+    found = quantize(absorb(network), DeploySettings(bits=bits, theta="integer"))
+    assert sum(found.clipped.values()) == 0
+    trained = {name: stage.parts[0].weight.weight.detach().numpy() for name, stage in network.named_stages()}
+    layers = [(stage.name, stage.branches[0].weight) for stage in found.net.stages[1:]]
+    for name, q in [*layers, ("readout", found.net.readout.branch.weight)]:
+        w, q = trained[name].reshape(len(q), -1), q.reshape(len(q), -1).astype(int)
+        top = np.abs(w).max(axis=None if name == "readout" else 1, keepdims=True)
+        n = np.rint(w / (top / 7)).astype(int)
+        assert np.abs(w - n * top / 7).max() < 1e-6 and len(np.unique(n)) > 8
+        at = np.abs(n).argmax(1)
+        m = q[np.arange(len(q)), at] // n[np.arange(len(q)), at]
+        assert (np.abs(m) >= 1).all() and np.array_equal(q, m[:, None] * n), name
