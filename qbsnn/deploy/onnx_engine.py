@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,10 +17,10 @@ class OnnxEngine:
     """``net`` on onnxruntime's CPU provider, graph optimisations on.
 
     A network exported as ``static`` takes the current ``[1, B, ...]``; otherwise ``[T, B, ...]``, and ``[1, B, ...]``
-    is repeated.
+    is repeated. model: the file of a graph exported from ``net``, with taps, to run instead of a fresh one.
     """
 
-    def __init__(self, net: IntegerNetwork, static: bool = False) -> None:
+    def __init__(self, net: IntegerNetwork, static: bool = False, model: Path | None = None) -> None:
         reason = available()
         if reason:
             raise DeployError(f"no ONNX engine: {reason}")
@@ -27,8 +29,8 @@ class OnnxEngine:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors only
         self.net, self.static = net, static
-        model = export(net, static=static).SerializeToString()
-        self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        content = export(net, static=static).SerializeToString() if model is None else model.read_bytes()
+        self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def run(self, current: NDArray[np.int32]) -> Trace:
         """Same contract as ``qbsnn.deploy.reference.run``, but int32 may wrap and ``overflows`` is always 0.

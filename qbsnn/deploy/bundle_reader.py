@@ -1,0 +1,300 @@
+"""Reads, checks and runs a qbsnn bundle. This one file needs numpy and nothing else; a bundle carries a copy of it.
+
+    python bundle_reader.py BUNDLE                  check every digest and shape, print a summary
+    python bundle_reader.py BUNDLE PIXELS.npy       print the class of each image; pixels [B, C, H, W] in [0, 1]
+
+A bundle is a folder: ``manifest.json`` (the network, its shapes and digests), ``arrays.npz`` (little-endian, no
+pickle), this file, and ``SHA256SUMS``, which ``sha256sum -c SHA256SUMS`` checks too. Semantics "QB-INT 1", per step:
+
+    V ← leak(V)      none | shift_floor: V − (V >> n) | shift_xylo: |V| falls by max(|V| >> n, 1), not below 0
+                     | mul12_to_zero: V·(4096 − d)/4096, cut towards 0
+    V ← fit(V + Σ q·s + b + Σ m·s)      fit: error (counted) | saturate | wrap, at ``membrane_bits``
+    s ← clamp(⌊V/θ⌋, s_min, s_max)      rounding "round": ⌊(V + ⌊θ/2⌋)/θ⌋, "to_zero": V/θ cut
+    V ← V − θ·s                         hard reset: V ← 0 where s ≠ 0
+
+The first stage is fed the current J = round_half_even(θ·I), I the float input layer's output, bias included. The
+readout sums Z = Σ_t (Σ q·s + b); the class is the lowest index among the largest Z.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+FORMAT, VERSION, SEMANTICS = "qbsnn-bundle", 1, "QB-INT 1"
+SUMS, MANIFEST, ARRAYS = "SHA256SUMS", "manifest.json", "arrays.npz"
+LEAKS, ROUNDINGS = ("none", "shift_floor", "shift_xylo", "mul12_to_zero"), ("floor", "round", "to_zero")
+KINDS, POLICIES = ("conv", "linear", "identity"), ("error", "saturate", "wrap")
+
+
+class BundleError(Exception):
+    """A bundle is damaged, of another version, or inconsistent; or its input is not what it takes."""
+
+
+class Output(NamedTuple):
+    """One array per stage, ``[T, B, *shape]``: spikes before pooling, V after the reset. logits Z: ``[B, classes]``."""
+
+    spikes: list[np.ndarray]
+    membranes: list[np.ndarray]
+    logits: np.ndarray
+    overflows: int
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A checked bundle: the manifest, and the arrays that it names."""
+
+    manifest: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+    def current(self, pixels: np.ndarray) -> np.ndarray:
+        """J, int32 ``[T or 1, B, ...]``, for pixels ``[B, C, H, W]`` in [0, 1].
+
+        Computed in float64. The training framework sums in float32, so where θ·I lies within its rounding of a half,
+        its J may differ from this one by 1; the spikes for a given J do not.
+        """
+        source = self.manifest["input"]
+        fits = list(pixels.shape[1:]) == source["shape"] and pixels.size > 0
+        _require(fits, f"pixels must be [B, *{source['shape']}], got {list(pixels.shape)}")
+        _require(bool(np.all((pixels >= 0) & (pixels <= 1))), "pixels must be numbers from 0 to 1")
+        x = np.asarray(pixels, np.float32)
+        if source["encoding"] == "direct":
+            mean, std = (np.array(source[key], np.float32).reshape(-1, 1, 1) for key in ("mean", "std"))
+            return self.current_of(((x - mean) / std)[None])
+        if source["encoding"] == "latency":
+            steps = self.manifest["T"]
+            when = np.rint((1 - x) * np.float32(steps - 1))
+            return self.current_of(np.stack([(when == t) & (x > 0) for t in range(steps)]))
+        raise BundleError(f"{source['encoding']} coding draws random numbers: encode yourself and call current_of")
+
+    def current_of(self, encoded: np.ndarray) -> np.ndarray:
+        """J for an input ``[T or 1, B, C, H, W]`` that is encoded already."""
+        layer, first = self.manifest["input"]["layer"], self.manifest["stages"][0]
+        analog = _contract(layer, self.arrays[layer["weight"]].astype(np.float64), encoded.astype(np.float64))
+        _require(list(analog.shape[2:]) == first["shape"], f"the input layer gives {list(analog.shape[2:])}")
+        j = np.rint(
+            (analog + self._vector(layer["bias"], first["shape"])) * self._vector(first["theta"], first["shape"])
+        )
+        _require(bool(np.all(np.abs(j) < 2**31)), "the input current leaves the int32 range or is not a number")
+        return j.astype(np.int32)
+
+    def run(self, current: np.ndarray) -> Output:
+        """Spikes, membranes and logits for the current J, int32 ``[T or 1, B, *shape of the first stage]``."""
+        steps, shape = self.manifest["T"], self.manifest["stages"][0]["shape"]
+        fits = current.dtype == np.int32 and list(current.shape[2:]) == shape and current.shape[0] in (1, steps)
+        _require(fits, f"J must be int32 [{steps} or 1, B, *{shape}], got {current.dtype} {list(current.shape)}")
+        traces: list[tuple[np.ndarray, np.ndarray, int]] = []
+        outputs: list[np.ndarray] = []
+        for stage in self.manifest["stages"]:
+            shape = stage["shape"]
+            drive = self._vector(stage["bias"], shape)[None, None]
+            for branch in stage["branches"]:
+                part = current if branch["kind"] == "input" else self._branch(stage["name"], branch, outputs)
+                fits = list(part.shape[2:]) == shape
+                _require(fits, f"{stage['name']}: a branch gives {list(part.shape[2:])}, the stage's shape is {shape}")
+                drive = drive + part
+            traces.append(self._neurons(stage, np.broadcast_to(drive, (steps, *drive.shape[1:]))))
+            outputs.append(_pool(stage["pool"], traces[-1][0]) if stage["pool"] else traces[-1][0])
+        readout = self.manifest["readout"]
+        z = self._branch("readout", readout["branch"], outputs)
+        z = (z + self._vector(readout["bias"], z.shape[2:])).sum(0)
+        return Output([s for s, _, _ in traces], [v for _, v, _ in traces], z, sum(n for _, _, n in traces))
+
+    def _vector(self, name: str, shape: Sequence[int]) -> np.ndarray:
+        """One value per channel, shaped to broadcast over ``[..., *shape]``."""
+        values = self.arrays[name].astype(np.float64 if name.startswith("input") else np.int64)
+        _require(values.shape == (shape[0],), f"array {name!r} must have {shape[0]} elements, got {values.shape}")
+        return values.reshape(-1, *[1] * (len(shape) - 1))
+
+    def _branch(self, at: str, branch: dict[str, Any], outputs: list[np.ndarray]) -> np.ndarray:
+        _allowed(at, source=(branch["source"], range(len(outputs))), kind=(branch["kind"], KINDS))
+        s = outputs[branch["source"]]
+        if branch["kind"] == "identity":
+            return s * self._vector(branch["scale"], s.shape[2:])
+        weight = self.arrays[branch["weight"]].astype(np.float64)
+        try:  # sums of int8 weights times bursts stay far below 2**53, up to which float64 is exact in any order
+            return _contract(branch, weight, s.astype(np.float64)).astype(np.int64)
+        except ValueError as error:
+            raise BundleError(f"{at}: array {branch['weight']!r} does not fit its source: {error}") from error
+
+    def _neurons(self, stage: dict[str, Any], drive: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+        """The equations above for sums ``[T, B, *shape]``; how many left the register comes last."""
+        theta = self._vector(stage["theta"], stage["shape"])
+        top, policy = 2 ** (self.manifest["membrane_bits"] - 1), self.manifest["overflow"]
+        spikes, membranes = np.empty(drive.shape, np.int64), np.empty(drive.shape, np.int64)
+        v, outside = np.zeros(drive.shape[1:], np.int64), 0
+        for t, step in enumerate(drive):
+            v = _leak(stage["leak"]["kind"], stage["leak"]["amount"], v) + step
+            outside += int(((v < -top) | (v >= top) | (step != step.astype(np.int32))).sum())
+            v = {"error": v, "saturate": np.clip(v, -top, top - 1), "wrap": (v + top) % (2 * top) - top}[policy]
+            level = {"floor": v, "round": v + theta // 2, "to_zero": np.where(v < 0, v + theta - 1, v)}
+            s = np.clip(level[stage["rounding"]] // theta, stage["s_min"], stage["s_max"])
+            v = v - theta * s if stage["reset"] == "soft" else np.where(s == 0, v, 0)
+            spikes[t], membranes[t] = s, v
+        return spikes, membranes, outside
+
+    def summary(self) -> str:
+        """One line for the network and one per stage."""
+        m = self.manifest
+        versions = ", ".join(f"{key} {value}" for key, value in m["versions"].items())
+        weights = sum(array.size for array in self.arrays.values() if array.dtype == np.int8)
+        lines = [
+            f"{m['name']}: {m['semantics']}, T = {m['T']}, V {m['membrane_bits']} bit ({m['overflow']}), "
+            f"{weights:,} int8 weights, {len(m['classes'])} classes; {versions}"
+        ]
+        for stage in m["stages"]:
+            theta, leak, pool = self.arrays[stage["theta"]], stage["leak"], stage["pool"]
+            parts = ["+".join(branch["kind"] for branch in stage["branches"]), f"s {stage['s_min']}..{stage['s_max']}"]
+            parts += [f"theta {theta.min()}..{theta.max()}", f"leak {leak['kind']} {leak['amount']}", stage["rounding"]]
+            parts += [f"{stage['reset']} reset"] + [f"{pool['kind']} pool" for _ in range(bool(pool))]
+            lines.append(f"  {stage['name']:12} {'x'.join(map(str, stage['shape'])):>10}  {', '.join(parts)}")
+        return "\n".join(lines)
+
+
+def read(folder: str | Path) -> Bundle:
+    """Read a bundle and check every digest, shape and value. Raises BundleError naming what is wrong."""
+    folder = Path(folder)
+    _check_sums(folder)
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        for key, value in (("format", FORMAT), ("version", VERSION), ("semantics", SEMANTICS)):
+            _require(manifest[key] == value, f"{MANIFEST}: {key} must be {value!r}, got {manifest[key]!r}")
+        bundle = Bundle(manifest, _arrays(folder, manifest["arrays"]))
+        _check(bundle)
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+        raise BundleError(f"{folder / MANIFEST} is malformed: {type(error).__name__}: {error}") from error
+    return bundle
+
+
+def describe(array: np.ndarray) -> dict[str, Any]:
+    """What the manifest says of an array; the digest is over its elements in C order, in the byte order of dtype."""
+    return {"dtype": array.dtype.str, "shape": list(array.shape), "sha256": hashlib.sha256(array.tobytes()).hexdigest()}
+
+
+def _check_sums(folder: Path) -> None:
+    try:
+        lines = (folder / SUMS).read_bytes().decode("ascii").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{folder} is no bundle: {SUMS} cannot be read: {error}") from error
+    listed = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    for name in (MANIFEST, ARRAYS):
+        _require(name in listed, f"{folder / SUMS} must list {name}, it lists {', '.join(listed) or 'nothing'}")
+    for name, digest in listed.items():
+        _require(Path(name).name == name, f"{folder / SUMS} lists {name!r}, which is no plain file name")
+        found = hashlib.sha256((folder / name).read_bytes()).hexdigest() if (folder / name).is_file() else "absent"
+        _require(found == digest, f"{folder / name} is damaged: its SHA-256 is {found}, {SUMS} lists {digest}")
+
+
+def _arrays(folder: Path, declared: dict[str, dict[str, Any]]) -> dict[str, np.ndarray]:
+    path = folder / ARRAYS
+    try:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:  # numpy leaks a file that is no archive
+            found = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise BundleError(f"{path} cannot be read without pickle: {error}") from error
+    for name in sorted(declared.keys() ^ found.keys()):
+        raise BundleError(f"array {name!r} is {'missing from' if name in declared else 'not declared, but in'} {path}")
+    for name, about in declared.items():
+        for key, value in describe(found[name]).items():
+            _require(about[key] == value, f"array {name!r}: {key} must be {about[key]}, got {value}")
+    return found
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise BundleError(message)
+
+
+def _check(bundle: Bundle) -> None:
+    """Values within their bounds; then a black image is run, which finds every shape that does not fit."""
+    manifest, arrays = bundle.manifest, bundle.arrays
+    _allowed("network", T=(manifest["T"], range(1, 2**31)), overflow=(manifest["overflow"], POLICIES))
+    _allowed("network", membrane_bits=(manifest["membrane_bits"], range(2, 33)))
+    for i, stage in enumerate(manifest["stages"]):
+        at, leak, s_max = f"stage {stage['name']!r}", stage["leak"], stage["s_max"]
+        _allowed(at, s_max=(s_max, range(1, 128)), s_min=(stage["s_min"], (0, -s_max)), leak=(leak["kind"], LEAKS))
+        _allowed(at, amount=(leak["amount"], range(4097 if leak["kind"] == "mul12_to_zero" else 31)))
+        _allowed(at, rounding=(stage["rounding"], ROUNDINGS), reset=(stage["reset"], ("soft", "hard")))
+        _require(int(arrays[stage["theta"]].min()) >= 1, f"{at}: theta must be at least 1")
+        kinds = [branch["kind"] for branch in stage["branches"]]
+        alone = kinds == ["input"] if i == 0 else "input" not in kinds
+        _require(alone, f"{at}: 'input' is the only branch of the first stage and of no other, got {kinds}")
+        if stage["pool"]:
+            _allowed(at, pool=(stage["pool"]["kind"], ("max", "sum")))
+    for name, array in arrays.items():
+        dtype = "float32" if name.startswith("input") else "int8" if name.endswith("weight") else "int32"
+        _require(array.dtype.name == dtype, f"array {name!r} must be {dtype}, got {array.dtype}")
+    black = bundle.current_of(np.zeros((1, 1, *manifest["input"]["shape"])))
+    classes = bundle.run(black).logits.shape[1]
+    _require(len(manifest["classes"]) == classes, f"{len(manifest['classes'])} class names for {classes} classes")
+
+
+def _allowed(at: str, **values: tuple[Any, Any]) -> None:
+    for key, (value, allowed) in values.items():
+        options = f"{allowed[0]} to {allowed[-1]}" if isinstance(allowed, range) and allowed else f"one of {allowed}"
+        good = type(value) in (int, str) and value in allowed
+        _require(good, f"{at}: {key} must be {options}, got {value!r}")
+
+
+def _leak(kind: str, amount: int, v: np.ndarray) -> np.ndarray:
+    if kind == "shift_floor":
+        return v - (v >> amount)
+    if kind == "shift_xylo":
+        return np.sign(v) * np.maximum(np.abs(v) - np.maximum(np.abs(v) >> amount, 1), 0)
+    if kind == "mul12_to_zero":
+        return np.sign(v) * (np.abs(v) * (4096 - amount) >> 12)
+    return v
+
+
+def _windows(x: np.ndarray, kernel: Sequence[int], node: dict[str, Any], outside: int = 0) -> np.ndarray:
+    """``x [T, B, C, H, W]`` as ``[T, B, C, rows, columns, *kernel]``."""
+    (rows, columns), (down, right) = node["padding"], node["stride"]
+    padded = np.pad(x, [(0, 0)] * 3 + [(rows, rows), (columns, columns)], constant_values=outside)
+    return np.lib.stride_tricks.sliding_window_view(padded, tuple(kernel), axis=(3, 4))[:, :, :, ::down, ::right]
+
+
+def _contract(layer: dict[str, Any], weight: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Σ w·x of a conv or linear layer for ``x [T, B, ...]``, both float64."""
+    if layer["kind"] == "linear":
+        return x.reshape(*x.shape[:2], -1) @ weight.T
+    views, groups = _windows(x, weight.shape[2:], layer), layer["groups"]
+    parts = zip(np.split(views, groups, axis=2), np.split(weight, groups), strict=True)
+    products = [np.tensordot(view, w, axes=((2, 5, 6), (1, 2, 3))) for view, w in parts]
+    return np.moveaxis(np.concatenate(products, axis=-1), -1, 2)
+
+
+def _pool(pool: dict[str, Any], s: np.ndarray) -> np.ndarray:
+    windows = _windows(s, pool["kernel"], pool, -128 if pool["kind"] == "max" else 0)  # no burst is below -128
+    return windows.max((5, 6)) if pool["kind"] == "max" else windows.sum((5, 6))
+
+
+def main(arguments: list[str]) -> int:
+    """Print a summary, or the classes of images."""
+    if len(arguments) not in (1, 2) or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0 if arguments and arguments[0].startswith("-") else 2
+    try:
+        bundle = read(arguments[0])
+        if len(arguments) == 1:
+            print(bundle.summary())
+            return 0
+        for i, image in enumerate(np.load(arguments[1], allow_pickle=False)):
+            z = bundle.run(bundle.current(image[None])).logits[0]
+            print(f"{i}: class {z.argmax()} ({bundle.manifest['classes'][z.argmax()]}), Z = {z.tolist()}")
+    except (BundleError, OSError, ValueError, EOFError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

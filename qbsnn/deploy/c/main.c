@@ -1,0 +1,62 @@
+/* Runs the network of qbsnn_net.h on test vectors and prints what every layer does.
+ *
+ *     cc -std=c99 -Wall -Wextra -Werror -pedantic -O2 main.c -o qbsnn && ./qbsnn < current.txt | cmp - expected.txt
+ *
+ * Input: the number of samples, the number of steps with a current of their own (1 or QBSNN_STEPS), then the currents,
+ * sample by sample and step by step. This file is for a machine with stdio; on a microcontroller call qbsnn_reset once
+ * per sample, qbsnn_step QBSNN_STEPS times, and read qbsnn_class. Exit code: 1 if a membrane left its register under
+ * the policy "error", 2 if the input cannot be read.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+
+#define QBSNN_TAPS
+#include "qbsnn_net.h"
+
+static int32_t current[QBSNN_STEPS * QBSNN_INPUTS];
+
+static int read_number(int32_t *number)
+{
+    if (scanf("%" SCNd32, number) == 1)
+        return 1;
+    fputs("error: the input ends early or holds something else than integers\n", stderr);
+    return 0;
+}
+
+static void print_line(const char *what, int32_t sample, int32_t step, const struct qbsnn_tap *tap)
+{
+    printf("%s %" PRId32 " %" PRId32 " %s:", what, sample, step, tap->name);
+    for (int32_t i = 0; i < tap->size; i++)
+        printf(" %" PRId32, what[0] == 's' ? (int32_t)tap->spikes[i] : tap->membranes[i]);
+    putchar('\n');
+}
+
+int main(void)
+{
+    int32_t samples, steps;
+    if (!read_number(&samples) || !read_number(&steps))
+        return 2;
+    if (samples < 0 || (steps != 1 && steps != QBSNN_STEPS)) {
+        fprintf(stderr, "error: samples must not be negative and steps must be 1 or %d\n", QBSNN_STEPS);
+        return 2;
+    }
+    for (int32_t sample = 0; sample < samples; sample++) {
+        for (int32_t i = 0; i < steps * QBSNN_INPUTS; i++)
+            if (!read_number(&current[i]))
+                return 2;
+        qbsnn_reset();
+        for (int32_t t = 0; t < QBSNN_STEPS; t++) {
+            qbsnn_step(&current[steps == 1 ? 0 : t * QBSNN_INPUTS]);
+            for (int32_t k = 0; k < QBSNN_STAGES; k++) {
+                print_line("spikes", sample, t, &qbsnn_taps[k]);
+                print_line("membrane", sample, t, &qbsnn_taps[k]);
+            }
+        }
+        printf("logits %" PRId32 ":", sample);
+        for (int32_t k = 0; k < QBSNN_CLASSES; k++)
+            printf(" %" PRId32, qbsnn_logits[k]);
+        printf("\nclass %" PRId32 ": %" PRId32 "\n", sample, qbsnn_class());
+    }
+    printf("overflows: %" PRIu32 "\n", qbsnn_overflows);
+    return QBSNN_OVERFLOW == QB_ERROR && qbsnn_overflows > 0;
+}
