@@ -1,8 +1,12 @@
 """Runs the command-line tools as a user does, in this process: importing the libraries anew takes ten seconds."""
 
 import json
+import logging
 import runpy
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,10 +25,11 @@ class Tool:
     def __call__(self, script: str, *arguments: str) -> int:
         self.monkeypatch.setattr(sys, "argv", [script, *arguments])
         self.monkeypatch.chdir(self.folder)
-        try:
-            runpy.run_path(str(ROOT / script), run_name="__main__")
-        except SystemExit as stop:
-            return int(stop.code or 0)
+        with _own_logging(), warnings.catch_warnings():
+            try:
+                runpy.run_path(str(ROOT / script), run_name="__main__")
+            except SystemExit as stop:
+                return int(stop.code or 0)
         return 0
 
     def runs(self) -> list[Path]:
@@ -37,6 +42,20 @@ class Tool:
     def left_behind(self) -> list[Path]:
         """Everything written, directories aside."""
         return [path for path in self.folder.rglob("*") if path.is_file()]
+
+
+@contextmanager
+def _own_logging() -> Iterator[None]:
+    """Put the root logger back: Hydra's handlers write to an output and a file that end with the tool."""
+    root = logging.getLogger()
+    level, before = root.level, list(root.handlers)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        for handler in set(root.handlers) - set(before):
+            handler.close()
+        root.handlers[:] = before
 
 
 def one_paragraph(text: str) -> str:

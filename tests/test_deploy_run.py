@@ -1,8 +1,6 @@
 """Deployment from the command line: fine-tuning on the grid, evaluation of what it left, engines compared by script."""
 
 import json
-import logging
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -15,27 +13,10 @@ from tests.cli import Tool, one_paragraph
 SMALL = ("experiment=digits_smoke", "data.limit_test=64", "data.limit_train=512", "model.width=0.25", "report=false")
 
 
-@contextmanager
-def own_logging():
-    """Close and remove the handlers that Hydra adds: their streams and files do not outlive a test."""
-    handlers = logging.getLogger().handlers
-    before = handlers[:]
-    yield
-    for handler in set(handlers) - set(before):
-        handler.close()
-    handlers[:] = before
-
-
-@pytest.fixture(autouse=True)
-def logging_per_test():
-    with own_logging():
-        yield
-
-
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory):
     """A run with deploy=qat at 4 bits: (its folder, its result)."""
-    with own_logging(), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         tool = Tool(patch, tmp_path_factory.mktemp("qat"))
         assert tool("train.py", *SMALL, "deploy=qat", "deploy.bits=4", "deploy.epochs=2", "deploy.lr=0.001") == 0
         return tool.runs()[-1], tool.result()

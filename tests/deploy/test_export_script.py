@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import sys
-import warnings
 
 import numpy as np
 import pytest
@@ -21,7 +20,7 @@ QUICK = ("callbacks.absorption=null", "callbacks.integer=null", "callbacks.diagn
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """A small trained network."""
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+    with pytest.MonkeyPatch.context() as patch:
         tool = Tool(patch, tmp_path_factory.mktemp("run"))
         assert tool("train.py", *TINY, *QUICK) == 0
         return tool.runs()[-1] / "checkpoints/best.ckpt"
