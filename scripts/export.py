@@ -5,43 +5,39 @@ images prove the export (default 4), ``allow_metadata_only=true`` lets NIR carry
 Formats: docs/exports.md.
 """
 
-import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import Tensor
 
 from qbsnn import checks
+from qbsnn.data import ImageDataModule
 from qbsnn.deploy.exports import FORMATS, Job, export
-from qbsnn.errors import QBSNNError, SettingsError
 from qbsnn.training import cli
 
-OWN = ("ckpt", "format", "out", "images", "allow_metadata_only")
+USAGE = (
+    f"python scripts/export.py ckpt=PATH format={'|'.join(FORMATS)} [out=PATH] [images=N] "
+    "[allow_metadata_only=true] [key=value ...]"
+)
 
 
 def main(arguments: list[str]) -> None:
     """Quantise, export, prove, and say where it is."""
-    from qbsnn.training.checkpoint_io import load
-    from qbsnn.training.settings import stored_config
+    from qbsnn.training.checkpoint_tools import deployed_network, read_arguments
 
-    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    if "ckpt" not in given or "format" not in given or len(given) != len(arguments):
-        raise SettingsError(
-            f"usage: python scripts/export.py ckpt=PATH format={'|'.join(FORMATS)} [out=PATH] [images=N] "
-            f"[allow_metadata_only=true] [key=value ...], got {' '.join(arguments) or 'nothing'}"
-        )
-    kind = checks.choice("format", given["format"], FORMATS)
-    images = checks.integer("images", _number(given.get("images", "4")), 1)
-    allow = checks.choice("allow_metadata_only", given.get("allow_metadata_only", "false"), ("true", "false"))
-    checkpoint = Path(given["ckpt"]).resolve()
-    contents = load(checkpoint)
+    given = read_arguments(arguments, USAGE, ["format"], ["out", "images", "allow_metadata_only"])
+    kind = checks.choice("format", given.own["format"], FORMATS)
+    images = checks.integer("images", _number(given.own.get("images", "4")), 1)
+    allow = checks.choice("allow_metadata_only", given.own.get("allow_metadata_only", "false"), ("true", "false"))
     run = Path("outputs/export") / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{cli.uid()}"
-    overrides = [f"{key}={value}" for key, value in given.items() if key not in OWN]
-    cfg = stored_config(contents, checkpoint, overrides, run)
-    out = Path(given["out"]) if "out" in given else run / f"{cfg.name}-{kind}{FORMATS[kind].suffix}"
     with torch.no_grad():
-        job = prepare(cfg, contents, checkpoint, images, allow == "true")
+        parts, deployed = deployed_network(given, run)
+        pixels = first_images(parts.data, images)
+        encoded = deployed.quantized.front.encoder(pixels)
+        name = parts.result.config["name"]
+        out = Path(given.own["out"]) if "out" in given.own else run / f"{name}-{kind}{FORMATS[kind].suffix}"
+        job = Job(deployed.quantized, encoded, name, parts.data.class_names, allow == "true")
         proof = export(job, kind, out)
     print(f"{out}: {job.name}, T = {job.net.T}, {len(job.net.stages)} layers; {proof.remark}")
     print(f"checked on {proof.images} test images: {proof.spikes:,} spikes, 0 of {proof.values:,} values differ")
@@ -49,26 +45,14 @@ def main(arguments: list[str]) -> None:
         print(f"warning: no spikes in {', '.join(proof.silent)}: the check says nothing of these layers")
 
 
-def prepare(cfg: Any, contents: dict[str, Any], checkpoint: Path, images: int, allow_metadata_only: bool) -> Job:
-    """The integer network of a checkpoint, made as its run did, and its first test images."""
-    from qbsnn.training import finetune
-    from qbsnn.training.run import build, load_weights
-    from qbsnn.training.settings import validate
-
-    parts = build(validate(cfg))
-    load_weights(parts.module, contents, checkpoint)
-    parts.module.tuned = finetune.stored(parts.module, checkpoint)
-    parts.data.prepare_data()
-    quantized = finetune.deployed(parts.module.network.eval(), parts.module, parts.data).quantized
-    parts.data.setup("test")
-    batches, found = [], 0
-    for pixels, _ in parts.data.test_dataloader():
-        batches.append(pixels[: images - found])
-        found += len(batches[-1])
-        if found == images:
+def first_images(data: ImageDataModule, count: int) -> Tensor:
+    """The first test images, ``[N, C, H, W]``, all there are if they are fewer."""
+    batches: list[Tensor] = []
+    for pixels, _ in data.test_dataloader():
+        batches.append(pixels[: count - sum(map(len, batches))])
+        if sum(map(len, batches)) == count:
             break
-    encoded = quantized.front.encoder(torch.cat(batches))
-    return Job(quantized, encoded, cfg.name, parts.data.class_names, allow_metadata_only)
+    return torch.cat(batches)
 
 
 def _number(text: str) -> int | str:
@@ -76,11 +60,4 @@ def _number(text: str) -> int | str:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] in (["-h"], ["--help"]):
-        print(__doc__)
-        sys.exit(0)
-    try:
-        main(sys.argv[1:])
-    except QBSNNError as problem:
-        cli.fail(problem)
-        sys.exit(1)
+    cli.script(main, __doc__)

@@ -5,41 +5,27 @@ Other arguments change single keys of the checkpoint's configuration: deploy.ove
 Exits with 1 at the first batch in which anything differs, or in which a membrane overflows under the policy "error".
 """
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from torch import Tensor
 
-from qbsnn.errors import QBSNNError, SettingsError, VerificationError
+from qbsnn.errors import SettingsError, VerificationError
 from qbsnn.training import cli
 
-USAGE = "usage: python scripts/verify.py ckpt=PATH [images=N] [scalar=N] [key=value ...]"
+USAGE = "python scripts/verify.py ckpt=PATH [images=N] [scalar=N] [key=value ...]"
 
 
 def main(arguments: list[str]) -> None:
     from qbsnn.deploy import reference
     from qbsnn.deploy.equality import Row, compare_engines
-    from qbsnn.training import finetune
-    from qbsnn.training.checkpoint_io import load
-    from qbsnn.training.run import build, load_weights
-    from qbsnn.training.settings import stored_config, validate
+    from qbsnn.training.checkpoint_tools import deployed_network, read_arguments
 
-    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    if "ckpt" not in given or len(given) != len(arguments):
-        raise SettingsError(f"{USAGE}, got {' '.join(arguments) or 'nothing'}")
-    checkpoint = Path(given.pop("ckpt")).resolve()
-    images, scalar = (_count(name, given.pop(name, default)) for name, default in (("images", "-1"), ("scalar", "1")))
-    contents = load(checkpoint)
-    overrides = [f"{key}={value}" for key, value in given.items()]
-    plain = validate(stored_config(contents, checkpoint, overrides, Path("outputs/verify")))
-    plain |= {"logger": None, "callbacks": None}
-    parts = build(plain)
-    load_weights(parts.module, contents, checkpoint)
-    parts.module.tuned = finetune.stored(parts.module, checkpoint)
-    parts.data.setup("test")
-    network = parts.module.network.eval()
-    deployed = finetune.deployed(network, parts.module, parts.data)
+    given = read_arguments(arguments, USAGE, own=["images", "scalar"])
+    images, scalar = (
+        _count(name, given.own.get(name, default)) for name, default in (("images", "-1"), ("scalar", "1"))
+    )
+    parts, deployed = deployed_network(given, Path("outputs/verify"))
     quantized = deployed.quantized
 
     def pixels() -> Iterator[Tensor]:
@@ -91,11 +77,4 @@ def _count(name: str, text: str) -> int:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] in (["-h"], ["--help"]):
-        print(__doc__)
-        sys.exit(0)
-    try:
-        main(sys.argv[1:])
-    except QBSNNError as problem:
-        cli.fail(problem)
-        sys.exit(1)
+    cli.script(main, __doc__)

@@ -6,6 +6,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from qbsnn import checks
 from qbsnn.errors import SettingsError
@@ -13,7 +14,7 @@ from qbsnn.functional.burst import adaptive_step, two_compartment_step
 from qbsnn.functional.parameters import integer_cap
 from qbsnn.functional.reset import RESETS
 from qbsnn.functional.scan import Step
-from qbsnn.neurons.qb_lif import QBLIF
+from qbsnn.neurons.qb_lif import QBLIF, BurstOptions
 
 SHARES = ("sample", "channel")
 
@@ -37,21 +38,13 @@ class AdaptiveQB(QBLIF):
         self,
         s_max: int = 8,
         tau: float = 2.0,
-        delta: float = 0.5,
         learn_delta: bool = True,
         share: str = "sample",
         hidden: int = 16,
         output: str = "counts",
-        reset: str = "detach",
-        surrogate: str = "relsg_et",
-        alpha: float | None = None,
-        beta: float = 3.0,
-        tail: str = "document",
+        **options: Unpack[BurstOptions],
     ) -> None:
-        super().__init__(
-            s_max=s_max, tau=tau, delta=delta, learn_delta=learn_delta, output=output, reset=reset,
-            surrogate=surrogate, alpha=alpha, beta=beta, tail=tail,
-        )  # fmt: skip
+        super().__init__(s_max=s_max, tau=tau, learn_delta=learn_delta, output=output, **options)
         self.share = checks.choice("neuron.share", share, SHARES)
         units = checks.integer("neuron.hidden", hidden, 1)
         self.cap_net = nn.Sequential(nn.Linear(2, units), nn.ReLU(), nn.Linear(units, 1))
@@ -98,20 +91,12 @@ class MultiCompartment(QBLIF):
     def __init__(
         self,
         s_max: int = 8,
-        delta: float = 0.5,
         learn_delta: bool = True,
         gamma: float = 0.5,
         output: str = "graded",
-        reset: str = "detach",
-        surrogate: str = "relsg_et",
-        alpha: float | None = None,
-        beta: float = 3.0,
-        tail: str = "document",
+        **options: Unpack[BurstOptions],
     ) -> None:
-        super().__init__(
-            s_max=s_max, tau=1.0, delta=delta, learn_delta=learn_delta, output=output, reset=reset,
-            surrogate=surrogate, alpha=alpha, beta=beta, tail=tail,
-        )  # fmt: skip
+        super().__init__(s_max=s_max, tau=1.0, learn_delta=learn_delta, output=output, **options)
         self.gamma = checks.number("neuron.gamma", gamma, 0, 1)
         self.coupling = nn.Parameter(torch.zeros(2))
 

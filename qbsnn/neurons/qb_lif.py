@@ -5,11 +5,24 @@ from __future__ import annotations
 import math
 
 from torch import Tensor
+from typing_extensions import TypedDict, Unpack
 
 from qbsnn import checks
 from qbsnn.functional.burst import QUANTISERS
 from qbsnn.neurons.base import SpikingNeuron, checked_surrogate
 from qbsnn.neurons.scale import Scale
+
+
+class BurstOptions(TypedDict, total=False):
+    """Arguments of :class:`QBLIF` that every neuron built on it takes, with the same defaults."""
+
+    delta: float
+    reset: str
+    surrogate: str
+    alpha: float | None
+    beta: float
+    tail: str
+
 
 RESET_NAMES = ("detach", "detach_s", "full")
 OUTPUTS = ("counts", "graded")
@@ -78,18 +91,10 @@ class BurstLIF(QBLIF):
         self,
         s_max: int = 8,
         tau: float = 2.0,
-        delta: float = 0.5,
         output: str = "counts",
-        reset: str = "detach",
-        surrogate: str = "relsg_et",
-        alpha: float | None = None,
-        beta: float = 3.0,
-        tail: str = "document",
+        **options: Unpack[BurstOptions],
     ) -> None:
-        super().__init__(
-            s_max=s_max, tau=tau, delta=delta, learn_delta=False, output=output, reset=reset,
-            surrogate=surrogate, alpha=alpha, beta=beta, tail=tail,
-        )  # fmt: skip
+        super().__init__(s_max=s_max, tau=tau, learn_delta=False, output=output, **options)
 
 
 class ILIF(QBLIF):
@@ -132,19 +137,14 @@ class TernaryBurst(QBLIF):
         self,
         s_max: int = 4,
         tau: float = 2.0,
-        delta: float = 0.5,
         learn_delta: bool = True,
         granularity: str = "layer",
         output: str = "counts",
-        reset: str = "detach",
-        surrogate: str = "relsg_et",
-        alpha: float | None = None,
-        beta: float = 3.0,
-        tail: str = "document",
+        **options: Unpack[BurstOptions],
     ) -> None:
         super().__init__(
-            s_max=s_max, tau=tau, delta=delta, learn_delta=learn_delta, granularity=granularity, output=output,
-            rounding="to_zero", reset=reset, surrogate=surrogate, alpha=alpha, beta=beta, tail=tail,
+            s_max=s_max, tau=tau, learn_delta=learn_delta, granularity=granularity, output=output,
+            rounding="to_zero", **options,
         )  # fmt: skip
 
 
@@ -163,20 +163,14 @@ class QATQBLIF(QBLIF):
         num_bits: int = 4,
         s_max: int = 8,
         tau: float = 2.0,
-        delta: float = 0.5,
         learn_delta: bool = True,
         granularity: str = "layer",
         output: str = "counts",
-        reset: str = "detach",
-        surrogate: str = "relsg_et",
-        alpha: float | None = None,
-        beta: float = 3.0,
-        tail: str = "document",
+        **options: Unpack[BurstOptions],
     ) -> None:
         super().__init__(
-            s_max=s_max, tau=tau, delta=delta, learn_delta=learn_delta, granularity=granularity, output=output,
-            reset=reset, surrogate=surrogate, alpha=alpha, beta=beta, tail=tail,
-        )  # fmt: skip
+            s_max=s_max, tau=tau, learn_delta=learn_delta, granularity=granularity, output=output, **options
+        )
         self.weight_bits = checks.integer("neuron.num_bits", num_bits, 2, 8)
 
 

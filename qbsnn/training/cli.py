@@ -80,6 +80,18 @@ def launch(main: Callable[[], object], conf: Path, config_name: str) -> None:
         sys.exit(1)
 
 
+def script(main: Callable[[list[str]], object], doc: str | None) -> None:
+    """Run the main function of a tool that Hydra does not start; exit with 1 for an error that a user can mend."""
+    if sys.argv[1:] in (["-h"], ["--help"]):
+        print(doc)
+        return
+    try:
+        main(sys.argv[1:])
+    except QBSNNError as problem:
+        fail(problem)
+        sys.exit(1)
+
+
 def explain(error: HydraException, conf: Path, config_name: str) -> SettingsError:
     """Hydra's composition error in one sentence, with the nearest name that exists."""
     text = str(error)

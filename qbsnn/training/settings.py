@@ -186,9 +186,13 @@ def _arguments(target: Any) -> list[str]:
     for name, parameter in inspect.signature(target).parameters.items():
         if parameter.kind is not inspect.Parameter.VAR_KEYWORD:
             names.append(name)
-        elif options := get_args(get_type_hints(target, include_extras=True).get(name)):
+        elif options := get_args(_hints(target).get(name)):
             names += list(options[0].__annotations__)
     return names
+
+
+def _hints(target: Any) -> dict[str, Any]:
+    return get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
 
 
 def _explain(item: Any) -> str:
