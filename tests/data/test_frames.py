@@ -129,9 +129,9 @@ def test_bad_events(events, message):
 
 
 def test_too_few_events_for_the_frames():
-    with pytest.raises(DataError, match="a.bin: 50 events do not make 51 frames of equally many"):
+    with pytest.raises(DataError, match=r"a\.bin: 50 events do not make 51 frames of equally many"):
         Framing(SENSOR, 51, "count")(changed(), "a.bin")
-    with pytest.raises(DataError, match="a.bin: 9 µs of events do not make 10 frames of 1 µs or more"):
+    with pytest.raises(DataError, match=r"a\.bin: 9 µs of events do not make 10 frames of 1 µs or more"):
         Framing(SENSOR, 10)(some_events(50, SENSOR, 0, 9), "a.bin")
 
 

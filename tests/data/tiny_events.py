@@ -86,7 +86,7 @@ def write_shd(root: Path, each: int = 3) -> Path:
                 times[i] = np.sort(numbers.random(200)).astype(np.float16)
                 units[i] = (numbers.integers(0, 30, 200) + 30 * label).astype(np.uint16)
             file["labels"] = labels.astype(np.uint16)
-            file["extra/keys"] = np.array([name.encode() for name in "zero one".split() * 10])
+            file["extra/keys"] = np.array([b"zero", b"one"] * 10)
             file["extra/speaker"] = np.zeros(len(labels), np.uint16)
     return folder
 
@@ -102,8 +102,9 @@ def aedat4(events: np.ndarray) -> bytes:
     builder = flatbuffers.Builder(1024)
     xml = builder.CreateString(
         '<dv version="2.0"><node name="outInfo" path="/mainloop/Recorder/outInfo/"><node name="0" '
-        'path="/mainloop/Recorder/outInfo/0/"><attr key="compression" type="string">NONE</attr><attr key="typeIdentifier"'
-        ' type="string">EVTS</attr><node name="info" path="/mainloop/Recorder/outInfo/0/info/"><attr key="sizeX" '
+        'path="/mainloop/Recorder/outInfo/0/"><attr key="compression" type="string">NONE</attr><attr '
+        'key="typeIdentifier" type="string">EVTS</attr><node name="info" '
+        'path="/mainloop/Recorder/outInfo/0/info/"><attr key="sizeX" '
         'type="int">128</attr><attr key="sizeY" type="int">128</attr></node></node></node></dv>'
     )
     builder.StartObject(3)
