@@ -2,6 +2,8 @@ from qbsnn.data.base import DataModule
 from qbsnn.data.cifar import CIFAR10, CIFAR100
 from qbsnn.data.digits import Digits
 from qbsnn.data.event_module import EventDataModule
+from qbsnn.data.image_files import FileDataModule
+from qbsnn.data.imagenet import ImageNet, TinyImageNet
 from qbsnn.data.images import ImageDataModule
 from qbsnn.data.mnist import MNIST, FashionMNIST
 from qbsnn.data.simulate import PixelModel
@@ -20,8 +22,11 @@ __all__ = [
     "Digits",
     "EventDataModule",
     "FashionMNIST",
+    "FileDataModule",
     "ImageDataModule",
+    "ImageNet",
     "PixelModel",
     "SimulatedDigitsDVS",
     "SimulatedFashionDVS",
+    "TinyImageNet",
 ]

@@ -173,7 +173,7 @@ class DataModule(lightning.LightningDataModule, Generic[Source]):
         self._splits[part] = split
         kind = " (simulated)" if self.simulated else ""
         log.info("%s%s: %s %s samples", self.name, kind, f"{len(split):,}", part)
-        self.indices[part] = torch.from_numpy(ids[chosen if split.kept is None else chosen[split.kept]])
+        self.indices[part] = torch.from_numpy(ids[chosen[split.kept]])
 
     def _opened(self, train: bool) -> tuple[Source, NDArray[np.int64], NDArray[np.int64]]:
         source, labels, ids = self.open(train)

@@ -23,7 +23,8 @@ from qbsnn.data.loading import Split
 from qbsnn.data.randomness import Purpose, draw
 from qbsnn.data.ranges import check_range
 from qbsnn.data.recordings import Recordings
-from qbsnn.errors import DataError, SettingsError
+from qbsnn.data.skipping import SkippingSplit
+from qbsnn.errors import SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ FORMAT = 1  # of a cache record; to be raised when framing or encoding changes
 VALUES = ("count", "binary", "log")
 
 
-class FrameSplit(Split):
+class FrameSplit(SkippingSplit):
     """Frames of the recordings ``chosen`` ``[N]``; ``fetch`` gives float32 ``[B, T, C, H, W]``.
 
     steps: T, how many of ``framing.frames`` a sample gets: all, or with ``augmented`` a random choice in their order,
@@ -54,32 +55,19 @@ class FrameSplit(Split):
         augment_frames: FrameAugment | None = None,
         mix: EventMix | None = None,
     ) -> None:
+        super().__init__([recordings.names[i] for i in chosen], labels, records, skip)
         self.recordings, self.chosen, self.framing, self.steps = recordings, chosen, framing, steps
-        self.value, self.records, self.skip, self.seed = value, records, skip, seed
+        self.value, self.seed = value, seed
         self.augment_events, self.augment_frames, self.mix = augment_events, augment_frames, mix
         self.losses = Losses()
         if records is not None:
-            labels = labels[self._sound(records)]
-        super().__init__(labels)
-        # shared with the worker processes, so that the main one can count
-        self.bad = torch.zeros(len(labels), dtype=torch.bool).share_memory_()
+            for index in range(len(self)):
+                self.losses += record_of.losses(self.cached(index))
 
     def fetch(self, epochs: NDArray[np.int64], indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Frames float32 ``[B, T, C, H, W]``, labels int64 ``[B]`` (float32 ``[B, classes]`` where mixed)."""
-        shape = (self.framing.frames, *self.framing.shape)
-        batch = np.empty((len(indices), *shape), np.uint8)
-        good = np.ones(len(indices), bool)
-        for b, (epoch, index) in enumerate(zip(epochs.tolist(), indices.tolist(), strict=True)):
-            try:
-                batch[b] = self._frames(epoch, index).reshape(shape)
-            except DataError:
-                if not self.skip:
-                    raise
-                self.bad[index], good[b] = True, False
-        if not good.all():
-            batch, epochs, indices = batch[good], epochs[good], indices[good]
-            if not len(indices):
-                raise DataError(f"no sample of a batch of {len(good)} can be read, {self.skipped()[0]} among them")
+        flat, epochs, indices = self.collect(self._frames, epochs, indices)
+        batch = np.stack(flat).reshape(len(flat), self.framing.frames, *self.framing.shape)
         frames, labels = torch.from_numpy(self._subset(batch, epochs, indices)), self.labels[indices]
         if self.augment_frames is not None:
             frames = self.augment_frames(frames, epochs, indices)
@@ -89,25 +77,14 @@ class FrameSplit(Split):
             frames = frames.clamp(max=1)
         return frames.float().log1p() if self.value == "log" else frames.float(), labels
 
-    def skipped(self) -> list[str]:
-        """Names of the recordings left out so far."""
-        unread = np.setdiff1d(np.arange(len(self.chosen)), self._places(np.arange(len(self.labels))))
-        places = np.concatenate([unread, self._places(self.bad.numpy().nonzero()[0])])
-        return [self.recordings.names[self.chosen[place]] for place in places]
-
-    def _places(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Positions in ``chosen`` of samples of this part."""
-        return indices if self.kept is None else self.kept[indices]
-
     def _frames(self, epoch: int, index: int) -> NDArray[np.uint8]:
-        place = int(index if self.kept is None else self.kept[index])
-        if self.records is not None and self.augment_events is None:
-            return np.frombuffer(record_of.decode(self.records[place]), np.uint8)
-        source = int(self.chosen[place])
-        events = self.recordings.events(source)
+        """All frames of a sample, flat."""
+        if self.records is not None:
+            return record_of.decode(self.cached(index))
+        events = self.recordings.events(int(self.chosen[index]))
         if self.augment_events is not None:
             events = self.augment_events(events, epoch, index)
-        return self.framing(events, self.recordings.names[source])[0]
+        return self.framing(events, self.names[index])[0].ravel()
 
     def _subset(
         self, frames: NDArray[np.uint8], epochs: NDArray[np.int64], indices: NDArray[np.int64]
@@ -120,20 +97,6 @@ class FrameSplit(Split):
         drawn = np.stack([draw(Purpose.STEPS, self.seed, epochs, indices * total + i) for i in range(total)], 1)
         which = np.sort(drawn.argsort(1)[:, : self.steps], 1)
         return np.take_along_axis(frames, which[:, :, None, None, None], 1)
-
-    def _sound(self, records: shards.Records) -> NDArray[np.int64]:
-        """Positions of the records that have frames; raises DataError where one has none and ``skip`` is off."""
-        kept = []
-        for place in range(len(self.chosen)):
-            record = records[place]
-            fault = record_of.fault(record)
-            if fault is None:
-                kept.append(place)
-                self.losses += record_of.losses(record)
-            elif not self.skip:
-                raise DataError(fault)
-        self.kept = np.array(kept, np.int64)
-        return self.kept
 
 
 class EventDataModule(DataModule[Recordings]):

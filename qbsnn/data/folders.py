@@ -14,7 +14,7 @@ import tempfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,9 @@ class Archive:
     def missing(self, folder: Path) -> list[str]:
         """What of the content ``folder`` lacks."""
         return [name for name in self.content if not (folder / name).exists()]
+
+
+Download = Callable[[Archive, Path], None]
 
 
 def md5(path: Path) -> str:
@@ -99,6 +102,49 @@ def unpack(folder: Path, archive: Archive, verify: bool) -> None:
                 (target / name).replace(folder / name)
     except FETCH_ERRORS as error:
         raise DataError(f"{path} cannot be unpacked: {one_line(error)}") from error
+
+
+def steps(folder: Path, archives: Sequence[Archive]) -> str:
+    """What to do by hand to get the archives."""
+    parts = [f"{archive.url} as {archive.name}" for archive in archives]
+    return f"save {' and '.join(parts)} in {folder}; it is unpacked at the next start."
+
+
+def provide(
+    folder: Path, archives: Sequence[Archive], name: str, download: bool, verify: bool, get: Download, note: str = ""
+) -> None:
+    """Unpack or download what is absent; raises DataError with the steps to do by hand, and ``note`` behind them."""
+    for archive in archives:
+        if not archive.missing(folder):
+            continue
+        if not (folder / archive.name).is_file():
+            what = f"{name}: {archive.missing(folder)[0]} is missing from {folder}"
+            by_hand = f"By hand: {steps(folder, archives)}{note}"
+            if not download:
+                raise DataError(f"{what}, and data.download is false. {by_hand}")
+            log.info("downloading %s into %s", archive.name, folder)
+            try:
+                with stage(folder, name) as made, quiet_network():
+                    get(archive, made)
+                    folder.mkdir(parents=True, exist_ok=True)
+                    (made / archive.name).replace(folder / archive.name)
+            except FETCH_ERRORS as error:
+                raise DataError(f"{what}, and the download failed ({one_line(error)}). {by_hand}") from error
+        unpack(folder, archive, verify)
+
+
+def torchvision_download(archive: Archive, target: Path) -> None:
+    """Download an archive into ``target`` with torchvision."""
+    from torchvision.datasets.utils import download_url
+
+    download_url(archive.url, target, archive.name, archive.md5)
+
+
+def tonic_download(archive: Archive, target: Path) -> None:
+    """Download an archive into ``target`` with Tonic."""
+    from tonic.download_utils import download_url
+
+    download_url(archive.url, str(target), archive.name, archive.md5)
 
 
 def extract(path: Path, target: Path) -> None:

@@ -25,7 +25,7 @@ Item = TypeVar("Item")
 class Split(Dataset[tuple[Tensor, Tensor]]):
     """One part of a set: ``labels`` int64 ``[N]``, and inputs that a subclass fetches by the batch."""
 
-    kept: NDArray[np.int64] | None = None  # of the samples it was made of, those that can be read; None: all
+    kept: NDArray[np.int64]  # of the samples it was made of, those that can be read
 
     def __init__(self, labels: Tensor) -> None:
         self.labels = labels
@@ -60,6 +60,7 @@ class ImageSplit(Split):
         self, pixels: Tensor, labels: Tensor, pixel_max: int, augment: Augment | None = None, mix: Mix | None = None
     ) -> None:
         super().__init__(labels)
+        self.kept = np.arange(len(labels))
         self.pixels, self.pixel_max, self.augment, self.mix = pixels, pixel_max, augment, mix
 
     def fetch(self, epochs: NDArray[np.int64], indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from qbsnn.data.events import Events, Sensor, check_events
 from qbsnn.data.frames import Framing, Losses
+from qbsnn.data.skipping import record
 from qbsnn.errors import DataError
 
-GOOD, BAD = b"F", b"E"
 LOST = struct.Struct("<4I")
 
 
@@ -49,27 +49,20 @@ class Recordings(ABC):
 
 def encode(recordings: Recordings, chosen: NDArray[np.int64], framing: Framing, skip: bool, place: int) -> bytes:
     """Read and frame the recording ``chosen[place]``: a record of its frames, or with ``skip`` of why it has none."""
-    index = int(chosen[place])
-    try:
-        frames, losses = framing(recordings.events(index), recordings.names[index])
-    except DataError as error:
-        if not skip:
-            raise
-        return BAD + str(error).encode()
-    lost = LOST.pack(losses.events, losses.tail, losses.clipped, losses.padded)
-    return GOOD + lost + zlib.compress(frames.data, 1)
+
+    def make() -> bytes:
+        index = int(chosen[place])
+        frames, lost = framing(recordings.events(index), recordings.names[index])
+        return LOST.pack(lost.events, lost.tail, lost.clipped, lost.padded) + zlib.compress(frames.data, 1)
+
+    return record(make, skip)
 
 
-def fault(record: memoryview) -> str | None:
-    """Why the record has no frames, or ``None``."""
-    return bytes(record[1:]).decode() if bytes(record[:1]) == BAD else None
+def losses(made: memoryview) -> Losses:
+    """What the framing lost, from a record without its mark."""
+    return Losses(1, *LOST.unpack_from(made))
 
 
-def losses(record: memoryview) -> Losses:
-    """What the framing lost."""
-    return Losses(1, *LOST.unpack_from(record, 1))
-
-
-def decode(record: memoryview) -> bytes:
-    """The frames of a record as bytes."""
-    return zlib.decompress(record[1 + LOST.size :])
+def decode(made: memoryview) -> NDArray[np.uint8]:
+    """The frames of a record without its mark, flat."""
+    return np.frombuffer(zlib.decompress(made[LOST.size :]), np.uint8)

@@ -59,12 +59,9 @@ class TonicEvents(EventDataModule):
 
     def prepare_data(self) -> None:
         """Unpack or download what is absent; raises DataError with the steps to do by hand."""
-        for archive in self.archives():
-            if not archive.missing(self.folder):
-                continue
-            if not (self.folder / archive.name).is_file():
-                self._download(archive)
-            folders.unpack(self.folder, archive, self.verify)
+        folders.provide(
+            self.folder, self.archives(), self.name, self.download, self.verify, folders.tonic_download, self.note
+        )
 
     def tonic(self) -> Any:
         """Tonic's class of this set."""
@@ -74,8 +71,7 @@ class TonicEvents(EventDataModule):
 
     def steps(self) -> str:
         """What to do by hand."""
-        parts = [f"{archive.url} as {archive.name}" for archive in self.archives()]
-        return f"save {' and '.join(parts)} in {self.folder}; it is unpacked at the next start.{self.note}"
+        return folders.steps(self.folder, self.archives()) + self.note
 
     def complete(self, names: Sequence[str], labels: NDArray[np.int64], wanted: int, where: Path) -> None:
         """Raise DataError where a class has no recording, or with ``verify`` where recordings are too few or many."""
@@ -90,21 +86,6 @@ class TonicEvents(EventDataModule):
                 f"{self.name}: {where} holds {len(names):,} of {wanted:,} recordings, as if the archive were extracted "
                 f"only in part. Delete it and start again, or set data.verify=false to use it as it is"
             )
-
-    def _download(self, archive: Archive) -> None:
-        what = f"{self.name}: {archive.missing(self.folder)[0]} is missing from {self.folder}"
-        if not self.download:
-            raise DataError(f"{what}, and data.download is false. By hand: {self.steps()}")
-        from tonic.download_utils import download_url
-
-        try:
-            with folders.stage(self.folder, self.name) as made, folders.quiet_network():
-                download_url(archive.url, str(made), archive.name, archive.md5)
-                self.folder.mkdir(parents=True, exist_ok=True)
-                (made / archive.name).replace(self.folder / archive.name)
-        except folders.FETCH_ERRORS as error:
-            reason = f"the download failed ({folders.one_line(error)})"
-            raise DataError(f"{what}, and {reason}. By hand: {self.steps()}") from error
 
 
 class FileEvents(TonicEvents):

@@ -207,7 +207,7 @@ def test_configuration(name, tmp_path):
     cfg = OmegaConf.create({"data": data, "paths": {"data": str(tmp_path)}, "seed": 7, "T": 3})
     module = instantiate(cfg.data)
     assert type(module).__name__ in qbsnn.data.__all__ and module.name == name
-    assert module.root == tmp_path and module.seed == 7
+    assert module.root == tmp_path / ("imagenet" if name == "imagenet" else "") and module.seed == 7
     assert set(data) - {"_target_"} == set(signature(type(module)).parameters)
     channels, height, width = module.in_shape
     assert len(module.mean) == len(module.std) == channels and (height == width or name == "shd")
