@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from qbsnn import checks
-from qbsnn.data import ImageDataModule
+from qbsnn.data import DataModule
 from qbsnn.deploy.exports import FORMATS, Job, export
 from qbsnn.training import cli
 
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> None:
         print(f"warning: no spikes in {', '.join(proof.silent)}: the check says nothing of these layers")
 
 
-def first_images(data: ImageDataModule, count: int) -> Tensor:
+def first_images(data: DataModule, count: int) -> Tensor:
     """The first test images, ``[N, C, H, W]``, all there are if they are fewer."""
     batches: list[Tensor] = []
     for pixels, _ in data.test_dataloader():

@@ -20,6 +20,14 @@ from qbsnn.training.module import Classifier
 RASTER_NEURONS = 64
 
 
+def picture(sample: Tensor) -> Tensor:
+    """A sample as an image ``[C, H, W]`` in [0, 1]: frames ``[T, C, H, W]`` summed, of a line sensor ``[C, T, W]``."""
+    if sample.dim() == 3:
+        return sample
+    total = sample.transpose(0, 2)[0] if sample.shape[2] == 1 else sample.sum(0)
+    return total / total.max().clamp(min=1)
+
+
 class TestDiagnostics(Callback):
     """Burst histogram, saturation and silent neurons per layer, a confusion matrix and one raster, on test data.
 
@@ -48,7 +56,7 @@ class TestDiagnostics(Callback):
     ) -> None:
         """Keep the first image, which the raster belongs to."""
         if self._handles and batch_idx == 0:
-            self._arrays = {"image": batch[0][0].cpu().numpy(), "label": int(batch[1][0])}
+            self._arrays = {"image": picture(batch[0][0]).cpu().numpy(), "label": int(batch[1][0])}
 
     def on_test_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0

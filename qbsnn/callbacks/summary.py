@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from qbsnn.callbacks.progress import summary_table
 from qbsnn.report.schema import Absorption, Integer, Result
@@ -12,7 +13,8 @@ from qbsnn.report.words import SPACE, energy
 
 def summarise(result: Result) -> None:
     """Print what a newcomer wants to know: accuracies, what was proven, where the files are."""
-    rows = [("test accuracy", _accuracies(result))]
+    rows = [("data", _data(result.data))] if result.data else []
+    rows.append(("test accuracy", _accuracies(result)))
     rows.append(("absorbed network", _absorption(result.absorption)))
     rows += _integer(result.integer)
     rows += _energy(result.energy)
@@ -29,6 +31,11 @@ def summarise(result: Result) -> None:
     s_max = result.config["neuron"].get("s_max")
     settings = [f"s_max = {s_max}"] * (s_max is not None) + [f"T = {result.config['T']}", f"seed {result.seed}"]
     summary_table(rows, f"qbsnn: {', '.join([result.config['name'], *settings])}")
+
+
+def _data(data: dict[str, Any]) -> str:
+    kind = " (simulated events)" if data["simulated"] else ""
+    return f"{data['name']}{kind}: {', '.join(f'{count:,} {part}' for part, count in data['samples'].items())}"
 
 
 def _accuracies(result: Result) -> str:

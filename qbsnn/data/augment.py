@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
-from qbsnn.data.randomness import Purpose, below, draw
+from qbsnn import checks
+from qbsnn.data.randomness import Purpose, below, draw, torch_seeded
+from qbsnn.errors import SettingsError
 
 POLICIES: dict[str, Callable[[], torch.nn.Module]] = {
     "cifar10": lambda: v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10),
@@ -21,6 +23,15 @@ POLICIES: dict[str, Callable[[], torch.nn.Module]] = {
     "randaugment": v2.RandAugment,
     "trivial": v2.TrivialAugmentWide,
 }
+
+
+def make_policy(name: str | None) -> torch.nn.Module | None:
+    """The policy of ``POLICIES``, ``None`` for ``None``; raises SettingsError for any other name."""
+    if name is None:
+        return None
+    if not isinstance(name, str) or name not in POLICIES:
+        raise SettingsError(f"data.autoaugment must be null or one of {', '.join(POLICIES)}, got {name!r}")
+    return POLICIES[name]()
 
 
 class Drawn(NamedTuple):
@@ -44,8 +55,9 @@ class Augment:
     def __init__(
         self, seed: int = 0, crop: int = 0, flip: bool = False, cutout: int = 0, policy: str | None = None
     ) -> None:
-        self.seed, self.crop, self.flip, self.cutout = seed, crop, flip, cutout
-        self.policy = POLICIES[policy]() if policy is not None else None
+        self.seed, self.crop, self.cutout = seed, crop, cutout
+        self.flip = checks.boolean("data.flip", flip)
+        self.policy = make_policy(policy)
 
     def __call__(self, pixels: Tensor, epochs: NDArray[np.int64], indices: NDArray[np.int64]) -> Tensor:
         """Augment ``pixels`` uint8 ``[B, C, H, W]`` of the samples ``(epochs[b], indices[b])``; the input is kept."""
@@ -75,17 +87,10 @@ class Augment:
     def _apply_policy(
         self, policy: torch.nn.Module, pixels: Tensor, epochs: NDArray[np.int64], indices: NDArray[np.int64]
     ) -> Tensor:
-        seeds = draw(Purpose.POLICY, self.seed, epochs, indices) >> np.uint64(1)
-        # torchvision's policies draw from torch's global CPU generator. torch.manual_seed and fork_rng would reset the
-        # generators of the graphics cards as well, and with them the training's own randomness.
-        before = torch.default_generator.get_state()
-        try:
-            augmented = []
-            for image, seed in zip(pixels, seeds.tolist(), strict=True):
-                torch.default_generator.manual_seed(seed)
+        augmented = []
+        for image, seed in zip(pixels, draw(Purpose.POLICY, self.seed, epochs, indices).tolist(), strict=True):
+            with torch_seeded(seed):
                 augmented.append(policy(image))
-        finally:
-            torch.default_generator.set_state(before)
         return torch.stack(augmented)
 
 

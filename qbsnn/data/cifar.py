@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torchvision import datasets
 
+from qbsnn.data.folders import md5
 from qbsnn.data.images import Images
-from qbsnn.data.torchvision_sets import TorchvisionImages, downloader, md5
+from qbsnn.data.torchvision_sets import TorchvisionImages, downloader
 from qbsnn.errors import DataError
 
 FINE_NAMES = """

@@ -1,46 +1,76 @@
-"""From images in memory to batches: the data set fetches a whole batch at once, the sampler says which epoch it is."""
+"""From samples to batches: the data set fetches a whole batch at once, the sampler says which epoch it is."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from qbsnn.data.augment import Augment
+from qbsnn.data.mix import Mix
 from qbsnn.data.randomness import Purpose, permutation
+from qbsnn.data.workers import own_errors
 
 # (epoch, index), or an index alone, which means epoch 0: torch's and Lightning's own samplers give those
 Key = tuple[int, int] | int
 Item = TypeVar("Item")
 
 
-class ImageSplit(Dataset[tuple[Tensor, Tensor]]):
-    """Images ``pixels`` uint8 ``[N, C, H, W]`` from 0 to ``pixel_max``, and their ``labels`` int64 ``[N]``."""
+class Split(Dataset[tuple[Tensor, Tensor]]):
+    """One part of a set: ``labels`` int64 ``[N]``, and inputs that a subclass fetches by the batch."""
 
-    def __init__(self, pixels: Tensor, labels: Tensor, pixel_max: int, augment: Augment | None = None) -> None:
-        self.pixels, self.labels, self.pixel_max, self.augment = pixels, labels, pixel_max, augment
+    kept: NDArray[np.int64]  # of the samples it was made of, those that can be read
+
+    def __init__(self, labels: Tensor) -> None:
+        self.labels = labels
 
     def __len__(self) -> int:
         """N."""
         return len(self.labels)
 
     def __getitem__(self, key: Key) -> tuple[Tensor, Tensor]:
-        """One sample: pixels float32 ``[C, H, W]`` in [0, 1], label int64 ``[]``."""
-        pixels, labels = self.__getitems__([key])
-        return pixels[0], labels[0]
+        """One sample: input ``[...]``, label."""
+        inputs, labels = self.__getitems__([key])
+        return inputs[0], labels[0]
 
     def __getitems__(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
-        """A batch: pixels float32 ``[B, C, H, W]`` in [0, 1], labels int64 ``[B]``."""
+        """A batch: inputs float32 ``[B, ...]`` and labels."""
         epochs, indices = np.array([key if isinstance(key, tuple) else (0, key) for key in keys], np.int64).T
-        where = torch.from_numpy(indices.copy())
+        return self.fetch(epochs.copy(), indices.copy())
+
+    @abstractmethod
+    def fetch(self, epochs: NDArray[np.int64], indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """The batch of the samples ``(epochs[b], indices[b])``, both ``[B]``."""
+
+    def skipped(self) -> list[str]:
+        """Names of the samples that could not be read and were left out so far."""
+        return []
+
+
+class ImageSplit(Split):
+    """Images ``pixels`` uint8 ``[N, C, H, W]`` from 0 to ``pixel_max``; ``fetch`` gives float32 in [0, 1]."""
+
+    def __init__(
+        self, pixels: Tensor, labels: Tensor, pixel_max: int, augment: Augment | None = None, mix: Mix | None = None
+    ) -> None:
+        super().__init__(labels)
+        self.kept = np.arange(len(labels))
+        self.pixels, self.pixel_max, self.augment, self.mix = pixels, pixel_max, augment, mix
+
+    def fetch(self, epochs: NDArray[np.int64], indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Pixels float32 ``[B, C, H, W]`` in [0, 1], labels int64 ``[B]`` (float32 ``[B, classes]`` where mixed)."""
+        where = torch.from_numpy(indices)
         pixels = self.pixels[where]
         if self.augment is not None:
             pixels = self.augment(pixels, epochs, indices)
-        return pixels.float() / self.pixel_max, self.labels[where]
+        batch = pixels.float() / self.pixel_max, self.labels[where]
+        return batch if self.mix is None else self.mix(*batch, epochs, indices)
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -75,21 +105,22 @@ class LateLoader(DataLoader):
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:  # type: ignore[override]
         """Iterate over one epoch."""
-        yield from super().__iter__()
+        with own_errors():
+            yield from super().__iter__()
 
 
-def train_loader(split: ImageSplit, batch_size: int, seed: int, num_workers: int) -> DataLoader:
+def train_loader(split: Split, batch_size: int, seed: int, num_workers: int) -> DataLoader:
     """Shuffled batches; the last is dropped if it is incomplete, unless it is the only one."""
     return _loader(split, batch_size, num_workers, EpochSampler(len(split), seed), len(split) >= batch_size)
 
 
-def eval_loader(split: ImageSplit, batch_size: int, num_workers: int) -> DataLoader:
+def eval_loader(split: Split, batch_size: int, num_workers: int) -> DataLoader:
     """Every sample once, in the order of the split."""
     return _loader(split, batch_size, num_workers, None, False)
 
 
 def _loader(
-    split: ImageSplit, batch_size: int, num_workers: int, sampler: EpochSampler | None, drop_last: bool
+    split: Split, batch_size: int, num_workers: int, sampler: EpochSampler | None, drop_last: bool
 ) -> DataLoader:
     return LateLoader(
         split,

@@ -6,9 +6,12 @@ run meets those of an uninterrupted one.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from enum import IntEnum
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 
@@ -24,6 +27,13 @@ class Purpose(IntEnum):
     POLICY = 7
     HOLD_OUT = 8
     LIMIT = 9
+    MIX = 10
+    VIEW = 11
+    EVENTS = 12
+    FRAMES = 13
+    STEPS = 14
+    NOISE = 15
+    TEST = 16
 
 
 def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -55,3 +65,34 @@ def below(limit: int, bits: NDArray[np.uint64]) -> NDArray[np.int64]:
 def permutation(purpose: Purpose, size: int, seed: int, epoch: int = 0) -> NDArray[np.int64]:
     """The numbers 0 to ``size`` − 1 in an order given by (purpose, seed, epoch)."""
     return np.argsort(draw(purpose, seed, epoch, np.arange(size)), kind="stable")
+
+
+def generator(purpose: Purpose, seed: int, epoch: int, index: int) -> np.random.Generator:
+    """A generator of its own for one sample and purpose, for whoever needs more than one number."""
+    return np.random.default_rng(draw(purpose, seed, epoch, index))
+
+
+@contextlib.contextmanager
+def torch_seeded(seed: int) -> Iterator[None]:
+    """Seed torch's global CPU generator, which torchvision draws from, and put its state back afterwards.
+
+    torch.manual_seed and fork_rng would reset the generators of the graphics cards as well, and with them the
+    training's own randomness.
+    """
+    before = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(seed >> 1)  # it takes 63 bits
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(before)
+
+
+@contextlib.contextmanager
+def numpy_seeded(seed: int) -> Iterator[None]:
+    """The same for numpy's global generator, which Tonic draws from."""
+    before = np.random.get_state()  # noqa: NPY002, it is Tonic that uses it
+    np.random.seed([seed & 0xFFFFFFFF, seed >> 32])  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(before)  # noqa: NPY002

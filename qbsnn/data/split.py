@@ -1,12 +1,20 @@
-"""Which training images are held out for validation."""
+"""Which training samples are held out for validation, and where the choice is written down."""
 
 from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qbsnn.data.randomness import Purpose, permutation
-from qbsnn.errors import SettingsError
+from qbsnn.errors import DataError, SettingsError
+
+log = logging.getLogger(__name__)
 
 
 def hold_out(labels: NDArray[np.int64], fraction: float, seed: int, name: str) -> NDArray[np.bool_]:
@@ -21,7 +29,7 @@ def hold_out(labels: NDArray[np.int64], fraction: float, seed: int, name: str) -
     total = round(fraction * len(labels))
     if not 0 < total < len(labels):
         raise SettingsError(
-            f"data.val_fraction must leave training and validation at least one of the {len(labels)} training images "
+            f"data.val_fraction must leave training and validation at least one of the {len(labels)} training samples "
             f"of {name} each, got {fraction!r}, which holds out {total}"
         )
     classes, sizes = np.unique(labels, return_counts=True)
@@ -34,4 +42,30 @@ def hold_out(labels: NDArray[np.int64], fraction: float, seed: int, name: str) -
     mask = np.zeros(len(labels), bool)
     for label, count in zip(classes, counts, strict=True):
         mask[shuffled[labels[shuffled] == label][:count]] = True
+    return mask
+
+
+def stored_test(path: Path, names: Sequence[str], labels: NDArray[np.int64], name: str) -> NDArray[np.bool_]:
+    """The tenth of each class that is the test set of a set without an official one; a mask ``[N]``.
+
+    names: of the N samples, sorted; labels: int64 ``[N]``. The choice is fixed, and written to ``path`` once; later it
+    is read from there, so it outlives a change of this code. Raises DataError where the file is of other samples.
+    """
+    if path.exists():
+        try:
+            stored = set(json.loads(path.read_text(encoding="utf-8"))["test"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path} is no stored split: {error}. Delete it to have it made again") from error
+        if not stored < set(names):
+            gone = len(stored - set(names))
+            raise DataError(f"{path} is the split of other files: {gone} of {len(stored)} test samples are not there")
+        return np.array([sample in stored for sample in names])
+    mask = hold_out(labels, 0.1, 0, name)
+    text = json.dumps({"test": [sample for sample, held in zip(names, mask, strict=True) if held]}, indent=0)
+    try:
+        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        log.warning("%s: the split is not stored, %s cannot be written: %s", name, path, error.strerror)
     return mask

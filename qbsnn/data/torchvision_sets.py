@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import http.client
-import io
 import logging
-import socket
-import tarfile
-import tempfile
-import warnings
-import zlib
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+from qbsnn.data.folders import FETCH_ERRORS, one_line, quiet_network, stage
 from qbsnn.data.images import ImageDataModule
 from qbsnn.errors import DataError
 
 log = logging.getLogger(__name__)
-
-DOWNLOAD_TIMEOUT = 20.0  # seconds without a byte
-# a full disk or no network, a wrong checksum, and what the standard library raises on damaged archives
-FETCH_ERRORS = (OSError, RuntimeError, EOFError, http.client.HTTPException, tarfile.TarError, zlib.error)
 
 
 class TorchvisionImages(ImageDataModule):
@@ -62,20 +51,20 @@ class TorchvisionImages(ImageDataModule):
         """Unpack or download the files that are absent; raises DataError with the steps to do by hand."""
         if self.missing() and self.archives():
             try:
-                with self._stage() as stage:
-                    self.unpack(stage)
+                with self._stage() as made:
+                    self.unpack(made)
             except FETCH_ERRORS as error:
-                raise DataError(f"{self.name}: cannot unpack into {self.folder}: {_one_line(error)}") from error
+                raise DataError(f"{self.name}: cannot unpack into {self.folder}: {one_line(error)}") from error
         if not self.missing():
             return
         if not self.download:
             raise DataError(self._absent("data.download is false"))
         log.info("downloading %s into %s", self.name, self.folder)
         try:
-            with self._stage() as stage, _quiet_network():
-                self.fetch(stage)
+            with self._stage() as made, quiet_network():
+                self.fetch(made)
         except FETCH_ERRORS as error:
-            raise DataError(self._absent(f"the download failed ({_one_line(error)})")) from error
+            raise DataError(self._absent(f"the download failed ({one_line(error)})")) from error
         if self.missing():
             raise DataError(self._absent("the download did not contain it"))
 
@@ -104,27 +93,13 @@ class TorchvisionImages(ImageDataModule):
 
         So a failure leaves nothing behind, and of two runs that start together neither sees half a file.
         """
-        parent = self.folder
-        while not parent.exists():
-            parent = parent.parent  # the nearest folder there is, to be on the same file system
-        with tempfile.TemporaryDirectory(prefix=f".{self.name}-", dir=parent) as stage, warnings.catch_warnings():
-            # tarfile on Python 3.12 and 3.13, about a default that torchvision leaves open
-            warnings.simplefilter("ignore", DeprecationWarning)
-            yield Path(stage)
-            arrived = Path(stage) / self.folder.relative_to(self.root)
+        with stage(self.folder, self.name) as made:
+            yield made
+            arrived = made / self.folder.relative_to(self.root)
             for name in self.missing():
                 if (arrived / name).is_file():
                     self.folder.mkdir(parents=True, exist_ok=True)
                     (arrived / name).replace(self.folder / name)
-
-
-def md5(path: Path) -> str:
-    """The MD5 checksum of a file, as the sources publish it."""
-    with path.open("rb") as file:
-        digest = hashlib.md5(usedforsecurity=False)
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def downloader(source: Any, stage: Path, **changed: Any) -> Any:
@@ -136,18 +111,3 @@ def downloader(source: Any, stage: Path, **changed: Any) -> Any:
     made = cls.__new__(cls)
     made.root = str(stage)
     return made
-
-
-@contextlib.contextmanager
-def _quiet_network() -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
-    try:
-        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

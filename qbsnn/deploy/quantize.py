@@ -36,7 +36,7 @@ class Quantized:
     """A quantised network: the integer part, and the analog first layer that feeds it.
 
     net: what every engine runs. front: the absorbed network, whose encoder and first stage give the input current.
-    current_bounds: smallest and largest J that pixels in [0, 1] can cause, per channel (int64 ``[O]``).
+    current_bounds: smallest and largest J that an input in the encoder's bounds can cause, per channel (int64 ``[O]``).
     clipped: per stage name, the number of weights that lie outside ±q_max on their grid. settings, plan: how the
     network was converted.
     """
@@ -49,7 +49,7 @@ class Quantized:
     plan: Plan
 
     def current(self, pixels: Tensor) -> NDArray[np.int32]:
-        """J = round_half_even(θ·I) of the first layer, ``[T or 1, B, ...]`` for pixels ``[B, C, H, W]``."""
+        """J = round_half_even(θ·I) of the first layer, ``[T or 1, B, ...]`` for one batch of the encoder's inputs."""
         return self.current_of(self.front.encoder(pixels))
 
     def current_of(self, encoded: Tensor) -> NDArray[np.int32]:
@@ -96,7 +96,7 @@ def convert(absorbed: SpikingNetwork, plan: Plan, settings: DeploySettings) -> Q
     first_name, first = next(iter(absorbed.named_stages()))
     ends = _current_bounds(first.parts[0], absorbed, stages[0].theta)
     if max(int(np.abs(ends[0]).max()), int(np.abs(ends[1]).max())) > INT32_MAX:
-        raise DeployError(f"{first_name}: the input current of pixels in [0, 1] does not fit int32")
+        raise DeployError(f"{first_name}: the input current of the largest input does not fit int32")
     net = settings.applied_to(IntegerNetwork(tuple(stages), readout, absorbed.T))
     result = Quantized(net, absorbed, ends, clipped, settings, plan)
     for name, bound in zip([*index, "readout"][1:], bounds(result), strict=True):
@@ -183,7 +183,7 @@ def _pool(name: str, pool: nn.Module | None) -> IntPool | None:
 def _current_bounds(
     branch: Branch, absorbed: SpikingNetwork, theta: NDArray[np.int32]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Interval arithmetic over pixels in [0, 1]; zero padding counts as a value of the window, so 0 is included."""
+    """Interval arithmetic over the encoder's bounds; zero padding counts as a value of the window, so 0 is included."""
     low, high = (array(bound) for bound in absorbed.encoder.bounds())
     weight, bias = weight_and_bias(branch)
     per_channel = weight.reshape(len(weight), len(low), -1)

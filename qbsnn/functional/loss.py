@@ -1,4 +1,7 @@
-"""Decisions and losses on logits over time, ``[T, B, classes]``, and labels ``[B]``."""
+"""Decisions and losses on logits over time, ``[T, B, classes]``.
+
+Labels are classes ``[B]``, or shares ``[B, classes]`` of mixed samples.
+"""
 
 from __future__ import annotations
 
@@ -48,5 +51,7 @@ def tet(logits: Tensor, target: Tensor, lam: float = 0.05, phi: float = 1.0, lab
     (1 − λ)·mean_t CE(logits_t, y) + λ·mean_t MSE(logits_t, φ).
     """
     steps = logits.shape[0]
-    each = F.cross_entropy(logits.flatten(0, 1), target.repeat(steps), label_smoothing=label_smoothing)
+    each = F.cross_entropy(
+        logits.flatten(0, 1), target.repeat(steps, *[1] * (target.dim() - 1)), label_smoothing=label_smoothing
+    )
     return (1 - lam) * each + lam * F.mse_loss(logits, torch.full_like(logits, phi))

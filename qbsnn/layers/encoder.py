@@ -1,4 +1,4 @@
-"""The input layer: pixels in [0, 1] to a sequence over time."""
+"""The input layer: pixels in [0, 1], or frames of events, to a sequence over time."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ import torch
 from torch import Tensor, nn
 
 from qbsnn import checks
+from qbsnn.errors import DataError
 from qbsnn.functional.encode import direct, latency, rate
 
 EVAL_SEED = 20260424
+EVENT_MAX = 255.0
+"""The largest value of a frame of events; data sets clip their counts there."""
 
 
 class Encoder(nn.Module):
-    """Turns pixels ``[B, C, H, W]`` in [0, 1] into network input ``[T or 1, B, C, H, W]``.
+    """Turns pixels ``[B, C, H, W]`` in [0, 1], or frames ``[B, T, C, H, W]``, into input ``[T or 1, B, C, H, W]``.
 
     coding: ``direct`` (normalised with mean and std per channel; one step that stands for all T), ``rate`` (Bernoulli
-    with the pixel as probability, from a generator of its own) or ``latency`` (time to first spike). In evaluation mode
-    rate coding starts from one fixed seed in every call, so that two calls see the same spikes.
+    with the pixel as probability, from a generator of its own), ``latency`` (time to first spike) or ``events`` (frames
+    of event counts, one per step, as they are). In evaluation mode rate coding starts from one fixed seed in every
+    call, so that two calls see the same spikes. Raises DataError where the frames are not ``steps``.
     """
 
     mean: Tensor
@@ -26,7 +30,7 @@ class Encoder(nn.Module):
 
     def __init__(self, coding: str, steps: int, mean: Sequence[float], std: Sequence[float], seed: int = 0) -> None:
         super().__init__()
-        self.coding = checks.choice("model.encoding", coding, ("direct", "rate", "latency"))
+        self.coding = checks.choice("model.encoding", coding, ("direct", "rate", "latency", "events"))
         self.steps, self.seed, self.draws = steps, seed, 0
         self.register_buffer("mean", torch.tensor(list(mean)).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(list(std)).view(-1, 1, 1))
@@ -35,6 +39,10 @@ class Encoder(nn.Module):
         """Encode one batch."""
         if self.coding == "direct":
             return direct((pixels - self.mean) / self.std)
+        if self.coding == "events":
+            if pixels.dim() != 5 or pixels.shape[1] != self.steps:
+                raise DataError(f"frames must be [B, T = {self.steps}, C, H, W], got {list(pixels.shape)}")
+            return pixels.transpose(0, 1)
         if self.coding == "latency":
             return latency(pixels, self.steps)
         # Training call n draws from seed + n: a fresh sequence each time that needs no state beyond a counter.
@@ -47,4 +55,5 @@ class Encoder(nn.Module):
         """Smallest and largest value of the output per channel, each ``[C]``."""
         if self.coding == "direct":
             return ((0 - self.mean) / self.std).flatten(), ((1 - self.mean) / self.std).flatten()
-        return torch.zeros_like(self.mean).flatten(), torch.ones_like(self.mean).flatten()
+        high = EVENT_MAX if self.coding == "events" else 1.0
+        return torch.zeros_like(self.mean).flatten(), torch.full_like(self.mean, high).flatten()

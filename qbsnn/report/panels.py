@@ -162,12 +162,12 @@ def _fit(image: NDArray[np.float64]) -> tuple[float, float, float, float]:
 
 
 def _rgb(image: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[C, H, W] as grey [H, W] or colour [H, W, 3]; two channels are the polarities of an event camera."""
+    """[C, H, W] as grey [H, W] or colour [H, W, 3]; two channels are an event camera's, off before on."""
     channels = image.shape[0]
     if channels == 3:
         return image.transpose(1, 2, 0)
     if channels == 2:
-        on, off = image
+        off, on = image
         return np.clip(np.stack([1 - off, 1 - on - off, 1 - on], axis=-1), 0, 1)
     return np.asarray(image.mean(axis=0))
 

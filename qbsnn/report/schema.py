@@ -196,6 +196,8 @@ class Result:
     """One run. ``config`` is the full resolved configuration; ``git_dirty`` tells whether the tree had changes.
 
     ``checkpoints`` names the files of ``last`` and ``best``, relative to the run directory where they lie inside it.
+    ``data`` says what was read: name of the set, whether simulated, samples per part, a checksum of their indices,
+    names of samples that were skipped, and for events what the cache found and the framing lost.
     """
 
     command: str
@@ -215,6 +217,7 @@ class Result:
     integer: Integer | dict[str, str] | None = None
     energy: Energy | dict[str, str] | None = None
     timing: Timing = field(default_factory=Timing)
+    data: dict[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def write(self, path: Path) -> None:

@@ -23,7 +23,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from qbsnn.data import ImageDataModule
+from qbsnn.data import DataModule
 from qbsnn.deploy.absorb import absorb
 from qbsnn.deploy.engine import TorchEngine
 from qbsnn.deploy.grid import GridNetwork
@@ -42,7 +42,7 @@ CONVERSION = ("bits", "theta", "leak", "membrane_bits", "overflow", "profile", "
 """The settings that fix the grid: what is stored under one choice is of no use to another."""
 
 
-def fine_tune(module: Classifier, data: ImageDataModule, path: Path) -> Tuned | None:
+def fine_tune(module: Classifier, data: DataModule, path: Path) -> Tuned | None:
     """Fine-tune the module's network, which is not changed, and write ``path``; ``None`` unless ``deploy.mode`` is qat.
 
     A network without integer form is left to the checks, which say why.
@@ -99,7 +99,7 @@ class Deployed:
     rivals: dict[str, Callable[[Tensor], Tensor]]
 
 
-def deployed(network: SpikingNetwork, module: Classifier, data: ImageDataModule) -> Deployed:
+def deployed(network: SpikingNetwork, module: Classifier, data: DataModule) -> Deployed:
     """Absorb and quantise a network in evaluation mode, and put in what fine-tuning on the grid gained.
 
     Raises DeployError where the network has no integer form.
@@ -134,7 +134,7 @@ def _classes(grid: GridNetwork) -> Callable[[Tensor], Tensor]:
     return predict
 
 
-def calibration(config: dict[str, Any], data: ImageDataModule) -> Tensor | None:
+def calibration(config: dict[str, Any], data: DataModule) -> Tensor | None:
     """The first training images of epoch 0, ``[N, C, H, W]``, where the settings ask for them; on the CPU."""
     group = deploy_group(config)
     if group.theta != "integer" or not group.calibration_images:
@@ -150,7 +150,7 @@ def calibration(config: dict[str, Any], data: ImageDataModule) -> Tensor | None:
 
 
 def _fit(
-    network: SpikingNetwork, module: Classifier, data: ImageDataModule, group: DeployGroup
+    network: SpikingNetwork, module: Classifier, data: DataModule, group: DeployGroup
 ) -> tuple[dict[str, Tensor], bool]:
     """The weights of the best epoch, and whether that is better than the start."""
     config = module.config

@@ -13,7 +13,6 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics.classification import MulticlassAccuracy
 
 from qbsnn import __version__
-from qbsnn.data import check_pixels
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.report.schema import Result
 from qbsnn.training.optim import parameter_groups
@@ -33,8 +32,13 @@ class Tuned:
     kept: bool
 
 
+def hard(labels: Tensor) -> Tensor:
+    """Classes int64 ``[B]``: of mixed samples, whose labels are shares ``[B, classes]``, the largest share's."""
+    return labels if labels.dim() == 1 else labels.argmax(1)
+
+
 class Classifier(lightning.LightningModule):
-    """Trains a network on batches (pixels ``[B, C, H, W]`` in [0, 1], labels ``[B]``).
+    """Trains a network on batches (inputs ``[B, ...]``, labels ``[B]``, or shares ``[B, classes]`` of mixed samples).
 
     network: gives logits ``[T, B, classes]``. loss: (logits, labels) -> scalar. optimizer: parameter groups ->
     optimiser. scheduler: optimiser -> schedule, stepped once per epoch, or ``None``. config: plain containers that
@@ -72,7 +76,7 @@ class Classifier(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
         found = self._step("train", batch)
-        right = (found["predicted"] == batch[1]).float().mean()
+        right = (found["predicted"] == hard(batch[1])).float().mean()
         live = {"batch/loss": found["loss"].detach(), "batch/acc": right}
         self.log_dict(live, on_step=True, on_epoch=False, prog_bar=True, logger=False)
         return found["loss"]
@@ -84,11 +88,6 @@ class Classifier(lightning.LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Metrics of one test batch; returns the predicted classes ``[B]`` for callbacks."""
         return self._step("test", batch)
-
-    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Refuse pixels that are no numbers in [0, 1] while the batch is still on the CPU, where looking is free."""
-        check_pixels(batch[0], "a batch")
-        return batch
 
     def configure_optimizers(self) -> Any:
         """Optimiser with the schedule per epoch."""
@@ -115,7 +114,7 @@ class Classifier(lightning.LightningModule):
         loss = self.loss(logits, labels)
         metric: MulticlassAccuracy = getattr(self, f"{part}_accuracy")
         decided = self.network.decide(logits.detach())
-        metric(decided, labels)
+        metric(decided, hard(labels))
         both: dict[str, Any] = {f"{part}/loss": loss.detach(), f"{part}/acc": metric}
         self.log_dict(both, on_step=False, on_epoch=True, batch_size=len(labels), prog_bar=part != "test")
         return {"loss": loss, "predicted": decided.argmax(1), "classes": decided.shape[1]}

@@ -21,7 +21,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
 from omegaconf import DictConfig
 
-from qbsnn.data import ImageDataModule
+from qbsnn.data import DataModule
 from qbsnn.errors import SettingsError, VerificationError
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.report import build as build_report
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 class Parts:
     """What a configuration is built into."""
 
-    data: ImageDataModule
+    data: DataModule
     module: Classifier
     trainer: lightning.Trainer
     result: Result
@@ -83,7 +83,8 @@ def build(plain: dict[str, Any]) -> Parts:
     lightning.seed_everything(plain["seed"], workers=True, verbose=False)
     # Filling every fresh tensor would slow all allocations; nothing here reads memory that it did not write.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    data: ImageDataModule = build_object(plain["data"], "data")
+    data: DataModule = build_object(plain["data"], "data")
+    plain["model"]["encoding"] = data.encoding(plain["model"].get("encoding"))
     network: SpikingNetwork = build_object(
         plain["model"],
         "model",
@@ -140,7 +141,6 @@ def _quieten() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     known = [
-        "You have overridden `on_before_batch_transfer`",  # on purpose: pixels are checked on their way in
         r".*isinstance\(treespec, LeafSpec\)",  # Lightning 2.6 with torch 2.13
         "The number of training batches .* is smaller than the logging interval",  # curves are logged per epoch
         "The 'train_dataloader' does not have many workers",  # the data is in memory
@@ -154,8 +154,6 @@ def _quieten() -> None:
 def _finish_fit(parts: Parts, seconds: float) -> None:
     """Timing, validation metrics and the paths of the two checkpoints."""
     trainer, result = parts.trainer, parts.result
-    sizes = ", ".join(f"{count:,} {part}" for part, count in parts.data.split_sizes().items())
-    log.info("images: %s (validation is held out from the training images)", sizes)
     result.timing.fit_seconds = seconds
     result.timing.epochs = trainer.current_epoch
     images = trainer.global_step * (parts.data.batch_size or 0)
@@ -236,6 +234,7 @@ def _recorded(parts: Parts, plain: dict[str, Any]) -> Iterator[None]:
             raise
     finally:
         result.timing.total_seconds = time.perf_counter() - started
+        result.data = parts.data.describe()
         close_loggers(failed)
         result.write(folder / "result.json")
         if plain["report"]:

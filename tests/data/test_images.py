@@ -10,11 +10,13 @@ from omegaconf import OmegaConf
 from torchvision.transforms import v2
 
 import qbsnn.data
-from qbsnn.data import Digits, ImageDataModule, check_pixels
+from qbsnn.data import Digits, ImageDataModule
 from qbsnn.data.images import Images
+from qbsnn.data.ranges import check_range
 from qbsnn.data.split import hold_out
 from qbsnn.errors import DataError, SettingsError
 
+CLASSES = {"cifar100": 100, "tiny_imagenet": 200, "imagenet": 1000, "dvs128_gesture": 11, "shd": 20}
 CONF = Path(qbsnn.data.__file__).parents[2] / "conf" / "data"
 
 
@@ -61,7 +63,7 @@ def test_each_stage_reads_its_part_once(monkeypatch):
     read = Digits.read
     monkeypatch.setattr(Digits, "read", lambda self, train: reads.append(train) or read(self, train))
     module = Digits()
-    with pytest.raises(RuntimeError, match="no train images yet"):
+    with pytest.raises(RuntimeError, match="no train samples yet"):
         module.train_dataloader()
     for stage in ("fit", "validate", "fit"):
         module.setup(stage)
@@ -91,7 +93,7 @@ def test_resize_keeps_more_than_the_levels_of_the_source(digits):
     expected = v2.functional.resize(small, [12, 12], antialias=True)
     # three roundings of half a step each: to bytes, along rows, along columns
     assert (pixels - expected).abs().max() <= 1.5 / 255
-    check_pixels(pixels, "resized")
+    module.check(pixels, "resized")
 
 
 @pytest.mark.parametrize(
@@ -104,6 +106,7 @@ def test_resize_keeps_more_than_the_levels_of_the_source(digits):
         ("num_workers", [-1, 2.0], "an integer from 0"),
         ("crop", [-1, 9, True], "an integer from 0 to 8"),
         ("cutout", [9], "an integer from 0 to 8"),
+        ("mix", ["cutmixx", True], "one of mixup, cutmix"),
         ("flip", [1, "yes", None], "true or false"),
         ("download", [0], "true or false"),
         ("verify", ["no"], "true or false"),
@@ -124,7 +127,7 @@ def test_bad_settings(key, values, right):
 
 
 def test_a_validation_share_of_no_image_is_refused():
-    with pytest.raises(SettingsError, match=r"data\.val_fraction must leave .* 1437 training images.*got 1e-05"):
+    with pytest.raises(SettingsError, match=r"data\.val_fraction must leave .* 1437 training samples.*got 1e-05"):
         Digits(val_fraction=1e-5).setup("fit")
 
 
@@ -166,14 +169,14 @@ class Fake(ImageDataModule):
         ({"pixels": torch.zeros(2, 1, 3, 2, dtype=torch.uint8)}, r"must be \(N, 1, 2, 3\), got \(2, 1, 3, 2\)"),
         ({"pixels": torch.zeros(0, 1, 2, 3, dtype=torch.uint8)}, r"must be \(N, 1, 2, 3\), got \(0, 1, 2, 3\)"),
         ({"labels": torch.tensor([0])}, "2 images, but labels of shape"),
-        ({"labels": torch.tensor([0, 2])}, "labels must be from 0 to 1, but 1 are not; the first is 2, of image 1"),
-        ({"labels": torch.tensor([-1, 7])}, "but 2 are not; the first is -1, of image 0"),
+        ({"labels": torch.tensor([0, 2])}, "labels must be from 0 to 1, but 1 are not; the first is 2, of sample 1"),
+        ({"labels": torch.tensor([-1, 7])}, "but 2 are not; the first is -1, of sample 0"),
     ],
 )
 def test_bad_data(changed, message):
     Fake().setup()
     for stage, part in (("fit", "training"), ("test", "test")):
-        with pytest.raises(DataError, match=f"fake, {part} images: .*{message}"):
+        with pytest.raises(DataError, match=f"fake, {part} samples: .*{message}"):
             Fake(**changed).setup(stage)
 
 
@@ -184,16 +187,16 @@ def test_bad_pixel_values(monkeypatch):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), -1e-6, 1.001])
-def test_check_pixels(bad):
+def test_check_range(bad):
     good = torch.rand(4, 3, 5, 5)
     good[0, 0, 0, 0], good[1, 0, 0, 0] = 0, 1
-    check_pixels(good, "a batch")
-    check_pixels(good[:0], "an empty batch")
+    check_range(good, "a batch", "pixels", 1)
+    check_range(good[:0], "an empty batch", "pixels", 1)
     good[2:, 1, 2, 3] = bad
     with pytest.raises(DataError, match=r"^a batch: .* 2 of 300 are not; the first: .*, in sample 2$"):
-        check_pixels(good, "a batch")
+        check_range(good, "a batch", "pixels", 1)
     with pytest.raises(DataError):
-        check_pixels(torch.full((2, 2), 255, dtype=torch.uint8), "bytes")
+        check_range(torch.full((2, 2), 255, dtype=torch.uint8), "bytes", "pixels", 1)
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in CONF.glob("[!_]*.yaml")))
@@ -201,16 +204,18 @@ def test_configuration(name, tmp_path):
     assert (CONF / f"{name}.yaml").read_text().startswith("# ")
     with initialize_config_dir(str(CONF), version_base="1.3"):
         data = compose(name)
-    cfg = OmegaConf.create({"data": data, "paths": {"data": str(tmp_path)}, "seed": 7})
+    cfg = OmegaConf.create({"data": data, "paths": {"data": str(tmp_path)}, "seed": 7, "T": 3})
     module = instantiate(cfg.data)
     assert type(module).__name__ in qbsnn.data.__all__ and module.name == name
-    assert module.root == tmp_path and module.seed == 7
+    assert module.root == tmp_path / ("imagenet" if name == "imagenet" else "") and module.seed == 7
     assert set(data) - {"_target_"} == set(signature(type(module)).parameters)
     channels, height, width = module.in_shape
-    assert len(module.mean) == len(module.std) == channels and height == width
-    assert module.num_classes == len(set(module.class_names)) == (100 if name == "cifar100" else 10)
+    assert len(module.mean) == len(module.std) == channels and (height == width or name == "shd")
+    assert module.num_classes == len(set(module.class_names)) == CLASSES.get(name, 10)
 
 
 def test_every_set_has_a_configuration():
     configured = {path.stem for path in CONF.glob("[!_]*.yaml")}
-    assert configured == {"digits", "mnist", "fashion_mnist", "cifar10", "cifar100"}
+    images = {"digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "tiny_imagenet", "imagenet"}
+    events = {"digits_dvs", "fashion_dvs", "dvs128_gesture", "nmnist", "cifar10dvs", "shd"}
+    assert configured == images | events
