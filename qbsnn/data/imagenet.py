@@ -20,7 +20,7 @@ from qbsnn.data.image_files import FileDataModule, Files
 from qbsnn.errors import DataError
 
 # SHA-256 of the 1000 WordNet ids in order, a line each: the position of an id is its class in every published result
-WNIDS_SHA256 = "9ad254727793c00a428107843d5fa9fabf43e97a40b06bf05fbd349b50d14a2a"
+WNIDS_SHA256 = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd"
 
 
 class ImageNetLike(FileDataModule):
@@ -96,8 +96,8 @@ class ImageNet(ImageNetLike):
         """What to do by hand."""
         return (
             "By hand: get ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz with an "
-            f"account of https://image-net.org and put them into {self.root}, or point data.root at a folder with train "
-            "and val, a folder per class in each."
+            f"account of https://image-net.org and put them into {self.root}, or point data.root at a folder with "
+            "train and val, a folder per class in each."
         )
 
     def wnids(self) -> list[str]:
