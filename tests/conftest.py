@@ -1,5 +1,6 @@
 """Fixtures that several packages use."""
 
+import logging
 import warnings
 
 import pytest
@@ -9,6 +10,9 @@ from tests.cli import Tool
 
 @pytest.fixture
 def tool(monkeypatch, tmp_path):
-    """The command-line tools in an empty folder; warnings filters are put back afterwards."""
+    """The command-line tools in an empty folder; warnings filters and log handlers are put back afterwards."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
     with warnings.catch_warnings():
         yield Tool(monkeypatch, tmp_path)
+    root.handlers, root.level = handlers, level  # Hydra's write to an output that pytest closes
