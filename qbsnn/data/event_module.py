@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ from qbsnn.data import recordings as record_of
 from qbsnn.data import shards
 from qbsnn.data.base import DataModule
 from qbsnn.data.event_augment import EventAugment, EventMix, FrameAugment
-from qbsnn.data.events import Sensor
+from qbsnn.data.events import Events, Sensor
 from qbsnn.data.frames import COUNT_MAX, Framing, Losses
 from qbsnn.data.loading import Split
 from qbsnn.data.randomness import Purpose, draw
@@ -80,7 +81,7 @@ class FrameSplit(SkippingSplit):
     def _frames(self, epoch: int, index: int) -> NDArray[np.uint8]:
         """All frames of a sample, flat."""
         if self.records is not None:
-            return record_of.decode(self.cached(index))
+            return record_of.decode(self.cached(index), self.framing.frames * prod(self.framing.shape))
         events = self.recordings.events(int(self.chosen[index]))
         if self.augment_events is not None:
             events = self.augment_events(events, epoch, index)
@@ -213,6 +214,12 @@ class EventDataModule(DataModule[Recordings]):
         found["framing"] = {part: vars(s.losses) for part, s in parts.items() if s.records is not None}
         return found
 
+    def events(self, part: str, index: int) -> Events:
+        """The events behind one sample of a part, as its source has them."""
+        split = self._split(part)
+        assert isinstance(split, FrameSplit)
+        return split.recordings.events(int(split.chosen[split.kept[index]]))
+
     def setup(self, stage: str | None = None) -> None:
         """Read what ``stage`` needs, as every set; say what the cache found and what the framing lost."""
         before = set(self._splits)
@@ -221,7 +228,7 @@ class EventDataModule(DataModule[Recordings]):
             if part in before or not isinstance(split, FrameSplit) or split.records is None:
                 continue
             found, lost = split.records.found, split.losses
-            dense = len(split) * int(np.prod((self.framing.frames, *self.in_shape))) * 4
+            dense = len(split) * self.framing.frames * prod(self.in_shape) * 4
             log.info(
                 "%s %s cache: %d hits, %d made, %.1f MB (1/%.0f of float32)",
                 self.name, part, found.hits, found.misses, found.size / 1e6, dense / max(found.size, 1),

@@ -84,15 +84,10 @@ class Framing:
         edges, padded = self.edges(events["t"], where)
         channels, height, width = self.shape
         cells = channels * height * width
-        flat = self._cells(events)
-        wanted = None
-        if self.polarity in ("on", "off") and self.sensor.polarities == 2:
-            wanted = events["p"].astype(bool) == (self.polarity == "on")
         frames = np.zeros((self.frames, cells), np.uint8)
         clipped = 0
         for i in range(len(edges) - 1):
-            part = slice(edges[i], edges[i + 1])
-            counts = np.bincount(flat[part] if wanted is None else flat[part][wanted[part]], minlength=cells)
+            counts = np.bincount(self._cells(events[edges[i] : edges[i + 1]]), minlength=cells)
             most = int(counts.max())
             if most > COUNT_MAX:
                 clipped += int((counts - COUNT_MAX).clip(0).sum())
@@ -129,7 +124,9 @@ class Framing:
         return edges, self.frames - slices
 
     def _cells(self, events: Events) -> NDArray[np.int64]:
-        """The position of each event in a flattened frame, ``[N]``."""
+        """The position in a flattened frame of each event that the polarity keeps, of ``[N]`` events."""
+        if self.polarity in ("on", "off") and self.sensor.polarities == 2:
+            events = events[events["p"].astype(bool) == (self.polarity == "on")]
         channels, height, width = self.shape
         x = events["x"].astype(np.int64)
         y = events["y"].astype(np.int64) if "y" in (events.dtype.names or ()) else np.zeros_like(x)

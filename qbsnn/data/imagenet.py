@@ -20,7 +20,7 @@ from qbsnn.data.image_files import FileDataModule, Files
 from qbsnn.errors import DataError
 
 # SHA-256 of the 1000 WordNet ids in order, a line each: the position of an id is its class in every published result
-WNIDS_SHA256 = "9ad254727793c00a428107843d5fa9fabf43e97a40b06bf05fbd349b50d14a2a"
+WNIDS_SHA256 = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd"
 
 
 class ImageNetLike(FileDataModule):

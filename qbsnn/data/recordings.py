@@ -17,6 +17,7 @@ from qbsnn.data.skipping import record
 from qbsnn.errors import DataError
 
 LOST = struct.Struct("<4I")
+SPARSE, DENSE = b"s", b"d"
 
 
 class Recordings(ABC):
@@ -53,7 +54,7 @@ def encode(recordings: Recordings, chosen: NDArray[np.int64], framing: Framing, 
     def make() -> bytes:
         index = int(chosen[place])
         frames, lost = framing(recordings.events(index), recordings.names[index])
-        return LOST.pack(lost.events, lost.tail, lost.clipped, lost.padded) + zlib.compress(frames.data, 1)
+        return LOST.pack(lost.events, lost.tail, lost.clipped, lost.padded) + pack(frames.ravel())
 
     return record(make, skip)
 
@@ -63,6 +64,39 @@ def losses(made: memoryview) -> Losses:
     return Losses(1, *LOST.unpack_from(made))
 
 
-def decode(made: memoryview) -> NDArray[np.uint8]:
-    """The frames of a record without its mark, flat."""
-    return np.frombuffer(zlib.decompress(made[LOST.size :]), np.uint8)
+def decode(made: memoryview, size: int) -> NDArray[np.uint8]:
+    """The ``size`` cells of a record without its mark, flat."""
+    return unpack(made[LOST.size :], size)
+
+
+def pack(cells: NDArray[np.uint8]) -> bytes:
+    """Counts ``[N]`` as gaps between those that are not 0, and these: 2 bytes each. Where that is more, compressed.
+
+    A gap above 255 is bridged by zeros that are stored as if they were counts.
+    """
+    where = np.flatnonzero(cells)
+    gaps = np.diff(where, prepend=-1)
+    bridges = (gaps - 1) // 255
+    place = np.arange(len(where)) + np.cumsum(bridges)
+    total = len(where) + int(bridges.sum())
+    if 4 * total > len(cells):
+        return DENSE + zlib.compress(cells.data, 1)
+    pairs = np.zeros((2, total), np.uint8)
+    pairs[0] = 255
+    pairs[0, place], pairs[1, place] = gaps - 255 * bridges, cells[where]
+    return SPARSE + pairs.tobytes()
+
+
+def unpack(packed: memoryview, size: int) -> NDArray[np.uint8]:
+    """The counts ``[size]`` that ``pack`` was given.
+
+    >>> counts = np.array([0, 3, 0, 0, 255] + 900 * [0] + [1], np.uint8)
+    >>> bool((unpack(memoryview(pack(counts)), len(counts)) == counts).all())
+    True
+    """
+    if packed[:1] == DENSE:
+        return np.frombuffer(zlib.decompress(packed[1:]), np.uint8)
+    gaps, counts = np.frombuffer(packed, np.uint8, offset=1).reshape(2, -1)
+    cells = np.zeros(size, np.uint8)
+    cells[gaps.cumsum(dtype=np.int64) - 1] = counts
+    return cells

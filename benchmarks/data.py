@@ -1,0 +1,169 @@
+"""Speed and size of the event pipeline: framing against Tonic's ``ToFrame``, cached against cold epochs, cache size.
+
+All on events made here, so nothing is downloaded: digits simulated as recordings, and random events with the numbers of
+DVS128 Gesture and N-MNIST, written in their true layouts. Contenders take turns; medians are shown.
+``python benchmarks/data.py [--rounds 5] [--small]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from tonic.transforms import ToFrame
+
+from qbsnn.data import NMNIST, DVS128Gesture, EventDataModule, SimulatedDigitsDVS
+from qbsnn.data.events import EVENT, Events, Sensor
+from qbsnn.data.frames import Framing
+from qbsnn.models import vgg
+from qbsnn.neurons import QBLIF
+from qbsnn.training.host import host_info
+
+T = 10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="rounds, of which the median is taken")
+    parser.add_argument("--small", action="store_true", help="a tenth of the events and samples, to try the script")
+    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/data.json"))
+    args = parser.parse_args()
+    scale = 10 if args.small else 1
+    host = host_info()
+    print(f"{host.cpu}, {host.cores} cores, torch {host.versions['torch']}; T = {T}, medians of {args.rounds} rounds")
+    framing = [
+        framed("gesture-like, 300,000 events", Sensor(128, 128, 2), 300_000 // scale, args.rounds),
+        framed("N-MNIST-like, 4,000 events", Sensor(34, 34, 2), 4_000, args.rounds),
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        sets = [
+            gestures(Path(folder), 300_000 // scale, 2 if args.small else 6),
+            digits(Path(folder), 20 if args.small else 200),
+            SimulatedDigitsDVS(root=folder, T=T, limit_train=128 if args.small else None),
+        ]
+        epochs = [epoch(data, args.rounds) for data in sets]
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    result = {"host": vars(host), "framing": framing, "epochs": epochs}
+    args.out.write_text(json.dumps(result, indent=2), encoding="utf-8")
+    print(f"written to {args.out}")
+
+
+def framed(name: str, sensor: Sensor, count: int, rounds: int) -> dict[str, object]:
+    """Samples per second of both, on the same events, whose frames must be equal."""
+    samples = [blob(sensor, count, seed) for seed in range(4)]
+    ours, keeping = Framing(sensor, T, keep_tail=False), Framing(sensor, T)
+    theirs = ToFrame(sensor_size=tuple(sensor), n_time_bins=T)
+    assert all(np.array_equal(ours(events)[0], theirs(events)) for events in samples)
+    dropped = sum(ours(events)[1].tail for events in samples)
+    repeats = max(1, 200_000 // count)
+    contenders: dict[str, Callable[[Events], object]] = {"tonic": theirs, "ours": ours, "ours, tail kept": keeping}
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for contender, call in contenders.items():
+            start = time.perf_counter()
+            for _ in range(repeats):
+                for events in samples:
+                    call(events)
+            times[contender].append((time.perf_counter() - start) / (repeats * len(samples)))
+    rates = {contender: 1 / statistics.median(values) for contender, values in times.items()}
+    ratio = rates["ours, tail kept"] / rates["tonic"]
+    print(
+        f"framing, {name}: " + ", ".join(f"{c} {r:,.0f}/s" for c, r in rates.items()) + f"; {ratio:.1f} times Tonic's"
+    )
+    print(f"  frames equal Tonic's; it drops {dropped} of {len(samples) * count:,} events, which are kept by default")
+    return {"name": name, "samples_per_second": rates, "ratio": ratio, "tonic_drops": dropped}
+
+
+def epoch(data: EventDataModule, rounds: int) -> dict[str, object]:
+    """Seconds of a cold epoch (read, frame, write the cache), of cached ones, and of the network's own steps."""
+    start = time.perf_counter()
+    data.setup("fit")
+    consume(data)
+    cold = time.perf_counter() - start
+    cached = statistics.median(consume(data) for _ in range(rounds))
+    count = len(data._split("train"))
+    both = {"cold": (cold, count + len(data._split("val"))), "cached": (cached, count)}
+    rates = {name: samples / seconds for name, (seconds, samples) in both.items()}
+    size = sum(found["size"] for found in data.describe()["cache"].values())
+    dense = both["cold"][1] * int(np.prod((T, *data.in_shape))) * 4
+    step, wait = training(data)
+    kind = " (simulated)" if data.simulated else " (random events, true layout)"
+    print(
+        f"{data.name}{kind}: cold {rates['cold']:,.0f}/s, cached {rates['cached']:,.0f}/s, "
+        f"{rates['cached'] / rates['cold']:.0f} times; cache 1/{dense / size:.1f} of float32\n"
+        f"  a step of vgg5 takes {1e3 * step:.0f} ms and waits {1e3 * wait:.1f} ms for its batch ({wait / step:.1%})"
+    )
+    ratio = rates["cached"] / rates["cold"]
+    facts = {"cold": rates["cold"], "cached": rates["cached"], "ratio": ratio, "cache_share": size / dense}
+    return {"name": data.name, "simulated": data.simulated, **facts, "step_seconds": step, "wait_seconds": wait}
+
+
+def consume(data: EventDataModule) -> float:
+    """Seconds to go through the training part once."""
+    start = time.perf_counter()
+    for _ in data.train_dataloader():
+        pass
+    return time.perf_counter() - start
+
+
+def training(data: EventDataModule, steps: int = 5) -> tuple[float, float]:
+    """Median seconds of a training step of a small network, and of waiting for its batch, in one process."""
+    network = vgg(QBLIF, data.in_shape, data.num_classes, data.mean, data.std, "vgg5", T, 0.25, encoding="events")
+    taken, waited = [], []
+    start = time.perf_counter()
+    for number, (frames, labels) in enumerate(data.train_dataloader()):
+        fetched = time.perf_counter()
+        torch.nn.functional.cross_entropy(network(frames).mean(0), labels).backward()
+        waited.append(fetched - start)
+        start = time.perf_counter()
+        taken.append(start - fetched)
+        if number == steps:
+            break
+    return statistics.median(taken), statistics.median(waited)
+
+
+def blob(sensor: Sensor, count: int, seed: int) -> Events:
+    """Events around the middle of the sensor, 6 s long."""
+    numbers = np.random.default_rng(seed)
+    events = np.zeros(count, EVENT)
+    for name, size in (("x", sensor.width), ("y", sensor.height)):
+        events[name] = numbers.normal(size / 2, size / 10, count).clip(0, size - 1)
+    events["t"], events["p"] = np.sort(numbers.integers(6_000_000, size=count)), numbers.random(count) < 0.5
+    return events
+
+
+def gestures(root: Path, count: int, users: int) -> EventDataModule:
+    """DVS128 Gesture's layout with random events."""
+    for user in range(users):
+        folder = root / f"DVSGesture/ibmGestureTrain/user{user:02d}_led"
+        folder.mkdir(parents=True)
+        for label in range(11):
+            events = blob(Sensor(128, 128, 2), count, 20 * user + label)
+            np.save(
+                folder / f"{label}.npy", np.stack([events[n] // (1000 if n == "t" else 1) for n in "xypt"], 1) * 1.0
+            )
+    return DVS128Gesture(root=root, T=T, verify=False, download=False, batch_size=8)
+
+
+def digits(root: Path, each: int) -> EventDataModule:
+    """N-MNIST's layout with random events."""
+    for digit in range(10):
+        folder = root / f"NMNIST/Train/{digit}"
+        folder.mkdir(parents=True)
+        for i in range(each):
+            e = blob(Sensor(34, 34, 2), 4_000, each * digit + i)
+            t, p = e["t"] // 20, e["p"].astype(np.int64)
+            rows = [e["x"], e["y"], (p << 7) | (t >> 16), (t >> 8) & 255, t & 255]
+            (folder / f"{i:05d}.bin").write_bytes(np.stack(rows, 1).astype(np.uint8).tobytes())
+    return NMNIST(root=root, T=T, verify=False, download=False)
+
+
+if __name__ == "__main__":
+    main()

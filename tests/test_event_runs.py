@@ -1,0 +1,100 @@
+"""Event sets from the command line to the proof of the integer network."""
+
+import json
+import runpy
+import sys
+
+import pytest
+
+from tests.cli import ROOT, one_paragraph
+from tests.data.tiny_events import write_gesture, write_nmnist, write_shd
+
+QUIET = ("debug=tiny", "report=false", "data.verify=false", "data.download=false")
+
+
+def proven(result: dict, name: str, images: int) -> None:
+    assert result["status"] == "finished" and result["data"]["name"] == name
+    assert result["config"]["model"]["encoding"] == "events"
+    for block in (result["absorption"], result["integer"]):
+        assert block["spike_mismatches"] == 0 and block["images"] == images
+    assert result["integer"]["membrane_mismatches"] == result["integer"]["overflows"] == 0
+    assert result["integer"]["onnxruntime_mismatches"] in (0, None)
+
+
+def test_vgg11_on_gestures(tool):
+    root = tool.folder / "files"
+    write_gesture(root)
+    command = ["data=dvs128_gesture", "model=vgg11", "neuron.s_max=8", "T=10", "model.width=0.125"]
+    small = ["data.batch_size=2", "data.val_fraction=0.3", "callbacks.integer.onnx_images=2", f"data.root={root}"]
+    assert tool("train.py", *command, *small, *QUIET) == 0
+    result = tool.result()
+    proven(result, "dvs128_gesture", 4)
+    assert result["data"]["samples"] == {"train": 15, "val": 7, "test": 22}
+    assert result["data"]["cache"]["train"]["misses"] == 15
+
+
+def test_an_mlp_on_spoken_digits_and_a_vgg_on_written_ones(tool):
+    write_shd(tool.folder / "data")
+    assert tool("train.py", "data=shd", "model=mlp", "T=12", "data.val_fraction=0.4", *QUIET) == 0
+    proven(tool.result(), "shd", 60)
+    write_nmnist(tool.folder / "data")
+    assert tool("train.py", "data=nmnist", "model.width=0.25", "data.val_fraction=0.4", *QUIET) == 0
+    proven(tool.result(), "nmnist", 30)
+
+
+def test_simulated_digits_are_labelled(tool, capsys):
+    command = ["data=digits_dvs", "data.limit_train=64", "data.limit_val=16", "data.limit_test=32", "model.width=0.25"]
+    mixed = ["data.mix=eventmix", "optim/loss=tet", "data.flip=true", "data.drop_events=0.1"]
+    assert tool("train.py", *command, *mixed, "debug=tiny") == 0
+    shown = capsys.readouterr().out
+    assert "digits_dvs (simulated events): 64 train, 16 val, 32 test" in shown
+    proven(tool.result(), "digits_dvs", 32)
+    assert tool.result()["data"]["simulated"]
+    assert "SimulatedDigitsDVS" in (tool.runs()[-1] / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["data=digits_dvs", "model.encoding=rate"], "model.encoding must be null or one of events for digits_dvs"),
+        (
+            ["model.encoding=events"],
+            "model.encoding must be null or one of direct, rate, latency for digits, got 'events'",
+        ),
+        (["data=digits_dvs", "data.slice=count"], "did you mean slice_by?"),
+        (
+            ["data=digits_dvs", "data.pixel.threshold=0"],
+            "data.pixel.threshold must be a number of at least 0.01, got 0",
+        ),
+    ],
+)
+def test_bad_settings(tool, capsys, arguments, words):
+    assert tool("train.py", *arguments) == 1
+    assert words in one_paragraph(capsys.readouterr().err)
+    assert tool.left_behind() == []
+
+
+def test_absent_gestures_are_explained(tool, capsys):
+    assert tool("train.py", "data=dvs128_gesture", "data.download=false", "report=false", "model.width=0.1") == 1
+    message = one_paragraph(capsys.readouterr().err)
+    assert "ibmGestureTrain is missing from" in message and "By hand: save https://figshare.com" in message
+
+
+@pytest.mark.parametrize("suffix", ["png", "gif"])
+def test_the_viewer_draws(tool, suffix, capsys):
+    out = tool.folder / f"events.{suffix}"
+    arguments = ["digits_dvs", "T=3", "limit_test=4", "cache=none", "--count", "2", "--out", str(out)]
+    assert tool("scripts/show_events.py", *arguments) == 0
+    assert out.read_bytes()[:4] == {"png": b"\x89PNG", "gif": b"GIF8"}[suffix]
+    assert tool("scripts/show_events.py", "digits") == 1
+    assert "digits is a set of images, not of events" in capsys.readouterr().err
+    assert tool("scripts/show_events.py", "nope") == 1
+    assert "no such data set: nope; there are: cifar10" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs(tool, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["data.py", "--small", "--rounds", "1", "--out", str(tool.folder / "data.json")])
+    runpy.run_path(str(ROOT / "benchmarks/data.py"), run_name="__main__")
+    result = json.loads((tool.folder / "data.json").read_text())
+    assert all(row["cache_share"] < 1 / 8 for row in result["epochs"])
