@@ -1,7 +1,8 @@
 """What hardware targets ask of an integer network, and what of a network does not fit.
 
-A profile sets leak, membrane width and overflow policy (``settings.PROFILES``); the limits here are only those that the
-makers publish:
+A profile sets leak, membrane width and overflow policy (``settings.PROFILES``). The limits here follow the makers'
+documentation named below; compare them with the data sheet of the chip at hand. A limit that was not found there, such
+as a largest fan-in, is left out:
 
 - xylo: SynSense, Rockpool documentation, "Overview of the Xylo family": shift decay, 16-bit state, 8-bit weights,
   at most 31 spikes per neuron and step, subtractive reset.
