@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from qbsnn.neurons import LIF, QBLIF, ReLU
+from qbsnn.neurons.base import compile_neurons
+from qbsnn.training.allocator import keep_freed_memory
 from qbsnn.training.host import host_info
 
 SHAPE = (32, 64, 32, 32)
@@ -27,6 +29,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="a batch of 2 instead of 32, to try the script")
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/neuron.json"))
     args = parser.parse_args()
+    keep_freed_memory()  # for every contender
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     x = torch.randn(args.steps, *((2, *SHAPE[1:]) if args.small else SHAPE), device=device)
     target = torch.empty_like(x)
@@ -43,10 +46,10 @@ def main() -> None:
     unit = statistics.median(times["copy"])
     rows = {name: statistics.median(values) / unit for name, values in times.items()}
     host = host_info()
-    print(f"{host.gpu or host.cpu}, {host.cores} cores, torch {host.versions['torch']}, {list(x.shape)} float32, eager")
+    print(f"{host.gpu or host.cpu}, {host.cores} cores, torch {host.versions['torch']}, {list(x.shape)} float32")
     print(f"one copy: {unit * 1e3:.2f} ms; everything below in copies, median of {args.rounds}")
     for name, ratio in rows.items():
-        print(f"  {name:<32} {ratio:7.1f}")
+        print(f"  {name:<48} {ratio:7.1f}")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(
         json.dumps({"host": vars(host), "shape": list(x.shape), "seconds": times, "copies": rows}, indent=2),
@@ -57,15 +60,37 @@ def main() -> None:
 
 def contestants(device: torch.device) -> dict[str, nn.Module]:
     neurons = {"ReLU": ReLU(), "QB-LIF, s_max = 8": QBLIF(s_max=8), "QB-LIF, s_max = 1": QBLIF(s_max=1), "LIF": LIF()}
+    for name, neuron in (("QB-LIF, s_max = 8, compiled", QBLIF(s_max=8)), ("LIF, compiled", LIF())):
+        compile_neurons(neuron)
+        neurons[name] = neuron
+    neurons |= peers()
     return {name: neuron.to(device) for name, neuron in neurons.items()}
 
 
+def peers() -> dict[str, nn.Module]:
+    """SpikingJelly's multi-step LIF, where the ``peers`` extra is installed."""
+    try:
+        from spikingjelly.activation_based.neuron import LIFNode
+    except ImportError:
+        print("SpikingJelly is not installed (pip install 'qbsnn[peers]'): its row is left out")
+        return {}
+    return {"SpikingJelly LIF, torch backend": LIFNode(tau=2.0, detach_reset=True, step_mode="m")}
+
+
 def infer(neuron: nn.Module, x: Tensor) -> None:
+    forget(neuron)
     with torch.no_grad():
         neuron(x)
 
 
+def forget(neuron: nn.Module) -> None:
+    """Clear the state that a peer keeps between calls."""
+    if hasattr(neuron, "reset") and callable(neuron.reset):
+        neuron.reset()
+
+
 def step(neuron: nn.Module, x: Tensor) -> None:
+    forget(neuron)
     leaf = x.detach().requires_grad_()
     neuron(leaf).backward(x)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from qbsnn import checks
 from qbsnn.functional.burst import QUANTISERS, burst_step
+from qbsnn.functional.compiled import compiled_scan
 from qbsnn.functional.parameters import inverse_decay, learned_decay
 from qbsnn.functional.reset import RESETS, is_hard
 from qbsnn.functional.scan import Step, scan
@@ -42,6 +43,9 @@ class SpikingNeuron(Neuron):
 
     compartments = 1
     """How many state variables a neuron has."""
+
+    compiled = False
+    """Whether forward passes use the compiled scan; a neuron with compartments never does."""
 
     def __init__(
         self,
@@ -117,6 +121,8 @@ class SpikingNeuron(Neuron):
         """Outputs o ``[T, B, ...]`` for currents I ``[T, B, ...]``."""
         if (module := self.delta_module) is not None:
             module.settle(current)
+        if self.compiled and self.compartments == 1:
+            return compiled_scan(self.bound_step(), current)
         return scan(self.bound_step(), current, compartments=self.compartments)[0]
 
     def size_to(self, shape: tuple[int, ...]) -> None:
@@ -168,6 +174,13 @@ class FixedBurst(SpikingNeuron):
     def scale(self) -> Tensor:
         """Δ = 1."""
         return self.one
+
+
+def compile_neurons(network: nn.Module) -> None:
+    """Let every spiking neuron of a network use the compiled scan; the first pass of each kind then compiles."""
+    for module in network.modules():
+        if isinstance(module, SpikingNeuron):
+            module.compiled = True
 
 
 def checked_surrogate(name: str, alpha: float | None = None, beta: float = 3.0, tail: str = "document") -> Surrogate:

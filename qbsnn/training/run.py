@@ -24,9 +24,11 @@ from omegaconf import DictConfig
 from qbsnn.data import DataModule
 from qbsnn.errors import SettingsError, VerificationError
 from qbsnn.models.network import SpikingNetwork
+from qbsnn.neurons.base import compile_neurons
 from qbsnn.report import build as build_report
 from qbsnn.report.schema import Absorption, Integer, Result
 from qbsnn.training import checkpoint_io, finetune
+from qbsnn.training.allocator import keep_freed_memory
 from qbsnn.training.host import git_state, host_info
 from qbsnn.training.loggers import close_loggers
 from qbsnn.training.module import Classifier
@@ -80,6 +82,7 @@ def evaluate(checkpoint: Path, cfg: DictConfig, contents: dict[str, Any]) -> Res
 def build(plain: dict[str, Any]) -> Parts:
     """Build data module, network, LightningModule and trainer from validated settings. Reads no data."""
     _quieten()
+    keep_freed_memory()
     lightning.seed_everything(plain["seed"], workers=True, verbose=False)
     # Filling every fresh tensor would slow all allocations; nothing here reads memory that it did not write.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -94,6 +97,8 @@ def build(plain: dict[str, Any]) -> Parts:
         mean=data.mean,
         std=data.std,
     )
+    if plain.get("compile") == "neuron":
+        compile_neurons(network)
     commit, dirty = git_state(Path(__file__).parent)
     result = Result(
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),

@@ -86,6 +86,7 @@ class Settings(BaseModel):
     seed: int = Field(ge=0, lt=2**32)
     T: int = Field(ge=1, le=1024)
     report: bool
+    compile: Literal["none", "neuron"] = "none"
     neuron: dict[str, Any]
     model: dict[str, Any]
     data: dict[str, Any]
