@@ -15,4 +15,7 @@ def tool(monkeypatch, tmp_path):
     handlers, level = list(root.handlers), root.level
     with warnings.catch_warnings():
         yield Tool(monkeypatch, tmp_path)
-    root.handlers, root.level = handlers, level  # Hydra's write to an output that pytest closes
+    for handler in set(root.handlers) - set(handlers):  # Hydra's, which write to an output that pytest closes
+        root.removeHandler(handler)
+        handler.close()
+    root.setLevel(level)
