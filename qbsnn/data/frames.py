@@ -18,9 +18,10 @@ POLARITIES = {"both": 2, "merged": 1, "on": 1, "off": 1}
 
 @dataclass
 class Losses:
-    """Events that are in no frame: ``tail`` behind the last slice, ``clipped`` above 255 in one cell, ``padded`` frames
+    """Sums over ``recordings`` with ``events``: what is in no frame, and frames that hold nothing.
 
-    that hold nothing because a recording is shorter than the frames asked for. Sums over ``recordings``.
+    tail: events behind the last slice. clipped: events above 255 in one cell. padded: frames that stay empty because a
+    recording is shorter than the frames asked for.
     """
 
     recordings: int = 0

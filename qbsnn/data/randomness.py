@@ -33,7 +33,6 @@ class Purpose(IntEnum):
     FRAMES = 13
     STEPS = 14
     NOISE = 15
-    TEST = 16
 
 
 def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
