@@ -11,6 +11,9 @@ from qbsnn.functional.burst import leaky_step
 from qbsnn.functional.scan import scan
 from qbsnn.neurons import IF, ILIF, LIF, PLIF, QBLIF, AdaptiveQB, QuantReLU, TernaryBurst
 
+# torch 2.13's compiler calls what torch 2.13 deprecated
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script.*is deprecated:DeprecationWarning")
+
 
 def ties(*shape, unit):
     """Currents on a grid of ``unit``, so that many membranes sit exactly on a level."""
