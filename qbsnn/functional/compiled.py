@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable
 from functools import cache, partial
+from inspect import ismethod
 from typing import Any
 
 import torch
@@ -112,7 +113,8 @@ def _split(step: Step) -> tuple[Callable[..., Any], Hashable, dict[str, Tensor]]
     if not isinstance(step, partial) or step.args:
         return None
     tensors = {name: value for name, value in step.keywords.items() if isinstance(value, Tensor)}
-    if any(value.dim() for value in tensors.values()):
+    # A method may read parameters, which are no constants.
+    if any(value.dim() for value in tensors.values()) or any(map(ismethod, step.keywords.values())):
         return None
     frozen = tuple((name, _freeze(value)) for name, value in step.keywords.items() if name not in tensors)
     try:
