@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.cli import ROOT, one_paragraph
-from tests.data.tiny_events import write_gesture, write_nmnist, write_shd
+from tests.data.tiny_events import write_cifar10dvs, write_gesture, write_nmnist, write_shd
 
 QUIET = ("debug=tiny", "report=false", "data.verify=false", "data.download=false")
 
@@ -40,6 +40,14 @@ def test_an_mlp_on_spoken_digits_and_a_vgg_on_written_ones(tool):
     write_nmnist(tool.folder / "data")
     assert tool("train.py", "data=nmnist", "model.width=0.25", "data.val_fraction=0.4", *QUIET) == 0
     proven(tool.result(), "nmnist", 30)
+
+
+def test_a_vgg_on_recorded_pictures(tool):
+    pytest.importorskip("aedat", reason="needs the aedat extra")
+    write_cifar10dvs(tool.folder / "data")
+    small = ["model.width=0.25", "data.batch_size=8", "data.val_fraction=0.2"]
+    assert tool("train.py", "data=cifar10dvs", "T=4", *small, *QUIET) == 0
+    proven(tool.result(), "cifar10dvs", 10)
 
 
 def test_simulated_digits_are_labelled(tool, capsys):

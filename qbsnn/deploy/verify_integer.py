@@ -21,6 +21,7 @@ from qbsnn.deploy.integer import IntBranch, IntegerNetwork, Trace
 from qbsnn.deploy.oplist import multiplying_stages, weight_bytes
 from qbsnn.deploy.profiles import findings as fits_profile
 from qbsnn.deploy.quantize import Quantized
+from qbsnn.deploy.reference import pool
 from qbsnn.deploy.verify_absorption import Batches, count_right, full_float32
 from qbsnn.layers.stage import Stage
 from qbsnn.models.network import SpikingNetwork
@@ -168,28 +169,30 @@ def flip_weight(net: IntegerNetwork, trace: Trace) -> IntegerNetwork:
         stage = net.stages[i]
         for j, branch in enumerate(stage.branches):
             if branch.weight is not None:
-                flipped = _flip(branch, trace.spikes[branch.source], _per_channel(trace.spikes[i]).argmin())
+                flipped = _flip(branch, _arriving(net, trace, branch), int(_per_channel(trace.spikes[i]).argmin()))
                 branches = (*stage.branches[:j], flipped, *stage.branches[j + 1 :])
                 stages = (*net.stages[:i], replace(stage, branches=branches), *net.stages[i + 1 :])
                 return replace(net, stages=stages)
-    flipped = _flip(net.readout.branch, trace.spikes[net.readout.branch.source], 0)
+    flipped = _flip(net.readout.branch, _arriving(net, trace, net.readout.branch), 0)
     return replace(net, readout=replace(net.readout, branch=flipped))
 
 
-def _flip(branch: IntBranch, source: NDArray[np.integer], row: int | np.integer) -> IntBranch:
-    """Change the weight from the busiest channel of ``source`` (spikes ``[T, B, C, ...]``) to output ``row``."""
+def _arriving(net: IntegerNetwork, trace: Trace, branch: IntBranch) -> NDArray[np.int64]:
+    """The size of what reaches a branch, ``[T, B, C, ...]``: the spikes of its source, pooled."""
+    spikes, spec = trace.spikes[branch.source].astype(np.int64), net.stages[branch.source].pool
+    return np.abs(spikes if spec is None else pool(spec, spikes))
+
+
+def _flip(branch: IntBranch, source: NDArray[np.int64], row: int) -> IntBranch:
+    """Change the weight from the busiest input of ``source [T, B, C, ...]`` to output ``row``."""
     assert branch.weight is not None
     weight = branch.weight.copy()
-    activity = _per_channel(source)
     if branch.kind == "conv":
-        group = int(row) // (len(weight) // branch.groups)
-        inputs = weight.shape[1]
-        channel = int(activity[group * inputs : (group + 1) * inputs].argmax())
-        where: tuple[int, ...] = (int(row), channel, weight.shape[2] // 2, weight.shape[3] // 2)
+        group, inputs = row // (len(weight) // branch.groups), weight.shape[1]
+        channel = int(_per_channel(source)[group * inputs : (group + 1) * inputs].argmax())
+        where: tuple[int, ...] = (row, channel, weight.shape[2] // 2, weight.shape[3] // 2)
     else:
-        # Flattened features of one channel lie together; behind a pool each gathers several positions of the map.
-        per_channel = weight.shape[1] // len(activity)
-        where = (int(row), int(activity.argmax()) * per_channel + per_channel // 2)
+        where = (row, int(source.reshape(*source.shape[:2], -1).sum((0, 1)).argmax()))
     weight[where] += -1 if weight[where] == 127 else 1
     return replace(branch, weight=weight)
 

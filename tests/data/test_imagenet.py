@@ -210,3 +210,28 @@ def test_tiny_imagenet_from_its_archive_and_damaged(tmp_path, monkeypatch):
     (folder / "wnids.txt").write_text("n1\nn2")
     with pytest.raises(DataError, match=r"wnids\.txt must name 200 classes, got 2"):
         tiny(tmp_path).setup("test")
+
+
+SMALL = (
+    "debug=tiny",
+    "report=false",
+    "data.verify=false",
+    "data.num_workers=0",
+    "data.batch_size=4",
+    "model.width=0.125",
+)
+
+
+def test_a_resnet_on_imagenet(tool, imagenet):
+    command = ["data=imagenet", "model=resnet18", "model.stem=imagenet", "T=2", f"data.root={imagenet}", "data.size=64"]
+    assert tool("train.py", *command, *SMALL) == 0
+    result = tool.result()
+    assert result["status"] == "finished" and result["data"]["name"] == "imagenet"
+    assert result["absorption"]["spike_mismatches"] == result["integer"]["spike_mismatches"] == 0
+    assert result["integer"]["images"] == 8
+
+
+def test_a_resnet_on_tiny_imagenet(tool):
+    write_tiny(tool.folder / "data")
+    assert tool("train.py", "data=tiny_imagenet", "model=resnet18", "T=2", *SMALL) == 0
+    assert tool.result()["status"] == "finished" and tool.result()["data"]["name"] == "tiny_imagenet"
