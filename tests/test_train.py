@@ -238,12 +238,16 @@ def test_two_simultaneous_starts_do_not_collide(tmp_path):
 
 
 def test_ctrl_c_leaves_a_result_that_says_so(tmp_path):
-    command = [sys.executable, str(ROOT / "train.py"), "report=false", "trainer.max_epochs=1000"]
-    with subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
+    command = [sys.executable, str(ROOT / "train.py"), "report=false", "trainer.max_epochs=200"]
+    # A child inherits an ignored signal, which is how background jobs start; one that is handled becomes the default.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
         for line in process.stdout:
-            if line.startswith("epoch 2/1000"):
+            if line.startswith("epoch 2/200"):
                 process.send_signal(signal.SIGINT)
     assert process.returncode != 0
     (result,) = (json.loads(path.read_text()) for path in tmp_path.glob("outputs/runs/*/result.json"))
