@@ -42,8 +42,9 @@ format: $(STAMP) ## format the code
 report: $(STAMP) ## write the page of the newest run again (ARGS=RUN_DIR for another)
 	@$(BIN)/python scripts/make_report.py $(ARGS)
 
-bench: $(STAMP) ## measure speed, ReLU and the memory-copy limit beside it
+bench: $(STAMP) ## measure the neuron beside ReLU, a peer and a memory copy; the event pipeline beside Tonic's
 	$(BIN)/python benchmarks/neuron.py $(ARGS)
+	$(BIN)/python benchmarks/data.py
 
 clean: ## remove caches and the environment, keep outputs and data
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

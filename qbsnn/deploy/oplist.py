@@ -35,11 +35,11 @@ class Operation:
     analog: bool = False
 
 
-def operations(net: IntegerNetwork) -> list[Operation]:
-    """All operations, in order."""
+def operations(net: IntegerNetwork, first_layer: str = "float") -> list[Operation]:
+    """All operations, in order; ``first_layer`` as in :class:`~qbsnn.deploy.settings.DeploySettings`."""
     found: list[Operation] = []
     for stage in net.stages:
-        found += _synapses(net, stage) + _neuron(net, stage)
+        found += _synapses(net, stage, first_layer) + _neuron(net, stage)
     readout = net.readout
     assert readout.branch.weight is not None
     spikes = output_range(net, readout.branch.source)[1]
@@ -59,10 +59,15 @@ def weight_bytes(net: IntegerNetwork, bits: int) -> int:
     return -(-bits * sum(branch.weight.size for branch in branches if branch.weight is not None) // 8)
 
 
-def _synapses(net: IntegerNetwork, stage: IntStage) -> list[Operation]:
+def _synapses(net: IntegerNetwork, stage: IntStage, first_layer: str) -> list[Operation]:
     neurons = int(np.prod(stage.shape))
     found: list[Operation] = []
     for branch in stage.branches:
+        if branch.kind == "input" and first_layer == "integer":
+            found.append(
+                Operation(stage.name, "accumulate", "V += q per spike or count of the input, then V += b", neurons)
+            )
+            continue
         if branch.kind == "input":
             found.append(Operation(stage.name, "multiply", "floating-point weights x pixels", neurons, analog=True))
             found.append(Operation(stage.name, "round", "J = θ·I, half to even", neurons, analog=True))

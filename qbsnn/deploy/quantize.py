@@ -7,6 +7,7 @@ on a grid already. The analog first layer keeps its weights.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Literal
 
@@ -78,6 +79,8 @@ def quantize(
 def convert(absorbed: SpikingNetwork, plan: Plan, settings: DeploySettings) -> Quantized:
     """Round an absorbed network to the grids of a plan."""
     settings = settings.resolved()
+    if settings.first_layer == "integer":
+        absorbed = _with_integer_first_layer(absorbed, plan)
     index: dict[str, int] = {INPUT: INPUT_INDEX}
     stages: list[IntStage] = []
     clipped: dict[str, int] = {}
@@ -103,6 +106,32 @@ def convert(absorbed: SpikingNetwork, plan: Plan, settings: DeploySettings) -> Q
         if bound.accumulator > INT32_MAX:
             raise DeployError(f"{name}: a sum may reach {bound.accumulator}, which does not fit a 32-bit accumulator")
     return result
+
+
+def _with_integer_first_layer(absorbed: SpikingNetwork, plan: Plan) -> SpikingNetwork:
+    """A copy whose first layer has the weights q/θ and the bias b/θ, q in ±127 and b integers.
+
+    On an input of whole numbers its current is then J/θ without rounding: J = Σ q·x + b, an accumulation per spike.
+    Raises DeployError for an analog input, and where a float32 sum could be inexact.
+    """
+    new = copy.deepcopy(absorbed)
+    name, stage = next(iter(new.named_stages()))
+    if new.encoder.coding == "direct":
+        raise DeployError(
+            f"{name}: deploy.first_layer=integer needs an input of spikes or counts (model.encoding=rate or latency, "
+            "or events), got analog pixels"
+        )
+    layer, unit = stage.parts[0].weight, plan.grids[name].unit
+    assert layer is not None and layer.bias is not None, "absorb() gives every layer a bias"
+    q = rounded(array(layer.weight), unit, 127)
+    bias = np.rint(array(layer.bias) * unit)
+    largest = np.abs(q).reshape(len(q), -1).sum(1) * float(new.encoder.bounds()[1].max()) + np.abs(bias)
+    if largest.max() >= 2**24:
+        raise DeployError(f"{name}: its integer sums may reach {largest.max():.0f}; float32 is exact below 2^24")
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(q / unit.reshape(-1, *[1] * (q.ndim - 1))))
+        layer.bias.copy_(torch.from_numpy(bias / unit))
+    return new
 
 
 def _stage(

@@ -11,6 +11,7 @@ from qbsnn.deploy.integer import IntegerNetwork
 THETAS = ("pow2", "integer")
 LEAKS = ("auto", "none", "shift_floor", "shift_xylo", "mul12_to_zero")
 POLICIES = ("error", "saturate", "wrap")
+FIRST_LAYERS = ("float", "integer")
 
 PROFILES: dict[str, dict[str, object]] = {
     "generic-fpga": {"leak": "shift_floor", "membrane_bits": 24, "overflow": "saturate"},
@@ -28,8 +29,9 @@ class DeploySettings:
     bits: width of a weight, 2 to 8, so weights lie in ±(2^(bits−1) − 1). theta: thresholds are powers of two, or any
     integers, searched. leak: ``auto`` takes none where λ = 1, the floor shift where τ is a power of two and the 12-bit
     product elsewhere; any other kind is used for all neurons that leak. membrane_bits, overflow: as in
-    :class:`IntegerNetwork`. profile: a key of ``PROFILES``, whose choices replace leak, membrane_bits and overflow.
-    Raises SettingsError for values outside these bounds.
+    :class:`IntegerNetwork`. first_layer: ``float`` weights, whose current is rounded once, or ``integer`` ones, which
+    accumulate too and need an input of spikes or counts. profile: a key of ``PROFILES``, whose choices replace leak,
+    membrane_bits and overflow. Raises SettingsError for values outside these bounds.
     """
 
     bits: int = 8
@@ -38,6 +40,7 @@ class DeploySettings:
     membrane_bits: int = 32
     overflow: Literal["error", "saturate", "wrap"] = "error"
     profile: str | None = None
+    first_layer: Literal["float", "integer"] = "float"
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -46,6 +49,7 @@ class DeploySettings:
         checks.choice("deploy.leak", self.leak, LEAKS)
         checks.integer("deploy.membrane_bits", self.membrane_bits, 8, 32)
         checks.choice("deploy.overflow", self.overflow, POLICIES)
+        checks.choice("deploy.first_layer", self.first_layer, FIRST_LAYERS)
         if self.profile is not None:
             checks.choice("deploy.profile", self.profile, PROFILES)
 

@@ -125,6 +125,7 @@ def check_integer(
         grid_mismatches=grid_mismatches,
         first_overflow=None if first_overflow is None else str(first_overflow),
         multiplying_layers=multiplying_stages(net),
+        first_layer=settings.first_layer,
         profile=settings.profile,
         findings=fits_profile(quantized, settings.profile) if settings.profile else [],
     )

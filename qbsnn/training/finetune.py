@@ -38,7 +38,7 @@ from qbsnn.training.settings import DeployGroup, deploy_group
 log = logging.getLogger(__name__)
 
 FILE = "qat.ckpt"
-CONVERSION = ("bits", "theta", "leak", "membrane_bits", "overflow", "profile", "calibration_images")
+CONVERSION = ("bits", "theta", "leak", "membrane_bits", "overflow", "profile", "first_layer", "calibration_images")
 """The settings that fix the grid: what is stored under one choice is of no use to another."""
 
 

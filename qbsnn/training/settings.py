@@ -67,12 +67,15 @@ class DeployGroup(BaseModel):
     membrane_bits: int = 32
     overflow: str = "error"
     profile: str | None = None
+    first_layer: str = "float"
     epochs: int = Field(default=4, ge=1)
     lr: float = Field(default=1e-4, gt=0)
     calibration_images: int = Field(default=256, ge=0)
 
     def conversion(self) -> DeploySettings:
         """The part that a conversion takes."""
+        if self.mode == "qat" and self.first_layer == "integer":
+            raise SettingsError("deploy.first_layer=integer goes with deploy.mode=ptq; fine-tuning keeps it in float")
         own = {field.name for field in fields(DeploySettings)}
         return DeploySettings(**self.model_dump(include=own))
 

@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
 from qbsnn.deploy.absorb import absorb
 from qbsnn.deploy.integer import IntPool, Leak
@@ -15,6 +16,7 @@ from qbsnn.deploy.settings import PROFILES, DeploySettings
 from qbsnn.deploy.verify_integer import check_integer
 from qbsnn.errors import DeployError, SettingsError
 from qbsnn.neurons import LIF, QBLIF
+from qbsnn.training.settings import DeployGroup
 from tests.deploy import networks
 from tests.deploy.spiking import FAMILIES, batches, make
 
@@ -25,6 +27,42 @@ def test_nothing_multiplies_behind_the_first_layer(family):
     assert multiplying_stages(net) == []
     products = [op for op in operations(net) if op.kind == "multiply"]
     assert [(op.stage, op.analog) for op in products] == [(net.stages[0].name, True)]
+
+
+@pytest.mark.parametrize("encoding", ["rate", "latency"])
+@pytest.mark.parametrize("family", ["mlp", "vgg5-max", "resnet20"])
+def test_a_first_layer_of_integers_accumulates_spikes(family, encoding):
+    network = make(family, QBLIF, encoding=encoding, T=3)
+    absorbed = absorb(network)
+    found = quantize(absorbed, DeploySettings(first_layer="integer"))
+    # J against int64 sums over integers that are recovered from the weights, in numpy.
+    first, theta = next(iter(found.front.named_stages()))[1].parts[0].weight, found.net.stages[0].theta
+    shape = (-1, *[1] * (first.weight.dim() - 1))
+    q = first.weight.detach().double().numpy() * theta.reshape(shape)
+    b = first.bias.detach().double().numpy() * theta
+    assert (q == np.rint(q)).all() and np.abs(q).max() <= 127 and (b == np.rint(b)).all()
+    x = found.front.encoder(batches(network)[0][0]).to(torch.int64).numpy()
+    assert set(np.unique(x)) == {0, 1}
+    if family == "mlp":
+        expected = x.reshape(*x.shape[:2], -1) @ q.astype(np.int64).T + b.astype(np.int64)
+    else:
+        windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, ((0, 0),) * 3 + ((1, 1),) * 2), (3, 3), (3, 4))
+        expected = np.einsum("tbchwij,ocij->tbohw", windows, q.astype(np.int64)) + b.astype(np.int64)[:, None, None]
+    current = found.current(batches(network)[0][0])
+    assert np.array_equal(current, expected)
+    assert not [op for op in operations(found.net, "integer") if op.kind in ("multiply", "round")]
+    checked = check_integer(found, batches(network), onnx_images=4)
+    assert checked.passed and checked.first_layer == "integer" and all(layer.spikes for layer in checked.layers)
+    assert absorbed.stages is not found.front.stages
+
+
+def test_a_first_layer_of_integers_needs_whole_numbers():
+    with pytest.raises(DeployError, match=r"fc1: deploy.first_layer=integer needs an input of spikes or counts"):
+        quantize(absorb(make("mlp", QBLIF)), DeploySettings(first_layer="integer"))
+    with pytest.raises(SettingsError, match=r"deploy.first_layer must be one of float, integer, got 'int'"):
+        DeploySettings(first_layer="int")
+    with pytest.raises(SettingsError, match=r"deploy.first_layer=integer goes with deploy.mode=ptq"):
+        DeployGroup(mode="qat", first_layer="integer").conversion()
 
 
 def test_the_leak_that_multiplies_is_named_layer_by_layer():
