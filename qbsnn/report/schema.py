@@ -129,8 +129,8 @@ class Integer:
     there was no fine-tuning. ``theta``: pow2 or integer; ``leak``: the kinds in use; ``overflow``: the policy, under
     which ``overflows`` counts membranes that did not fit ``register_bits`` (under ``error`` none may);
     ``first_overflow`` names the first. ``weight_bytes``: all weights behind the first layer, packed.
-    ``first_layer``: float, whose current is rounded once, or integer. ``multiplying_layers``: those with a product among
-    their integer operations. ``findings``: what does not fit the hardware ``profile``.
+    ``first_layer``: float, whose current is rounded once, or integer. ``multiplying_layers``: those with a product
+    among their integer operations. ``findings``: what does not fit the hardware ``profile``.
     """
 
     checkpoint: str
