@@ -40,7 +40,8 @@ class BurstMonitor(Callback):
         self.warn_saturation = checks.number("callbacks.bursts.warn_saturation", warn_saturation, 0, 1)
         self.warn_dead = checks.number("callbacks.bursts.warn_dead", warn_dead, 0, 1)
         self._handles: list[RemovableHandle] = []
-        self._seen: dict[str, list[BurstStatistics]] = {}  # per layer, one entry for each batch that was listened to
+        self._seen: dict[str, list[BurstStatistics]] = {}  # per layer, one entry for each validation batch listened to
+        self._means: list[Tensor] = []  # mean bursts of the layers in a training batch, all that the progress bar needs
         self._warned: set[tuple[str, str]] = set()
         self._active = False
 
@@ -62,9 +63,8 @@ class BurstMonitor(Callback):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Show the mean burst of this batch beside the progress bar."""
-        if self._active and self._seen:
-            bursts = torch.stack([found.mean for batches in self._seen.values() for found in batches])
-            pl_module.log("burst", bursts.mean(), prog_bar=True, on_step=True, on_epoch=False)
+        if self._means:
+            pl_module.log("burst", _mean(self._means), prog_bar=True, on_step=True, on_epoch=False)
         self._stop()
 
     def on_validation_batch_start(
@@ -106,13 +106,18 @@ class BurstMonitor(Callback):
             )  # fmt: skip
 
     def _listen(self, name: str, neuron: SpikingNeuron, inputs: Any, output: Tensor) -> None:
-        if self._active:
-            found = burst_statistics(neuron.counts(output.detach()), neuron.s_max)
-            self._seen.setdefault(name, []).append(found)
+        if not self._active:
+            return
+        counts = neuron.counts(output.detach())
+        if neuron.training:
+            self._means.append(counts.float().abs().mean())
+        else:
+            self._seen.setdefault(name, []).append(burst_statistics(counts, neuron.s_max))
 
     def _stop(self) -> None:
         self._active = False
         self._seen.clear()
+        self._means.clear()
 
 
 def _mean(values: list[Tensor]) -> Tensor:

@@ -63,7 +63,7 @@ def check_integer(
         current = quantized.current_of(encoded)
         trace, independent = engine.run(current), reference.run(net, current)
         floating, logits = record_spikes(absorbed, encoded)
-        _, *trained = grid.trace(grid.encoder(pixels))
+        _, *trained = grid.trace(encoded)
         for i, layer in enumerate(layers):
             layer.spikes += int(np.abs(trace.spikes[i].astype(np.int64)).sum())
             layer.positions += trace.spikes[i].size
