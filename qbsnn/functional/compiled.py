@@ -15,14 +15,18 @@ from torch.fx.experimental.proxy_tensor import make_fx
 log = logging.getLogger(__name__)
 
 # Without contraction into fused multiply-adds and with every rounding to half precision, kernels equal eager code.
-_OPTIONS: dict[str, Any] = {"cpp.enable_floating_point_contract_flag": "off", "emulate_precision_casts": True}
+OPTIONS: dict[str, Any] = {"cpp.enable_floating_point_contract_flag": "off", "emulate_precision_casts": True}
+if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512"):
+    # torch 2.13's own probe of these loads its library into a bare Python, which crashes with a CUDA build where there
+    # is no driver, and leaves kernels scalar, without a word.
+    OPTIONS["cpp.vec_isa_ok"] = True
 _failed: set[str] = set()
 
 
 class Kernel:
-    """``function(key, *tensors)``, recorded through autograd and compiled at the first sight of a key and kind of input.
+    """``function(key, *tensors)``, recorded through autograd and compiled for every key and kind of input it meets.
 
-    key: a constant. Sizes may vary, but for those that the function unrolls; sizes of 1 have kernels of their own. Where
+    key: a constant. Sizes may vary, except where the function unrolls them; those of 1 have kernels of their own. Where
     compilation fails, all kernels run eagerly from then on, which is logged once.
     """
 
@@ -52,7 +56,7 @@ class Kernel:
 def _compile(function: Callable[..., Any], key: Hashable, inputs: tuple[Tensor, ...]) -> Callable[..., Any]:
     keep_kernels()
     graph = make_fx(lambda *given: function(key, *given), tracing_mode="symbolic")(*inputs)
-    return torch.compile(graph, dynamic=True, options=_OPTIONS)
+    return torch.compile(graph, dynamic=True, options=OPTIONS)
 
 
 def keep_kernels() -> None:

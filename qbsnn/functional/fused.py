@@ -96,9 +96,8 @@ def _flat_parts(layout: Layout, forms: Any, given: tuple[Tensor, ...]) -> list[T
     for form in forms:
         flat.append(layout.flat(rest.pop(0)))
         if form is not None:
-            norm = Normal(*rest[:4], *form)
-            del rest[:4]
-            flat += [value.view(-1, 1) for value in norm.map()]
+            gamma, beta, mean, rstd = (rest.pop(0) for _ in range(4))
+            flat += [value.view(-1, 1) for value in Normal(gamma, beta, mean, rstd, *form).map()]
     return flat
 
 

@@ -37,9 +37,7 @@ class Normal(NamedTuple):
             return a, self.beta - self.mean * a
 
 
-def batch_statistics(
-    y: Tensor, running_mean: Tensor, running_var: Tensor, momentum: float
-) -> tuple[Tensor, Tensor]:
+def batch_statistics(y: Tensor, running_mean: Tensor, running_var: Tensor, momentum: float) -> tuple[Tensor, Tensor]:
     """μ and σ² of y ``[N, C, ...]``, each ``[C]``; the running ones move towards them by the share ``momentum``."""
     return torch.ops.aten.batch_norm_update_stats(y.detach(), running_mean, running_var, momentum)
 
@@ -81,8 +79,9 @@ class _Affine(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        y, *rest = ctx.saved_tensors
-        return *affine_backward(grad, y, Normal(*rest, ctx.eps, ctx.batch), ctx.needs_input_grad[:3]), None
+        y, gamma, beta, mean, rstd = ctx.saved_tensors
+        norm = Normal(gamma, beta, mean, rstd, ctx.eps, ctx.batch)
+        return *affine_backward(grad, y, norm, ctx.needs_input_grad[:3]), None
 
 
 def normalise(y: Tensor, norm: Normal) -> Tensor:

@@ -29,7 +29,7 @@ class PackedBursts:
     def note(self, output: Tensor, unit: Tensor | None = None, signed: bool = False) -> None:
         """Remember an output ``[T, B, ...]`` of bursts times ``unit``, a scalar; None is 1."""
         storage = output.untyped_storage()
-        if unit is not None and unit.dim() or output.numel() < SMALLEST or storage.nbytes() != output.nbytes:
+        if (unit is not None and unit.dim()) or output.numel() < SMALLEST or storage.nbytes() != output.nbytes:
             return
         unit = None if unit is None else unit.detach()
         self._known[storage.data_ptr()] = _Noted(StorageWeakRef(storage), unit, torch.int8 if signed else torch.uint8)
@@ -48,11 +48,11 @@ class PackedBursts:
             levels = whole if noted.unit is None else (whole.float() / noted.unit).round_()
             packed = _Packed(levels.to(noted.dtype), noted.unit, x.dtype)
             noted.packed = weakref.ref(packed)
-        return _View(packed, x.shape, x.stride(), x.storage_offset())
+        return _View(packed, x.shape, x.stride(), int(x.storage_offset()))
 
 
 class _Noted:
-    """A noted output: its memory while it lives, what a burst is worth, and the packed bursts while somebody has them."""
+    """A noted output: its memory while it lives, what a burst is worth, the packed bursts while somebody has them."""
 
     def __init__(self, storage: StorageWeakRef, unit: Tensor | None, dtype: torch.dtype) -> None:
         self.storage, self.unit, self.dtype = storage, unit, dtype

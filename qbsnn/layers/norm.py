@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from qbsnn.errors import SettingsError
 from qbsnn.functional.norm import Normal, batch_statistics, normalise
@@ -15,19 +16,14 @@ BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
 Affine = tuple[Tensor, Tensor, float, Tensor, Tensor]
 
 
-class Normalising(nn.Module):
+class Normalising(_BatchNorm):
     """Batch norm split into what is measured (:meth:`normal`) and a map per channel, which a neuron can take over."""
 
-    running_mean: Tensor
-    running_var: Tensor
-    weight: Tensor
-    bias: Tensor
-    eps: float
-    momentum: float
     gain = 1.0
 
     def normal(self, y: Tensor, frozen: bool = False) -> Normal:
         """Statistics and parameters for y ``[N, C, ...]``; running statistics move in training, unless ``frozen``."""
+        assert self.running_mean is not None and self.running_var is not None
         if self.training:
             if y.numel() == y.shape[1]:
                 raise SettingsError(
@@ -35,7 +31,7 @@ class Normalising(nn.Module):
                     "data.batch_size or T"
                 )
             mean, variance = batch_statistics(
-                y, self.running_mean, self.running_var, 0.0 if frozen else self.momentum
+                y, self.running_mean, self.running_var, 0.0 if frozen else self.momentum or 0.0
             )
         else:
             mean, variance = self.running_mean.clone(), self.running_var

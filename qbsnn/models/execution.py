@@ -2,31 +2,75 @@
 
 from __future__ import annotations
 
+import shutil
+
+import torch
+
 from qbsnn import checks
+from qbsnn.errors import SettingsError
+from qbsnn.functional.compiled import OPTIONS, keep_kernels
+from qbsnn.layers.stage import INPUT
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.neurons.base import SpikingNeuron
 
-COMPILE = ("none", "neuron", "block")
+COMPILE = ("none", "neuron", "block", "model")
 MEMORY = ("none", "packed", "checkpoint")
+
+# What ``choose`` reckons with, measured on two cores with AVX-512 and rounded against compilation.
+EAGER_NANOSECONDS = 10.0  # saved per neuron-step of training
+KERNEL_SECONDS = 6.0  # to compile one kernel
 
 
 def prepare(network: SpikingNetwork, compile: str = "none", memory: str = "none") -> SpikingNetwork:
     """Set how ``network`` runs, in place, and return it.
 
     compile: ``none``; ``neuron``, the scan over time as one kernel per direction; ``block``, norm, sum and scan as one,
-    which keeps what the weights put out and neither current nor membrane. memory: ``none``; ``packed``, as ``block`` and
-    bursts kept as bytes; ``checkpoint``, every stage computed again from its packed input. Raises SettingsError.
+    which keeps what the weights put out and neither current nor membrane; ``model``, all of the network as one graph,
+    which takes minutes to compile. memory: ``none``; ``packed``, as ``block`` and bursts kept as bytes; ``checkpoint``,
+    every stage computed again from its packed input. Raises SettingsError.
 
     >>> from qbsnn.models import mlp
     >>> from qbsnn.neurons import QBLIF
-    >>> network = prepare(mlp(QBLIF, in_shape=(1, 8, 8), num_classes=10), compile="neuron")
+    >>> network = mlp(QBLIF, in_shape=(1, 8, 8), num_classes=10, mean=[0.5], std=[0.5])
+    >>> prepare(network, memory="packed").packs
+    True
     """
     compile = checks.choice("compile", compile, COMPILE)
     memory = checks.choice("memory", memory, MEMORY)
+    if compile == "model" and memory != "none":
+        raise SettingsError(f"compile=model decides by itself what is kept: use memory=none, not {memory}, or block")
     for _, stage in network.named_stages():
         stage.fused = compile == "block" or memory != "none"
         stage.checkpointed = memory == "checkpoint" and stage.neuron is not None
         if isinstance(stage.neuron, SpikingNeuron):
-            stage.neuron.compiled = compile != "none"
+            stage.neuron.compiled = compile in ("neuron", "block")
     network.packs = memory != "none"
+    network._compiled_call_impl = None
+    if compile == "model":
+        keep_kernels()
+        network.compile(options=OPTIONS)
     return network
+
+
+def choose(network: SpikingNetwork, samples: float, device: torch.device) -> tuple[str, str]:
+    """``block`` or ``none`` for a network that will see this many training samples, and the reason in one clause.
+
+    Compiling is worth it if it takes less than half of the time that it saves.
+    """
+    if device.type == "cpu" and not shutil.which("g++") and not shutil.which("clang++"):
+        return "none", "there is no C++ compiler"
+    neurons = sum(neuron.neurons for _, _, neuron in network.spiking_stages())
+    saved = neurons * network.T * samples * EAGER_NANOSECONDS * 1e-9
+    cost = kernels(network) * KERNEL_SECONDS
+    found = f"compiling takes about {cost:.0f} s and saves about {saved:.0f} s"
+    return ("block" if saved > 2 * cost else "none"), found
+
+
+def kernels(network: SpikingNetwork) -> int:
+    """How many kernels ``block`` compiles: two for every kind of neuron and of what drives it."""
+    kinds = set()
+    for _, stage, neuron in network.spiking_stages():
+        settings = neuron.extra_repr().partition("delta=")[0]
+        drive = tuple((type(part.weight), type(part.norm)) for part in stage.parts)
+        kinds.add((type(neuron), settings, stage.sources[0] == INPUT, drive))
+    return 2 * len(kinds)

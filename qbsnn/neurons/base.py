@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from functools import partial
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,9 @@ class SpikingNeuron(Neuron):
 
     compartments = 1
     """How many state variables a neuron has."""
+
+    neurons = 0
+    """How many neurons the layer has, once :meth:`size_to` told."""
 
     compiled = False
     """Whether forward passes run as compiled kernels."""
@@ -132,6 +136,7 @@ class SpikingNeuron(Neuron):
 
     def size_to(self, shape: tuple[int, ...]) -> None:
         """Give Δ the size of the layer."""
+        self.neurons = prod(shape)
         if (module := self.delta_module) is not None:
             module.size_to(shape)
 

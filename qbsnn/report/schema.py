@@ -211,6 +211,7 @@ class Result:
     error: str | None = None
     started: str = ""
     params: int = 0
+    execution: str = ""  # what was compiled and what a training step kept; changes no number
     metrics: Metrics = field(default_factory=Metrics)
     checkpoints: dict[str, str] = field(default_factory=dict)
     layers: list[Layer] = field(default_factory=list)

@@ -29,6 +29,7 @@ from qbsnn.report import build as build_report
 from qbsnn.report.schema import Absorption, Integer, Result
 from qbsnn.training import checkpoint_io, finetune
 from qbsnn.training.allocator import keep_freed_memory
+from qbsnn.training.autocompile import AutoCompile
 from qbsnn.training.host import git_state, host_info
 from qbsnn.training.loggers import close_loggers
 from qbsnn.training.module import Classifier
@@ -97,7 +98,8 @@ def build(plain: dict[str, Any]) -> Parts:
         mean=data.mean,
         std=data.std,
     )
-    prepare(network, plain.get("compile", "none"), plain.get("memory", "none"))
+    compile, memory = plain["compile"], plain["memory"]
+    prepare(network, "none" if compile == "auto" else compile, memory)
     commit, dirty = git_state(Path(__file__).parent)
     result = Result(
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -108,6 +110,7 @@ def build(plain: dict[str, Any]) -> Parts:
         git_dirty=dirty,
         started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         params=sum(p.numel() for p in network.parameters()),
+        execution=f"compile={compile}, memory={memory}",
     )
     optim = plain["optim"]
     module = Classifier(
@@ -122,7 +125,7 @@ def build(plain: dict[str, Any]) -> Parts:
     trainer: lightning.Trainer = build_object(
         plain["trainer"],
         "trainer",
-        callbacks=build_all(plain.get("callbacks"), "callbacks"),
+        callbacks=build_all(plain.get("callbacks"), "callbacks") + ([AutoCompile(memory)] if compile == "auto" else []),
         logger=build_all(plain.get("logger"), "logger") or False,
         plugins=[checkpoint_io.AtomicCheckpointIO()],
     )

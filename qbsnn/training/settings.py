@@ -89,7 +89,8 @@ class Settings(BaseModel):
     seed: int = Field(ge=0, lt=2**32)
     T: int = Field(ge=1, le=1024)
     report: bool
-    compile: Literal["none", "neuron"] = "none"
+    compile: Literal["auto", "none", "neuron", "block", "model"] = "auto"
+    memory: Literal["none", "packed", "checkpoint"] = "none"
     neuron: dict[str, Any]
     model: dict[str, Any]
     data: dict[str, Any]

@@ -1,0 +1,34 @@
+"""``compile=auto``: decides at the start of the fit, when the number of training samples is known."""
+
+from __future__ import annotations
+
+import logging
+
+import lightning
+from lightning.pytorch.callbacks import Callback
+
+from qbsnn.models.execution import choose, prepare
+from qbsnn.training.module import Classifier
+
+log = logging.getLogger(__name__)
+
+
+class AutoCompile(Callback):
+    """Compiles the blocks of the network if that pays within this fit; says and records what it decided.
+
+    memory: as :func:`qbsnn.models.execution.prepare` takes it.
+    """
+
+    def __init__(self, memory: str) -> None:
+        self.memory = memory
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Decide."""
+        assert isinstance(pl_module, Classifier)
+        epochs = float("inf") if trainer.max_epochs in (None, -1) else trainer.max_epochs - trainer.current_epoch
+        batch_size = getattr(trainer.datamodule, "batch_size", None) or 1  # type: ignore[attr-defined]
+        samples = epochs * trainer.num_training_batches * batch_size
+        chosen, reason = choose(pl_module.network, samples, pl_module.device)
+        prepare(pl_module.network, chosen, self.memory)
+        pl_module.result.execution = f"compile={chosen}, memory={self.memory}"
+        log.info("compile=auto chose %s: %s", chosen, reason)
