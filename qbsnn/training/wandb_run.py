@@ -133,7 +133,8 @@ class OfflineCapableWandbLogger(WandbLogger):
             folder.mkdir(parents=True, exist_ok=True)
             artifact = wandb.Artifact(f"run-{run.id}", type="run", metadata=dict(metadata))
             for path in files:
-                copy = shutil.copyfile(path, folder / path.name)
+                # under other names: whoever looks for the result files of runs must not find these
+                copy = shutil.copyfile(path, folder / f"{path.name}.copy")
                 artifact.add_file(str(copy), name=path.name, policy="immutable", skip_cache=True)
             run.log_artifact(artifact)
             if figures:
