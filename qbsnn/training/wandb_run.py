@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 ID_FILE = "wandb_id"
 """In the run directory: the id of the W&B run, which a resumed run continues."""
 _LONGEST = {"group": 128, "tags": 64}  # characters that W&B takes
+_FLUSH_SECONDS = 1.0  # what a kill takes with it at most; wandb's own default is 15
 _FINISH_SECONDS = 120.0  # wandb's own default waits for ever when the network is lost during a run
 
 
@@ -207,6 +208,8 @@ class OfflineCapableWandbLogger(WandbLogger):
             wanted["base_url"] = self._base_url
         if "finish_timeout" in wandb.Settings.model_fields:
             wanted["finish_timeout"] = _FINISH_SECONDS
+        if "x_transaction_log_flush_interval" in wandb.Settings.model_fields:
+            wanted["x_transaction_log_flush_interval"] = _FLUSH_SECONDS
         return wandb.Settings(**wanted)
 
 

@@ -334,7 +334,7 @@ def test_a_disabled_wandb_leaves_nothing(tmp_path, monkeypatch, caplog):
 
 
 RESUMED = """
-import os, signal, sys
+import os, signal, sys, time
 from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
@@ -344,10 +344,14 @@ from qbsnn.training.cli import register_resolvers
 from qbsnn.training.loggers import close_loggers
 from qbsnn.training.run import build
 from qbsnn.training.settings import validate
+from qbsnn.training.wandb_file import read_history
 
 class Kill(Callback):
     def on_train_epoch_start(self, trainer, pl_module):
         if trainer.current_epoch == 1:
+            (path,) = Path(run).glob("wandb/offline-run-*/run-*.wandb")
+            while not any("train/loss" in row for row in read_history(path)):  # wandb writes once a second
+                time.sleep(0.1)
             os.kill(os.getpid(), signal.SIGKILL)
 
 root, run, resume, *overrides = sys.argv[1:]
@@ -371,7 +375,7 @@ def test_a_killed_run_goes_on_as_the_same_run(tmp_path, monkeypatch):
     offline(monkeypatch, tmp_path)
     run = tmp_path / "run"
     command = [sys.executable, "-c", RESUMED, str(ROOT), str(run)]
-    overrides = [*TINY, "trainer.max_epochs=3", "callbacks=no_deploy", "logger=wandb"]
+    overrides = [*TINY, "trainer.max_epochs=3", "callbacks.absorption=null", "callbacks.integer=null", "logger=wandb"]
     killed = subprocess.run([*command, "", *overrides], cwd=tmp_path, timeout=300, capture_output=True, text=True)
     assert killed.returncode == -9, killed.stderr
     first = (run / "wandb_id").read_text()
