@@ -162,8 +162,7 @@ class OfflineCapableWandbLogger(WandbLogger):
 
         folder = Path(str(self._save_dir))
         folder.mkdir(parents=True, exist_ok=True)
-        known = run_id(folder)
-        self._wandb_init["id"] = self._wandb_init.get("id") or known
+        self._wandb_init["id"] = self._wandb_init.get("id") or run_id(folder)
         from wandb.sdk.wandb_setup import singleton  # reads wandb's settings without starting its service
 
         found = singleton().settings
@@ -189,9 +188,9 @@ class OfflineCapableWandbLogger(WandbLogger):
         run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
         if run.disabled:
             return run
-        if run.offline and run.id == known:
-            # online the server knows the last row; offline the rows of the second part would begin at 0 again
-            run.log({}, step=wandb_file.next_step(folder / "wandb", run.id))
+        # online the server knows the last row; offline the rows of a second part would begin at 0 again
+        if run.offline and (step := wandb_file.next_step(folder / "wandb", run.id)):
+            run.log({}, step=step)
         write_atomically(folder / ID_FILE, f"{run.id}\n".encode())
         return run
 
