@@ -16,6 +16,7 @@ from qbsnn import checks
 from qbsnn.functional.statistics import BurstStatistics, burst_statistics
 from qbsnn.neurons.base import SpikingNeuron
 from qbsnn.training.module import Classifier
+from qbsnn.training.wandb_run import OfflineCapableWandbLogger
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ class BurstMonitor(Callback):
 
     Δ; the mean burst; the share of neuron-steps at s_max; the share of neurons that never fired; the entropy of burst
     sizes in bits; the temporal variation (:mod:`qbsnn.functional.statistics`). ``burst`` alone is the mean of layers.
+    W&B also gets the histogram of burst sizes, ``bursts``/<layer>.
 
     The bursts of an epoch are taken from the first ``batches`` validation batches, those of the progress bar from every
     ``every``-th training batch; nothing is computed on others. A layer of more than one level whose saturation is above
@@ -87,7 +89,20 @@ class BurstMonitor(Callback):
                 pl_module.log_dict({f"{figure}/{name}": value for figure, value in figures.items()})
                 self._warn(name, neuron, float(figures["saturation"]), float(figures["dead"]))
             pl_module.log(f"delta/{name}", neuron.scale().detach().mean())
+        self._log_histograms(trainer)
         self._stop()
+
+    def _log_histograms(self, trainer: Any) -> None:
+        loggers = [logger for logger in trainer.loggers if isinstance(logger, OfflineCapableWandbLogger)]
+        if not loggers or not self._seen or trainer.sanity_checking:
+            return
+        counts = {
+            name: torch.stack([found.counts for found in batches]).sum(0).tolist()
+            for name, batches in self._seen.items()
+        }
+        for logger in loggers:
+            # the metrics of this epoch get the number of its last batch, counted from 0
+            logger.log_bursts(counts, max(trainer.global_step - 1, 0))
 
     def _warn(self, name: str, neuron: SpikingNeuron, saturation: float, dead: float) -> None:
         if neuron.s_max > 1 and saturation > self.warn_saturation and (name, "saturation") not in self._warned:

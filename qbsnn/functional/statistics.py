@@ -13,7 +13,8 @@ class BurstStatistics(NamedTuple):
 
     mean: mean magnitude per neuron and step. saturation: share of neuron-steps at ±s_max. bits: entropy of the burst
     sizes in bits, which is what a neuron-step can tell at most. variation: see :func:`temporal_variation`. fired: bool
-    ``[...]``, whether each neuron fired in any sample and step.
+    ``[...]``, whether each neuron fired in any sample and step. counts: int64 ``[2·s_max + 1]``, how often each burst
+    from −s_max to s_max occurred.
     """
 
     mean: Tensor
@@ -21,14 +22,15 @@ class BurstStatistics(NamedTuple):
     bits: Tensor
     variation: Tensor
     fired: Tensor
+    counts: Tensor
 
 
 def burst_statistics(bursts: Tensor, s_max: int) -> BurstStatistics:
     """Statistics of integer bursts ``[T, B, ...]`` in −s_max..s_max, any dtype.
 
     >>> found = burst_statistics(torch.tensor([[[0.0, 1.0]], [[2.0, 1.0]]]), s_max=2)
-    >>> [value.item() for value in found[:4]], found.fired.tolist()
-    ([1.0, 0.25, 1.5, 1.0], [True, True])
+    >>> [value.item() for value in found[:4]], found.fired.tolist(), found.counts.tolist()
+    ([1.0, 0.25, 1.5, 1.0], [True, True], [0, 0, 1, 2, 1])
     """
     s = bursts.float()
     size = s.abs()
@@ -40,6 +42,7 @@ def burst_statistics(bursts: Tensor, s_max: int) -> BurstStatistics:
         bits=-torch.xlogy(share, share).sum() / torch.log(torch.tensor(2.0, device=s.device)),
         variation=temporal_variation(s),
         fired=(size > 0).flatten(0, 1).any(0),
+        counts=counts,
     )
 
 

@@ -22,9 +22,9 @@ class Given(NamedTuple):
     own: dict[str, str]
     overrides: list[str]
 
-    def config(self, run: Path) -> DictConfig:
-        """The checkpoint's configuration with the overrides, for a new run directory."""
-        return stored_config(self.contents, self.checkpoint, self.overrides, run)
+    def config(self, run: Path, loggers: dict[str, Any] | None = None) -> DictConfig:
+        """The checkpoint's configuration with the overrides, for a new run directory; without loggers if none given."""
+        return stored_config(self.contents, self.checkpoint, self.overrides, run, loggers)
 
 
 def read_arguments(

@@ -16,6 +16,7 @@ from qbsnn import __version__
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.report.schema import Result
 from qbsnn.training.optim import parameter_groups
+from qbsnn.training.wandb_run import OfflineCapableWandbLogger
 
 Batch = tuple[Tensor, Tensor]
 
@@ -105,8 +106,11 @@ class Classifier(lightning.LightningModule):
         self.log("lr", optimizer.param_groups[0]["lr"], on_step=False, on_epoch=True)  # type: ignore[union-attr]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the resolved configuration into the checkpoint, so that evaluation needs nothing else."""
+        """Put the resolved configuration into the checkpoint, so that evaluation needs nothing else, and the W&B id."""
         checkpoint["qbsnn"] = {"version": __version__, "config": self.config}
+        for logger in self.trainer.loggers:
+            if isinstance(logger, OfflineCapableWandbLogger):
+                checkpoint["qbsnn"]["wandb_id"] = logger.version
 
     def _step(self, part: str, batch: Batch) -> dict[str, Any]:
         pixels, labels = batch

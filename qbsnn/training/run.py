@@ -27,7 +27,7 @@ from qbsnn.models.execution import prepare
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.report import build as build_report
 from qbsnn.report.schema import Absorption, Integer, Result
-from qbsnn.training import checkpoint_io, finetune
+from qbsnn.training import checkpoint_io, finetune, tracking
 from qbsnn.training.allocator import keep_freed_memory
 from qbsnn.training.autocompile import AutoCompile
 from qbsnn.training.host import git_state, host_info
@@ -129,8 +129,7 @@ def build(plain: dict[str, Any]) -> Parts:
         logger=build_all(plain.get("logger"), "logger") or False,
         plugins=[checkpoint_io.AtomicCheckpointIO()],
     )
-    for logger in _online(trainer):
-        logger.log_hyperparams(plain)
+    tracking.open_loggers(_online(trainer), plain)
     return Parts(data, module, trainer, result)
 
 
@@ -206,18 +205,6 @@ def _online(trainer: lightning.Trainer) -> list[Logger]:
     return [logger for logger in trainer.loggers if not isinstance(logger, CSVLogger)]
 
 
-def _final_metrics(result: Result) -> dict[str, float]:
-    """The numbers a dashboard compares runs by."""
-    final = {f"final/{name}": value for name, value in result.metrics.best.items()}
-    final |= {f"final/last/{name}": value for name, value in result.metrics.last.items()}
-    for name in ("absorption", "integer"):
-        block = getattr(result, name)
-        for key in ("acc", "spike_mismatches", "membrane_mismatches", "ties"):
-            if hasattr(block, key):
-                final[f"final/{name}/{key}"] = float(getattr(block, key))
-    return final
-
-
 @contextmanager
 def _recorded(parts: Parts, plain: dict[str, Any]) -> Iterator[None]:
     """Write ``result.json`` and the report when the body ends, with the error when it fails; close all loggers."""
@@ -230,7 +217,7 @@ def _recorded(parts: Parts, plain: dict[str, Any]) -> Iterator[None]:
         try:
             yield
             for logger in _online(parts.trainer):
-                logger.log_metrics(_final_metrics(result))
+                logger.log_metrics(tracking.final_metrics(result))
             _require_proof(result)
             result.status, failed = "finished", False
         except BaseException as error:
@@ -242,10 +229,13 @@ def _recorded(parts: Parts, plain: dict[str, Any]) -> Iterator[None]:
     finally:
         result.timing.total_seconds = time.perf_counter() - started
         result.data = parts.data.describe()
-        close_loggers(failed)
-        result.write(folder / "result.json")
-        if plain["report"]:
-            build_report(folder)
+        try:
+            result.write(folder / "result.json")
+            if plain["report"]:
+                build_report(folder)
+        finally:
+            tracking.log_files(_online(parts.trainer), folder, result)
+            close_loggers(failed)
 
 
 def _require_proof(result: Result) -> None:

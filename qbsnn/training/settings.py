@@ -124,9 +124,12 @@ def deploy_group(plain: dict[str, Any]) -> DeployGroup:
     return DeployGroup.model_validate(plain.get("deploy", {}))
 
 
-def stored_config(contents: dict[str, Any], checkpoint: Path, overrides: list[str], run: Path) -> DictConfig:
+def stored_config(
+    contents: dict[str, Any], checkpoint: Path, overrides: list[str], run: Path, loggers: dict[str, Any] | None = None
+) -> DictConfig:
     """The configuration that a checkpoint carries, with ``key=value`` overrides, for a new run directory ``run``.
 
+    ``loggers`` takes the place of the loggers that the run had.
     Raises CheckpointError when there is none, SettingsError for a key that it does not have.
     """
     stored = contents.get("qbsnn")
@@ -134,7 +137,7 @@ def stored_config(contents: dict[str, Any], checkpoint: Path, overrides: list[st
         raise CheckpointError(f"{checkpoint} carries no qbsnn configuration; it was not written by train.py")
     old = stored["config"]["paths"]["run"]
     cfg = OmegaConf.create(_relocate(stored["config"], old, str(run.resolve())))
-    cfg.logger = None
+    cfg.logger = loggers
     OmegaConf.set_struct(cfg, True)
     for override in overrides:
         key, value = override.split("=", 1)

@@ -4,11 +4,9 @@ import csv
 import json
 import os
 import socket
-import struct
 import subprocess
 import sys
 import time
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,42 +14,20 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from qbsnn.training.loggers import close_loggers, csv_logger, unreachable
+from qbsnn.training.connection import unreachable
+from qbsnn.training.loggers import close_loggers, csv_logger
+from qbsnn.training.wandb_file import read_records, values
 
 FAKE_KEY = "0123456789abcdef" * 3
 
 
 def values_logged(run_file: Path) -> dict[str, float]:
-    """The last value of every metric in a W&B transaction log, and the exit code.
-
-    The file is a 7-byte header, then LevelDB log blocks of 32 KiB: chunks of crc32 (4 bytes, over type and data),
-    length (2), type (1: whole, 2: first, 3: middle, 4: last) and data; a block's last bytes are zero where no header
-    fits.
-    """
-    from wandb.proto import wandb_internal_pb2
-
-    data = run_file.read_bytes()
-    assert data[:4] == b":W&B"
+    """The last value of every metric in a W&B transaction log, and the exit code."""
     found: dict[str, float] = {}
-    pending = b""
-    at = 7
-    while at + 7 <= len(data):
-        if 32768 - at % 32768 < 7:
-            at += 32768 - at % 32768
-            continue
-        crc, length, kind = struct.unpack("<IHB", data[at : at + 7])
-        body = data[at + 7 : at + 7 + length]
-        assert zlib.crc32(bytes([kind]) + body) == crc
-        at += 7 + length
-        pending += body
-        if kind in (1, 4):
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(pending)
-            pending = b""
-            if record.HasField("exit"):
-                found["exit code"] = record.exit.exit_code
-            for item in record.history.item:
-                found[item.key or "/".join(item.nested_key)] = json.loads(item.value_json)
+    for record in read_records(run_file):
+        if record.HasField("exit"):
+            found["exit code"] = record.exit.exit_code
+        found |= values(record.history.item)
     return found
 
 
@@ -90,6 +66,8 @@ def test_config(tmp_path: Path, choice: str, names: list[str]) -> None:
     folder = Path(__file__).parents[2] / "conf"
     with initialize_config_dir(str(folder), version_base="1.3"):
         config = compose(overrides=[f"+logger={choice}", f"+paths.run={tmp_path}", "+name=x", "+seed=0"])
+    if choice == "wandb":
+        config.logger.wandb.choices = ["digits", "vgg5", "lif"]  # they come from Hydra's own settings of a run
     loggers = {name: instantiate(one) for name, one in config.logger.items()}
     assert list(loggers) == names
     assert all(Path(logger.save_dir) == tmp_path for logger in loggers.values())
