@@ -26,6 +26,7 @@ from qbsnn.errors import SettingsError, VerificationError
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.neurons.base import compile_neurons
 from qbsnn.report import build as build_report
+from qbsnn.report.cells import fingerprint
 from qbsnn.report.schema import Absorption, Integer, Result
 from qbsnn.training import checkpoint_io, finetune
 from qbsnn.training.allocator import keep_freed_memory
@@ -56,6 +57,7 @@ def train(cfg: DictConfig) -> Result:
     """
     plain = validate(cfg)
     parts = build(plain)
+    parts.result.cell = fingerprint(plain)
     with _recorded(parts, plain):
         host = parts.result.host
         where = host.gpu or f"{host.cpu}, {host.cores} cores"
