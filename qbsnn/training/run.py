@@ -171,7 +171,7 @@ def _finish_fit(parts: Parts, seconds: float) -> None:
     """Timing, validation metrics and the paths of the two checkpoints."""
     trainer, result = parts.trainer, parts.result
     result.timing.fit_seconds = seconds
-    result.timing.epochs = trainer.fit_loop.epoch_progress.current.processed
+    result.timing.epochs = trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
     images = trainer.global_step * (parts.data.batch_size or 0)
     result.timing.train_images_per_second = images / seconds
     # A fit whose last epoch was trained by an earlier process has no metrics of its own.
@@ -250,7 +250,7 @@ def _recorded(parts: Parts, plain: dict[str, Any]) -> Iterator[None]:
             result.error = "interrupted" if stopped else f"{type(error).__name__}: {error}"
             raise
     finally:
-        result.timing.total_seconds = time.perf_counter() - started
+        result.timing.total_seconds = parts.resumption.seconds + time.perf_counter() - started
         result.data = parts.data.describe()
         close_loggers(failed)
         result.write(folder / "result.json")

@@ -99,11 +99,12 @@ def cells(sweep: Sweep, extra: Sequence[str] = ()) -> list[Cell]:
         if _key(override) in sweep.grid:
             raise SettingsError(f"{override}: the sweep varies this setting; change sweep.grid instead")
         if _key(override) == "seed":
-            seed = override.split("=", 1)[-1]
-            raise SettingsError(f"{override}: a sweep has several seeds; use sweep.seeds=[{seed}] instead")
+            value = override.split("=", 1)[-1]
+            raise SettingsError(f"{override}: a sweep has several seeds; use sweep.seeds=[{value}] instead")
     found = []
+    rows: list[Row | None] = [*sweep.rows] or [None]
     points = itertools.product(*([f"{key}={written(v)}" for v in values] for key, values in sweep.grid.items()))
-    for row, point in itertools.product(sweep.rows or [None], list(points)):
+    for row, point in itertools.product(rows, list(points)):
         settings = row.overrides if row else []
         label = ", ".join(([row.label] if row else []) + list(point)) or sweep.title
         for seed in sweep.seeds:

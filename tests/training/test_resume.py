@@ -10,7 +10,8 @@ from qbsnn.training.module import Classifier
 from tests.cli import TINY
 
 SHORT = (
-    "model=mlp", "model.hidden=[32]", *(word for word in TINY if "width" not in word), "report=false", "callbacks.integer=null", "callbacks.energy=null", "data.batch_size=32",
+    "model=mlp", "model.hidden=[32]", *(word for word in TINY if "width" not in word), "report=false",
+    "callbacks.integer=null", "callbacks.energy=null", "data.batch_size=32",
     "trainer.limit_train_batches=null", "trainer.max_epochs=4",
 )  # fmt: skip  # 4 steps in each of 4 epochs
 
