@@ -198,7 +198,8 @@ class Result:
 
     ``checkpoints`` names the files of ``last`` and ``best``, relative to the run directory where they lie inside it.
     ``data`` says what was read: name of the set, whether simulated, samples per part, a checksum of their indices,
-    names of samples that were skipped, and for events what the cache found and the framing lost.
+    names of samples that were skipped, and for events what the cache found and the framing lost. ``cell`` is the
+    fingerprint of what determines the result (:mod:`qbsnn.report.cells`), empty for an evaluation.
     """
 
     command: str
@@ -220,6 +221,7 @@ class Result:
     energy: Energy | dict[str, str] | None = None
     timing: Timing = field(default_factory=Timing)
     data: dict[str, Any] = field(default_factory=dict)
+    cell: str = ""
     schema_version: int = SCHEMA_VERSION
 
     def write(self, path: Path) -> None:

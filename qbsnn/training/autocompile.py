@@ -25,7 +25,8 @@ class AutoCompile(Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Decide."""
         assert isinstance(pl_module, Classifier)
-        epochs = float("inf") if trainer.max_epochs in (None, -1) else trainer.max_epochs - trainer.current_epoch
+        # All epochs, not those that are left: a fit that goes on after a stop must decide as one without.
+        epochs = float("inf") if trainer.max_epochs in (None, -1) else trainer.max_epochs
         batch_size = getattr(trainer.datamodule, "batch_size", None) or 1  # type: ignore[attr-defined]
         samples = epochs * trainer.num_training_batches * batch_size
         chosen, reason = choose(pl_module.network, samples, pl_module.device)
