@@ -1,6 +1,4 @@
-"""Every experiment trains a batch on files in the true layout and is proven; a table's recipe is one for all neurons."""
-
-from pathlib import Path
+"""Every experiment trains a batch on files in the true layout and is proven; a table has one recipe for all neurons."""
 
 import pytest
 import torch
@@ -70,7 +68,7 @@ def test_every_experiment_trains_a_batch_and_is_proven(experiment, tmp_path, fil
     network = parts.module.network.float()
     pixels, labels = next(iter(parts.data.test_dataloader()))
     with torch.no_grad():
-        for _ in range(30):  # one batch leaves the running statistics near their start, where deep layers are silent
+        for _ in range(60):  # one batch leaves the running statistics near their start, where deep layers are silent
             network(pixels)
     network.eval()
     if plain["neuron"]["_target_"].endswith(".ReLU"):
@@ -135,5 +133,3 @@ def test_the_recipe_of_cifar_reaches_the_batches(tmp_path, files):
     pixels, _ = next(iter(parts.data.train_dataloader()))
     black = (pixels == 0).all(1)  # cutout of 16x16, at least a quarter of it inside the picture
     assert pixels.shape == (8, 3, 32, 32) and bool((black.flatten(1).sum(1) >= 64).all())
-
-
