@@ -9,7 +9,6 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
@@ -42,14 +41,14 @@ def figures(sweep: Sweep) -> dict[str, Figure]:
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
-def write(figure: Figure, stem: Path) -> list[Path]:
+def write(figure: Figure, stem: Path, kinds: tuple[str, ...] = ("png", "pdf")) -> list[Path]:
     """The figure as ``stem``.png (300 dpi) and ``stem``.pdf; the same figure gives the same bytes."""
     written = []
+    undated = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
     with mpl.rc_context({**SETTINGS, "pdf.fonttype": 42}):
-        for kind, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
+        for kind in kinds:
             content = io.BytesIO()
-            FigureCanvasAgg(figure)
-            figure.savefig(content, format=kind, dpi=DPI, metadata=metadata)
+            figure.savefig(content, format=kind, dpi=DPI, metadata=undated[kind])
             written.append(stem.with_name(f"{stem.name}.{kind}"))
             write_atomically(written[-1], content.getvalue())
     return written
@@ -71,20 +70,28 @@ def s_max(sweep: Sweep) -> Figure | None:
 def alpha_beta(sweep: Sweep) -> Figure | None:
     """The mean accuracy for every width α and tail β of the surrogate."""
     found = [point for point in points(sweep) if point.alpha is not None and point.beta is not None]
-    alphas, betas = sorted({point.alpha for point in found}), sorted({point.beta for point in found})
-    if len(found) < 2 or len({(point.alpha, point.beta) for point in found}) < len(found):
+    at = {(float(point.alpha or 0), float(point.beta or 0)): point for point in found}
+    if len(found) < 2 or len(at) < len(found):
         return None
+    alphas, betas = sorted({alpha for alpha, _ in at}), sorted({beta for _, beta in at})
     means = np.full((len(betas), len(alphas)), np.nan)
     figure, axes = _sheet(1.6 + 0.85 * len(alphas), 1.3 + 0.55 * len(betas))
-    for point in found:
-        means[betas.index(point.beta), alphas.index(point.alpha)] = point.accuracy.mean
+    for (alpha, beta), point in at.items():
+        means[betas.index(beta), alphas.index(alpha)] = point.accuracy.mean
     low, high = float(np.nanmin(means)), float(np.nanmax(means))
     image = axes.imshow(means, cmap=HEAT, origin="lower", aspect="auto", vmin=low, vmax=max(high, low + 1e-6))
-    for point in found:
+    for (alpha, beta), point in at.items():
         dark = point.accuracy.mean - low > 0.6 * (high - low) and high > low
         text = f"{point.accuracy.mean:.2f}" + (f"\n± {point.accuracy.sd:.2f}" if point.accuracy.sd is not None else "")
-        place = (alphas.index(point.alpha), betas.index(point.beta))
-        axes.text(*place, text, ha="center", va="center", fontsize=7.5, color="#ffffff" if dark else INK)
+        axes.text(
+            alphas.index(alpha),
+            betas.index(beta),
+            text,
+            ha="center",
+            va="center",
+            fontsize=7.5,
+            color="#ffffff" if dark else INK,
+        )
     axes.set_xticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
     axes.set_yticks(range(len(betas)), [f"{beta:g}" for beta in betas])
     axes.set(xlabel="width α of the surrogate", ylabel="decay β of its tail")

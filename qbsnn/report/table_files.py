@@ -73,7 +73,7 @@ def markdown(table: Table, folder: Path, linked: bool = True) -> str:
     if notes:
         lines += ["", "Not finished:", "", *[f"- {_md(note)}" for note in notes]]
     if table.others:
-        lines += ["", "Published on the same data, none of it measured here:", "", *_others(table.others)]
+        lines += ["", "Published on the same data, none of it measured here:", "", *others(table.others)]
     return "\n".join(lines) + "\n"
 
 
@@ -217,7 +217,8 @@ def _md_table(head: list[str], rows: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in shown]
 
 
-def _others(found: list[Published]) -> list[str]:
+def others(found: list[Published]) -> list[str]:
+    """The lines of a Markdown table of published figures."""
     rows = [
         [_md(item.method), item.network or NONE, str(item.T or NONE), f"{item.accuracy:g}",
          NONE if item.top5 is None else f"{item.top5:g}", NONE if item.energy is None else f"{item.energy:g}",
