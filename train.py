@@ -10,7 +10,13 @@ from qbsnn.training import cli
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> float | None:
-    """Run one configuration; returns the metric that a search optimises, measured on validation data."""
+    """Run one configuration; returns the metric that a search optimises, measured on validation data.
+
+    ``sweep=NAME`` runs the cells of a sweep file instead, those that are not done; ``--list`` only lists them.
+    """
+    if cfg.get("sweep"):
+        return cli.sweep(cfg)
+
     from qbsnn.callbacks.summary import summarise
     from qbsnn.training.run import train
 

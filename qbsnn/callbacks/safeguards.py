@@ -38,10 +38,18 @@ class DeltaGuard(Callback):
         self._initial: dict[str, Tensor] = {}
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Remember the scales."""
-        self._initial = {
+        """Remember the scales, unless this fit goes on with one that began with others."""
+        self._initial = self._initial or {
             name: neuron.scale().detach().clone() for name, _, neuron in _network(pl_module).spiking_stages()
         }
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scales that a resumed fit began with."""
+        return {"initial": {name: scale.cpu() for name, scale in self._initial.items()}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with them."""
+        self._initial = state_dict["initial"]
 
     def on_before_optimizer_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
@@ -49,7 +57,8 @@ class DeltaGuard(Callback):
         """Add the gradient of the penalty."""
         if not self.penalty:
             return
-        pairs = [(neuron.scale(), self._initial[name]) for name, _, neuron in _network(pl_module).spiking_stages()]
+        stages = [(name, neuron.scale()) for name, _, neuron in _network(pl_module).spiking_stages()]
+        pairs = [(scale, self._initial[name].to(scale.device)) for name, scale in stages]
         learned = [(delta, initial) for delta, initial in pairs if delta.requires_grad]
         if learned:
             torch.stack([self.penalty * log_ratio_penalty(*pair) for pair in learned]).sum().backward()

@@ -35,8 +35,15 @@ def uid() -> str:
 
 
 def register_resolvers() -> None:
-    """``${uid:}`` of ``conf/``: the same digits within a process."""
+    """``${uid:}`` of ``conf/``, the same digits within a process, and ``${run_dir:...}``."""
     OmegaConf.register_new_resolver("uid", uid, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
+
+
+def run_dir(fresh: str) -> str:
+    """``${run_dir:...}`` of ``conf/``: one directory for every start of a sweep, a fresh one for every other run."""
+    name = HydraConfig.get().runtime.choices.get("sweep")
+    return f"outputs/runs/{fresh}" if name is None else f"outputs/sweeps/{name}"
 
 
 def guarded(task: Callable[[DictConfig], Value], cfg: DictConfig) -> Value | None:
@@ -58,6 +65,15 @@ def guarded(task: Callable[[DictConfig], Value], cfg: DictConfig) -> Value | Non
     return None
 
 
+def sweep(cfg: DictConfig) -> None:
+    """Run or list the cells of a sweep; what failed is remembered for the exit code."""
+    from qbsnn.training import sweep_run  # loads torch
+
+    states = guarded(sweep_run.run, cfg)
+    if states is not None and not cfg.sweep.get("list"):
+        _failures.extend(f"{state.cell.label}: {state.status}" for state in states if state.status != "done")
+
+
 def fail(error: Exception) -> None:
     """Print an error as one paragraph on stderr and remember it."""
     _failures.append(str(error))
@@ -70,6 +86,7 @@ def launch(main: Callable[[], object], conf: Path, config_name: str) -> None:
     """Run a Hydra main function; exit with 1 if anything failed, with one paragraph for what does not compose."""
     _failures.clear()
     register_resolvers()
+    sys.argv[1:] = ["++sweep.list=true" if word == "--list" else word for word in sys.argv[1:]]
     # Hydra would otherwise print its own form of an error and exit before it can be explained.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:

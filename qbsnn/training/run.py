@@ -34,6 +34,7 @@ from qbsnn.training.host import git_state, host_info
 from qbsnn.training.loggers import close_loggers
 from qbsnn.training.module import Classifier
 from qbsnn.training.objects import build_all, build_object
+from qbsnn.training.resume import Resumption, unfinished
 from qbsnn.training.settings import validate
 
 log = logging.getLogger(__name__)
@@ -47,10 +48,13 @@ class Parts:
     module: Classifier
     trainer: lightning.Trainer
     result: Result
+    resumption: Resumption
 
 
 def train(cfg: DictConfig) -> Result:
     """Fit, test the last and the best weights, verify, write ``result.json`` and ``report.html`` into ``paths.run``.
+
+    A run directory with checkpoints of the same experiment is gone on with (:mod:`qbsnn.training.resume`).
 
     Raises QBSNNError for what a user can mend: SettingsError before anything is written; DataError, CheckpointError or
     VerificationError after a ``result.json`` with status ``failed`` was written.
@@ -62,9 +66,12 @@ def train(cfg: DictConfig) -> Result:
         host = parts.result.host
         where = host.gpu or f"{host.cpu}, {host.cores} cores"
         log.info("%s: %s parameters, T = %d, on %s", plain["name"], f"{parts.result.params:,}", plain["T"], where)
+        checkpoint = unfinished(plain)
+        if checkpoint is not None:
+            log.info("going on from %s", checkpoint)
         started = time.perf_counter()
-        parts.trainer.fit(parts.module, datamodule=parts.data)
-        _finish_fit(parts, time.perf_counter() - started)
+        parts.trainer.fit(parts.module, datamodule=parts.data, ckpt_path=checkpoint)
+        _finish_fit(parts, parts.resumption.seconds + time.perf_counter() - started)
         _test_last_and_best(parts)
     return parts.result
 
@@ -122,16 +129,17 @@ def build(plain: dict[str, Any]) -> Parts:
         config=plain,
         result=result,
     )
+    resumption = Resumption(plain["paths"]["run"])
     trainer: lightning.Trainer = build_object(
         plain["trainer"],
         "trainer",
-        callbacks=build_all(plain.get("callbacks"), "callbacks"),
+        callbacks=[*build_all(plain.get("callbacks"), "callbacks"), resumption],
         logger=build_all(plain.get("logger"), "logger") or False,
         plugins=[checkpoint_io.AtomicCheckpointIO()],
     )
     for logger in _online(trainer):
         logger.log_hyperparams(plain)
-    return Parts(data, module, trainer, result)
+    return Parts(data, module, trainer, result, resumption)
 
 
 def load_weights(module: Classifier, contents: dict[str, Any], path: Path) -> None:
@@ -153,6 +161,7 @@ def _quieten() -> None:
         "The 'train_dataloader' does not have many workers",  # the data is in memory
         "The 'val_dataloader' does not have many workers",
         "The 'test_dataloader' does not have many workers",
+        "Checkpoint directory .* exists and is not empty",  # of a run that goes on
     ]
     for message in known:
         warnings.filterwarnings("ignore", message=message)
@@ -162,10 +171,11 @@ def _finish_fit(parts: Parts, seconds: float) -> None:
     """Timing, validation metrics and the paths of the two checkpoints."""
     trainer, result = parts.trainer, parts.result
     result.timing.fit_seconds = seconds
-    result.timing.epochs = trainer.current_epoch
+    result.timing.epochs = trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
     images = trainer.global_step * (parts.data.batch_size or 0)
     result.timing.train_images_per_second = images / seconds
-    result.metrics.last = _numbers(trainer.callback_metrics, ("train/", "val/"))
+    # A fit whose last epoch was trained by an earlier process has no metrics of its own.
+    result.metrics.last = _numbers({**parts.resumption.metrics, **trainer.callback_metrics}, ("train/", "val/"))
     saver = trainer.checkpoint_callback
     if isinstance(saver, ModelCheckpoint) and saver.best_model_path:
         run = Path(result.config["paths"]["run"])
@@ -240,7 +250,7 @@ def _recorded(parts: Parts, plain: dict[str, Any]) -> Iterator[None]:
             result.error = "interrupted" if stopped else f"{type(error).__name__}: {error}"
             raise
     finally:
-        result.timing.total_seconds = time.perf_counter() - started
+        result.timing.total_seconds = parts.resumption.seconds + time.perf_counter() - started
         result.data = parts.data.describe()
         close_loggers(failed)
         result.write(folder / "result.json")

@@ -102,11 +102,15 @@ class Settings(BaseModel):
 
 
 def validate(cfg: DictConfig) -> dict[str, Any]:
-    """The resolved configuration as plain containers. Raises SettingsError naming every bad key and its value."""
+    """The resolved configuration as plain containers. Raises SettingsError naming every bad key and its value.
+
+    A sweep file is no setting of a run and left out.
+    """
     try:
         plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
         raise SettingsError(f"the settings do not resolve: {' '.join(str(error).split())}") from error
+    plain.pop("sweep", None)
     try:
         Settings.model_validate(plain).deploy.conversion()
     except ValidationError as error:

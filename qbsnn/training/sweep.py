@@ -1,0 +1,157 @@
+"""A sweep file (``conf/sweep/NAME.yaml``) and the cells that it stands for. Composes and trains nothing."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from qbsnn.errors import SettingsError
+
+
+class Row(BaseModel):
+    """A row of a table: its label and the settings that make it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    label: str = Field(min_length=1)
+    overrides: list[str] = []
+
+
+class Sweep(BaseModel):
+    """The keys of a sweep file. Cells are rows × grid × seeds.
+
+    overrides: settings of every cell. grid: a setting -> the values it takes. rows: see :class:`Row`. baseline: the
+    label of the row that others are compared with. figure: which figure is drawn of the results. list: only tell
+    what is done and what is missing.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    title: str = Field(min_length=1)
+    overrides: list[str] = []
+    grid: dict[str, list[Any]] = {}
+    rows: list[Row] = []
+    seeds: list[int] = Field(default=[0], min_length=1)
+    baseline: str | None = None
+    figure: str | None = None
+    list_only: bool = Field(default=False, alias="list")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Sweep:
+        labels = [row.label for row in self.rows]
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"rows must have different labels, got {labels}")
+        if self.baseline is not None and self.baseline not in labels:
+            raise ValueError(f"baseline must be the label of a row, one of {labels}, got {self.baseline!r}")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must differ, got {self.seeds}")
+        empty = [key for key, values in self.grid.items() if not values]
+        if empty:
+            raise ValueError(f"grid.{empty[0]} needs at least one value")
+        return self
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep.
+
+    row: label of its row, empty without rows. overrides: all of its settings, the seed among them. label: row and grid
+    values in words; cells that differ in their seed alone share it. axes: the overrides that tell cells apart.
+    """
+
+    row: str
+    overrides: tuple[str, ...]
+    seed: int
+    label: str
+    axes: tuple[str, ...]
+
+
+def read(node: Mapping[str, Any], name: str) -> Sweep:
+    """The contents of a sweep file. Raises SettingsError naming the file's group choice and the bad key."""
+    try:
+        return Sweep.model_validate(dict(node))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(["sweep", *(str(part) for part in first["loc"])])
+        known = ", ".join(field.alias or key for key, field in Sweep.model_fields.items())
+        what = f"is not a key; there are {known}" if first["type"] == "extra_forbidden" else first["msg"]
+        raise SettingsError(f"sweep={name}: {where} {what}, got {first['input']!r}") from error
+
+
+def cells(sweep: Sweep, extra: Sequence[str] = ()) -> list[Cell]:
+    """All cells, in the order rows, grid, seeds; ``extra`` are overrides of the command line, for every cell.
+
+    Of two overrides of one key the later counts: file, row, grid, command line. Raises SettingsError where the command
+    line sets a key that the sweep itself varies.
+
+    >>> found = cells(Sweep(title="t", grid={"T": [2, 4]}, seeds=[0, 1]), ["neuron=lif"])
+    >>> [(cell.label, cell.seed) for cell in found]
+    [('T=2', 0), ('T=2', 1), ('T=4', 0), ('T=4', 1)]
+    >>> found[0].overrides
+    ('T=2', 'neuron=lif', 'seed=0')
+    """
+    for override in extra:
+        if _key(override) in sweep.grid:
+            raise SettingsError(f"{override}: the sweep varies this setting; change sweep.grid instead")
+        if _key(override) == "seed":
+            value = override.split("=", 1)[-1]
+            raise SettingsError(f"{override}: a sweep has several seeds; use sweep.seeds=[{value}] instead")
+    found = []
+    rows: list[Row | None] = [*sweep.rows] or [None]
+    points = itertools.product(*([f"{key}={written(v)}" for v in values] for key, values in sweep.grid.items()))
+    for row, point in itertools.product(rows, list(points)):
+        settings = row.overrides if row else []
+        label = ", ".join(([row.label] if row else []) + list(point)) or sweep.title
+        for seed in sweep.seeds:
+            last = _last_of_each_key([*sweep.overrides, *settings, *point, *extra, f"seed={seed}"])
+            axes = (*settings, *point, f"seed={seed}")
+            found.append(Cell(row.label if row else "", tuple(last), seed, label, axes))
+    return found
+
+
+def folder_name(cell: Cell, fingerprint: str) -> str:
+    """A directory name that says what varies and stays the same from start to start.
+
+    >>> folder_name(Cell("", (), 0, "", ("neuron.s_max=4", "data=digits", "seed=0")), "0123456789abcdef")
+    'neuron.s_max-4_data-digits_seed-0_0123456789abcdef'
+    """
+    words = re.sub(r"[^\w.\-]+", "", "_".join(axis.replace("=", "-") for axis in cell.axes).replace("/", "."))
+    return f"{words[:100]}_{fingerprint}"
+
+
+def written(value: Any) -> str:
+    """A value of a YAML file as the command line has it.
+
+    >>> [written(value) for value in (None, True, 4, 1e-4, "lif", [1, 2], "a b")]
+    ['null', 'true', '4', '0.0001', 'lif', '[1,2]', "'a b'"]
+    """
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(written(item) for item in value)}]"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{written(item)}" for key, item in value.items()) + "}"
+    text = str(value)
+    if isinstance(value, str) and not re.fullmatch(r"[\w./+@:-]+", text):
+        escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+        return f"'{escaped}'"
+    return text
+
+
+def _last_of_each_key(overrides: Sequence[str]) -> list[str]:
+    last: dict[str, str] = {}
+    for override in overrides:
+        last.pop(_key(override), None)
+        last[_key(override)] = override
+    return list(last.values())
+
+
+def _key(override: str) -> str:
+    return override.split("=", 1)[0].lstrip("+~")

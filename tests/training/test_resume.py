@@ -1,0 +1,119 @@
+"""A run that is stopped and started again ends with the numbers of one that is not."""
+
+import csv
+import json
+
+import pytest
+
+from qbsnn.errors import DataError
+from qbsnn.training.module import Classifier
+from tests.cli import TINY
+
+SHORT = (
+    "model=mlp", "model.hidden=[32]", *(word for word in TINY if "width" not in word), "report=false",
+    "callbacks.integer=null", "callbacks.energy=null", "data.batch_size=32",
+    "trainer.limit_train_batches=null", "trainer.max_epochs=4",
+)  # fmt: skip  # 4 steps in each of 4 epochs
+
+
+@pytest.fixture
+def stop_at(monkeypatch):
+    """``stop_at(n)``: the n-th training step from now on raises; ``None``: none does."""
+    honest = Classifier.training_step
+    left = [None]
+
+    def step(self, batch, batch_idx):
+        if left[0] is not None:
+            left[0] -= 1
+            if left[0] == 0:
+                raise DataError("stopped by the test")
+        return honest(self, batch, batch_idx)
+
+    monkeypatch.setattr(Classifier, "training_step", step)
+    return lambda n: left.__setitem__(0, n)
+
+
+def numbers(result):
+    return {key: result[key] for key in ("metrics", "layers", "params", "absorption", "checkpoints", "cell")}
+
+
+def curves(run):
+    with (run / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def starts(run):
+    lines = [json.loads(line) for line in (run / "steps.jsonl").read_text().splitlines()]
+    return [(line["epoch"], line["step"]) for line in lines]
+
+
+HARD = {
+    "plain": [],
+    "random": ["model.encoding=rate", "neuron.init=percentile", "callbacks.delta.penalty=0.1", "data.crop=1"],
+}
+
+
+@pytest.mark.parametrize("settings", HARD.values(), ids=HARD.keys())
+def test_a_stopped_run_goes_on_to_the_same_numbers(tool, stop_at, settings):
+    assert tool("train.py", *SHORT, *settings, "hydra.run.dir=outputs/whole") == 0
+    whole = tool.result()
+    for step in (7, 8):  # of the second epoch, then of the fourth
+        stop_at(step)
+        assert tool("train.py", *SHORT, *settings, "hydra.run.dir=outputs/parts") == 1
+        assert tool.result()["status"] == "failed"
+    stop_at(None)
+    assert tool("train.py", *SHORT, *settings, "hydra.run.dir=outputs/parts") == 0
+    result = tool.result()
+    assert result["status"] == "finished" and result["timing"]["epochs"] == 4
+    assert numbers(result) == numbers(whole)
+    run = tool.folder / "outputs/parts"
+    assert starts(tool.folder / "outputs/whole") == [(0, 0), (1, 4), (2, 8), (3, 12)]
+    assert starts(run) == [(0, 0), (1, 4), (1, 4), (2, 8), (2, 8), (3, 12)]
+    assert curves(run) == curves(tool.folder / "outputs/whole")
+
+
+def test_a_fit_that_was_complete_is_not_trained_again(tool, stop_at, monkeypatch):
+    from qbsnn.callbacks.verification import AbsorptionCheck
+
+    honest = AbsorptionCheck.check
+    arguments = [*SHORT, "callbacks=early_stopping", "callbacks.early_stopping.patience=1",
+                 "+callbacks.early_stopping.min_delta=1"]  # fmt: skip
+    assert tool("train.py", *arguments, "hydra.run.dir=outputs/whole") == 0
+    whole = tool.result()
+    assert whole["timing"]["epochs"] == 2  # nothing is better by 1 than the first epoch
+
+    def fail(self, *given):
+        raise DataError("stopped by the test")
+
+    monkeypatch.setattr(AbsorptionCheck, "check", fail)
+    assert tool("train.py", *arguments, "hydra.run.dir=outputs/parts") == 1
+    monkeypatch.setattr(AbsorptionCheck, "check", honest)
+    stop_at(1)
+    assert tool("train.py", *arguments, "hydra.run.dir=outputs/parts") == 0
+    assert numbers(tool.result()) == numbers(whole)
+    assert tool.result()["timing"]["epochs"] == 2
+
+
+def test_damage_to_the_newest_checkpoint_leads_back_to_the_one_before(tool, stop_at, capsys):
+    assert tool("train.py", *SHORT, "hydra.run.dir=outputs/whole") == 0
+    whole = tool.result()
+    stop_at(14)
+    assert tool("train.py", *SHORT, "hydra.run.dir=outputs/parts") == 1
+    last = tool.folder / "outputs/parts/checkpoints/last.ckpt"
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 1
+    last.write_bytes(content)
+    stop_at(None)
+    capsys.readouterr()
+    assert tool("train.py", *SHORT, "hydra.run.dir=outputs/parts") == 0
+    assert "last.ckpt is damaged" in "".join(capsys.readouterr())
+    assert numbers(tool.result()) == numbers(whole)
+    assert starts(tool.folder / "outputs/parts")[:4] == [(0, 0), (1, 4), (2, 8), (3, 12)]
+
+
+def test_other_settings_do_not_go_on_from_a_checkpoint(tool, stop_at):
+    stop_at(6)
+    assert tool("train.py", *SHORT, "hydra.run.dir=outputs/parts") == 1
+    stop_at(None)
+    assert tool("train.py", *SHORT, "seed=1", "hydra.run.dir=outputs/parts") == 0
+    assert starts(tool.folder / "outputs/parts")[-4:] == [(0, 0), (1, 4), (2, 8), (3, 12)]
