@@ -14,12 +14,13 @@ from qbsnn.errors import SettingsError
 
 
 class Row(BaseModel):
-    """A row of a table: its label and the settings that make it."""
+    """A row of a table: its label, the settings that make it, keys of published figures to stand beside it."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     label: str = Field(min_length=1)
     overrides: list[str] = []
+    published: list[str] = []
 
 
 class Sweep(BaseModel):
