@@ -22,7 +22,7 @@ def delta(sweep: Sweep) -> Figure | None:
     found = [(group.label, curves) for group in sweep.groups if (curves := _moving(group))][:PANELS]
     if not found:
         return None
-    columns = min(COLUMNS, len(found))
+    columns = 2 if len(found) == 4 else min(COLUMNS, len(found))
     height = -(-len(found) // columns)
     figure = Figure(figsize=(1.4 + 2.5 * columns, 0.5 + 2.3 * height), layout="constrained")
     axes = figure.subplots(height, columns, squeeze=False).flatten()

@@ -10,7 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator, ScalarFormatter
 
 from qbsnn.errors import DataError
 from qbsnn.report.delta_lines import delta
@@ -108,21 +108,25 @@ def energy(sweep: Sweep, model: str = "fp32") -> Figure | None:
     if len(found) < 2:
         return None
     figure, axes = _sheet(6.6, 3.4)
-    pairs = [(point.energy[model].mean / 1e6, point.accuracy.mean) for point in found]
-    front = pareto(pairs)
-    axes.plot(
-        *zip(*front, strict=True), color=MUTED, linewidth=1, linestyle=(0, (4, 2)), zorder=1, label="Pareto front"
-    )
+    unit, scale = ("mJ", 1e9) if max(point.energy[model].mean for point in found) >= 1e9 else ("µJ", 1e6)
+    pairs = [(point.energy[model].mean / scale, point.accuracy.mean) for point in found]
+    costs, front = [cost for cost, _ in pairs], pareto(pairs)
+    wide = min(costs) > 0 and max(costs) > 4 * min(costs)
+    places = [*front, ((1.15 if wide else 1.05) * max(costs), front[-1][1])]
+    axes.plot(*zip(*places, strict=True), drawstyle="steps-post", color=MUTED, linewidth=1, linestyle=(0, (4, 2)),
+              zorder=1, label="Pareto front")  # fmt: skip
     for index, (point, (cost, mean)) in enumerate(zip(found, pairs, strict=True)):
-        axes.errorbar(
-            cost, mean, xerr=(point.energy[model].sd or 0) / 1e6, yerr=point.accuracy.sd or 0, capsize=2,
-            elinewidth=0.9, fmt=MARKERS[index % len(MARKERS)], color=COLOURS[index % len(COLOURS)], markersize=5.5,
-            label=label(point.label, 40), markerfacecolor="none" if index >= len(COLOURS) else None,
-        )  # fmt: skip
-    costs = [cost for cost, _ in pairs]
-    if min(costs) > 0 and max(costs) > 8 * min(costs):
+        colour = COLOURS[index % len(COLOURS)]
+        xerr, yerr = (point.energy[model].sd or 0) / scale, point.accuracy.sd or 0
+        axes.errorbar(cost, mean, xerr=xerr, yerr=yerr, fmt="none", color=colour, capsize=2, elinewidth=0.9)
+        axes.plot(cost, mean, MARKERS[index % len(MARKERS)], color=colour, markersize=5.5, label=label(point.label, 40),
+                  markerfacecolor="none" if index >= len(COLOURS) else colour)  # fmt: skip
+    if wide:
         axes.set_xscale("log")
-    axes.set(xlabel="energy per image (µJ), estimate, 45 nm fp32", ylabel=f"{ACCURACY}{_seeds(found)}")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_locator(NullLocator())
+    axes.set(xlabel=f"energy per image ({unit}), estimate, 45 nm fp32", ylabel=f"{ACCURACY}{_seeds(found)}")
     grid(axes, "both")
     figure.legend(loc="outside right upper", fontsize=7.5)
     return figure

@@ -36,8 +36,8 @@ class Difference:
 def summary(values: Sequence[float]) -> Summary | None:
     """Summary of the finite values; ``None`` where there is none.
 
-    >>> summary([1.0, 2.0, 4.0]), summary([])
-    (Summary(mean=2.3333333333333335, sd=1.5275252316519468, n=3), None)
+    >>> summary([1.0, 2.0, 3.0]), summary([])
+    (Summary(mean=2.0, sd=1.0, n=3), None)
     """
     finite = np.array([value for value in values if math.isfinite(value)], dtype=np.float64)
     if not finite.size:

@@ -10,19 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from qbsnn.report.published import Published
-from qbsnn.report.statistics import Difference, Summary
+from qbsnn.report.statistics import Summary
 from qbsnn.report.sweep_results import Cell
+from qbsnn.report.table_words import difference, microjoules, si, spread, tex
 from qbsnn.report.tables import LAST, Line, Table, energies, integer_percent, operations, percent_of
 from qbsnn.report.words import NONE
 
 HEAD = [
     "method", "T", "s_max", "test accuracy (%)", "last epoch (%)", "integer (%)", "difference (points)",
-    "parameters", "mean burst", "ACs / image", "energy / image (µJ)", "relative (%)", "published (%)",
+    "parameters", "mean burst", "ACs / image", "MACs / image", "energy / image (µJ)", "relative (%)", "published (%)",
 ]  # fmt: skip
-TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": "$-$",
-       "µ": r"\textmu{}", "–": "--", "Δ": r"$\Delta$", "α": r"$\alpha$", "β": r"$\beta$", "λ": r"$\lambda$",
-       "τ": r"$\tau$", "×": r"$\times$", "Σ": r"$\Sigma$", "·": r"$\cdot$", "√": r"$\surd$",
-       **{char: f"\\{char}" for char in "%_&#${}"}}  # fmt: skip
 
 
 def cells_of(line: Line) -> list[str]:
@@ -30,9 +27,6 @@ def cells_of(line: Line) -> list[str]:
     done = f" (n = {line.accuracy.n})" if line.accuracy else ""
     if len(line.group.done) < line.planned:
         done = f" ({len(line.group.done)} of {line.planned} seeds)"
-    acs = f"{si(line.acs.mean)}" if line.acs else NONE
-    if line.macs and line.macs.mean:
-        acs += f" + {si(line.macs.mean)} MACs"
     return [
         line.group.label,
         line.steps or NONE,
@@ -43,8 +37,9 @@ def cells_of(line: Line) -> list[str]:
         difference(line.difference),
         line.params or NONE,
         spread(line.burst, 3),
-        acs,
-        " / ".join(f"{found.mean / 1e6:.3g}" for found in line.energies.values()) or NONE,
+        si(line.acs),
+        si(line.macs),
+        " / ".join(microjoules(found.mean) for found in line.energies.values()) or NONE,
         spread(line.relative, 1),
         "; ".join(f"{found.accuracy:g} ({found.source})" for found in line.published) or NONE,
     ]
@@ -98,11 +93,13 @@ def caption(table: Table) -> list[str]:
 
 
 def latex(table: Table) -> str:
-    """A booktabs tabular in a table environment; needs ``\\usepackage{booktabs,textcomp}``."""
+    """A booktabs tabular in a table environment, as wide as the text."""
     used = _used(table)
     lines = [
+        r"% needs \usepackage{booktabs,graphicx,textcomp}",
         r"\begin{table}",
         r"  \centering",
+        r"  \resizebox{\linewidth}{!}{%",
         f"  \\begin{{tabular}}{{{'l' + 'r' * (len(used) - 1)}}}",
         r"    \toprule",
     ]
@@ -111,7 +108,7 @@ def latex(table: Table) -> str:
         texts = cells_of(line)
         lines.append(f"    {' & '.join(tex(texts[index]) for index in used)} \\\\")
     text = " ".join([f"{table.sweep.plan.title}.", *caption(table)])
-    lines += [r"    \bottomrule", r"  \end{tabular}", f"  \\caption{{{tex(text)}}}", r"\end{table}"]
+    lines += [r"    \bottomrule", r"  \end{tabular}}", f"  \\caption{{{tex(text)}}}", r"\end{table}"]
     return "\n".join(lines) + "\n"
 
 
@@ -159,53 +156,6 @@ def runs_csv(table: Table) -> str:
                 "torch": found.host.versions.get("torch")} if found else {}  # fmt: skip
         rows.append(row)
     return _csv(rows)
-
-
-def spread(found: Summary | None, digits: int = 2) -> str:
-    """``mean ± sd``.
-
-    >>> spread(Summary(97.5, 0.25, 3)), spread(Summary(97.5, None, 1)), spread(None)
-    ('97.50 ± 0.25', '97.50', '–')
-    """
-    if found is None:
-        return NONE
-    return f"{found.mean:.{digits}f}" + (f" ± {found.sd:.{digits}f}" if found.sd is not None else "")
-
-
-def difference(found: Difference | None) -> str:
-    """The difference with its interval, p and the number of pairs.
-
-    >>> difference(Difference(1.5, 0.25, 2.75, 0.031, 3)), difference(Difference(-0.5, None, None, None, 1))
-    ('+1.50 [+0.25, +2.75], p = 0.031, 3 pairs', '−0.50, 1 pair')
-    """
-    if found is None:
-        return NONE
-    parts = [f"{found.mean:+.2f}"]
-    if found.low is not None and found.high is not None:
-        parts[0] += f" [{found.low:+.2f}, {found.high:+.2f}]"
-    if found.p is not None:
-        parts.append("p < 0.001" if found.p < 0.001 else f"p = {found.p:.2g}")
-    parts.append(f"{found.pairs} pair" + "s" * (found.pairs != 1))
-    return ", ".join(parts).replace("-", "−")
-
-
-def si(value: float) -> str:
-    """A count with the prefix that fits.
-
-    >>> si(1234567.0), si(950.0), si(2.5e9), si(0.0)
-    ('1.23 M', '950', '2.5 G', '0')
-    """
-    scale, unit = next((pair for pair in ((1e9, " G"), (1e6, " M"), (1e3, " k")) if value >= pair[0]), (1.0, ""))
-    return f"{value / scale:.3g}{unit}"
-
-
-def tex(text: str) -> str:
-    r"""``text`` with everything escaped that LaTeX would take for a command, symbols as commands.
-
-    >>> tex("s_max = 8 ± 1 %"), tex("−0.5")
-    ('s\\_max = 8 $\\pm$ 1 \\%', '$-$0.5')
-    """
-    return "".join(TEX.get(char, char) for char in text)
 
 
 def _md(text: str) -> str:

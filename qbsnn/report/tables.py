@@ -62,8 +62,10 @@ def percent_of(result: Result, which: str = BEST) -> float:
 def integer_percent(result: Result) -> float:
     """Test accuracy of the integer network in %; NaN where it was not run, not proven or not run on all images."""
     block = result.integer
-    usable = isinstance(block, Integer) and block.skipped is None and block.passed
-    return 100 * block.acc if usable and isinstance(block, Integer) else float("nan")
+    if not isinstance(block, Integer) or block.skipped is not None or not block.passed:
+        return float("nan")
+    images = result.data.get("samples", {}).get("test", block.images)
+    return 100 * block.acc if block.images == images else float("nan")
 
 
 def operations(result: Result) -> dict[str, float]:
