@@ -10,7 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator, ScalarFormatter
 
 from qbsnn.errors import DataError
 from qbsnn.report.delta_lines import delta
@@ -23,6 +23,7 @@ from qbsnn.report.sweep_results import Sweep
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C7A00")
 MARKERS = "osD^vP*X"
 DPI = 300
+NAMED = 12  # points that each have a colour and a line in the legend; of more, each neuron has
 ACCURACY = "test accuracy (%)"
 
 
@@ -79,9 +80,10 @@ def alpha_beta(sweep: Sweep) -> Figure | None:
     for (alpha, beta), point in at.items():
         means[betas.index(beta), alphas.index(alpha)] = point.accuracy.mean
     low, high = float(np.nanmin(means)), float(np.nanmax(means))
-    image = axes.imshow(means, cmap=HEAT, origin="lower", aspect="auto", vmin=low, vmax=max(high, low + 1e-6))
+    bottom = low - max(0.15 * (high - low), 1e-6)  # the lowest cell is not as white as paper
+    image = axes.imshow(means, cmap=HEAT, origin="lower", aspect="auto", vmin=bottom, vmax=high)
     for (alpha, beta), point in at.items():
-        dark = point.accuracy.mean - low > 0.6 * (high - low) and high > low
+        dark = point.accuracy.mean - bottom > 0.6 * (high - bottom)
         text = f"{point.accuracy.mean:.2f}" + (f"\n± {point.accuracy.sd:.2f}" if point.accuracy.sd is not None else "")
         axes.text(
             alphas.index(alpha),
@@ -115,20 +117,26 @@ def energy(sweep: Sweep, model: str = "fp32") -> Figure | None:
     places = [*front, ((1.15 if wide else 1.05) * max(costs), front[-1][1])]
     axes.plot(*zip(*places, strict=True), drawstyle="steps-post", color=MUTED, linewidth=1, linestyle=(0, (4, 2)),
               zorder=1, label="Pareto front")  # fmt: skip
-    for index, (point, (cost, mean)) in enumerate(zip(found, pairs, strict=True)):
+    names = [point.label if len(found) <= NAMED else point.neuron for point in found]
+    places_of = {name: index for index, name in enumerate(dict.fromkeys(names))}
+    for name, point, (cost, mean) in zip(names, found, pairs, strict=True):
+        index = places_of[name]
         colour = COLOURS[index % len(COLOURS)]
         xerr, yerr = (point.energy[model].sd or 0) / scale, point.accuracy.sd or 0
         axes.errorbar(cost, mean, xerr=xerr, yerr=yerr, fmt="none", color=colour, capsize=2, elinewidth=0.9)
-        axes.plot(cost, mean, MARKERS[index % len(MARKERS)], color=colour, markersize=5.5, label=label(point.label, 40),
+        axes.plot(cost, mean, MARKERS[index % len(MARKERS)], color=colour, markersize=5.5, label=label(name, 40),
                   markerfacecolor="none" if index >= len(COLOURS) else colour)  # fmt: skip
     if wide:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.set(xlabel=f"energy per image ({unit}), estimate, 45 nm fp32", ylabel=f"{ACCURACY}{_seeds(found)}")
     grid(axes, "both")
-    figure.legend(loc="outside right upper", fontsize=7.5)
+    handles = {str(line.get_label()): line for line in axes.lines if not str(line.get_label()).startswith("_")}
+    figure.legend(handles=list(handles.values()), loc="outside right upper", fontsize=7.5)
     return figure
 
 
