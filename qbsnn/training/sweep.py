@@ -128,8 +128,8 @@ def folder_name(cell: Cell, fingerprint: str) -> str:
 def written(value: Any) -> str:
     """A value of a YAML file as the command line has it.
 
-    >>> [written(value) for value in (None, True, 4, 1e-4, "lif", [1, 2], "a b")]
-    ['null', 'true', '4', '0.0001', 'lif', '[1,2]', "'a b'"]
+    >>> [written(value) for value in (None, True, 4, 1e-4, "lif", [1, 2], "a b", "4")]
+    ['null', 'true', '4', '0.0001', 'lif', '[1,2]', "'a b'", "'4'"]
     """
     if value is None:
         return "null"
@@ -140,7 +140,7 @@ def written(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{written(item)}" for key, item in value.items()) + "}"
     text = str(value)
-    if isinstance(value, str) and not re.fullmatch(r"[\w./+@:-]+", text):
+    if isinstance(value, str) and not re.fullmatch(r"(?!(?i:null|true|false|nan|inf)$)[A-Za-z_][\w./+@:-]*", text):
         escaped = text.replace("\\", "\\\\").replace("'", "\\'")
         return f"'{escaped}'"
     return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from qbsnn.errors import QBSNNError, SettingsError
 from qbsnn.report.cells import fingerprint
 from qbsnn.training import sweep_state as files
 from qbsnn.training.run import train
-from qbsnn.training.settings import validate
+from qbsnn.training.settings import nearest, validate
 from qbsnn.training.sweep import Cell, cells, folder_name, read, written
 from qbsnn.training.sweep_state import State
 from qbsnn.training.sweep_view import Watch, counts, listing
@@ -117,9 +118,19 @@ def _state(loader: ConfigLoader, master: DictConfig, cell: Cell, folder: Path) -
     try:
         mark = fingerprint(_composed(loader, master, cell))
     except (HydraException, OmegaConfBaseException, SettingsError) as error:
-        return State(cell, "", folder, "failed", " ".join(str(error).split()))
+        return State(cell, "", folder, "failed", _reason(error))
     known = sorted(folder.glob(f"*_{mark}"))
     return State(cell, mark, known[0] if known else folder / folder_name(cell, mark))
+
+
+def _reason(error: Exception) -> str:
+    """Why a cell does not compose, in a sentence; Hydra lists its search path too."""
+    text = " ".join(str(error).split())
+    absent = re.search(r"Could not find '([^']+)/([^'/]+)' Available options in '[^']+': (.*?) Config search", text)
+    if absent is None:
+        return text
+    group, name, options = absent.groups()
+    return f"{group}={name}: no such {group}; {nearest(name, options.split())}"
 
 
 def _composed(loader: ConfigLoader, master: DictConfig, cell: Cell) -> dict[str, Any]:
