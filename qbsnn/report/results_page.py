@@ -29,7 +29,9 @@ CAPTIONS = {
 
 
 def find_plan(name: str, conf: Path) -> Plan:
-    """The plan ``table_NAME`` or ``NAME`` in a folder of sweep files; raises DataError naming those there are."""
+    """The plan ``table_NAME`` or ``NAME`` of a folder, or a path that ends in .yaml; raises DataError if there is none."""
+    if name.endswith(".yaml"):
+        return read_plan(Path(name))
     for stem in (f"table_{name}", name):
         if (conf / f"{stem}.yaml").is_file():
             return read_plan(conf / f"{stem}.yaml")
