@@ -51,9 +51,9 @@ function drawScatter() {
     const members = item.runs || [item];
     const [onX, onY] = [x, y].map(column => spread(members.map(run => run.values[at[column.key]])));
     if (!onX || !onY) return null;
-    const text = [item.runs ? `${members.length} runs` : item.name, describe(members[0]),
+    const text = [members.length > 1 ? `${members.length} runs` : members[0].name, describe(members[0]),
       `${y.title}: ${shownSpread(onY, y.kind)}`, `${x.title}: ${shownSpread(onX, x.kind)}`];
-    if (item.runs) text[1] = text[1].replace(/, seed = \d+$/, "");
+    if (members.length > 1) text[1] = text[1].replace(/, seed = \d+$/, "");
     return {
       x: onX.mean, y: onY.mean, sdX: onX.sd, sdY: onY.sd, set: valueOf(members[0], "data"), text,
       hue: neurons.indexOf(valueOf(members[0], "neuron")) % HUES,

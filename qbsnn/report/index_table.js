@@ -159,7 +159,7 @@ let items = [];
 function render() {
   const found = visibleRuns();
   items = sorted(state.grouped ? groupsOf(found) : found);
-  const rows = items.flatMap(item => !state.grouped ? [rowOf(item)]
+  const rows = items.flatMap(item => !item.runs ? [rowOf(item)] : item.runs.length === 1 ? [rowOf(item.runs[0])]
     : [groupRow(item), ...(state.open.has(item.id) ? sorted(item.runs).map(rowOf) : [])]);
   place("head").replaceChildren(headRow());
   place("body").replaceChildren(...rows);
