@@ -20,7 +20,7 @@ from qbsnn.report.schema import Integer, Result
 from qbsnn.report.verdict import reason, verdicts
 from qbsnn.report.words import chosen, flat
 
-POINTS = 200  # of a curve in the page
+POINTS = 120  # of a curve in the page
 CURVES = ("train/loss", "val/loss", "train/acc", "val/acc")
 # What tells runs of one configuration apart, or where they were made, and not what they compute.
 INDIFFERENT = ("name", "report", "compile", "paths", "logger", "seed", "data.seed", "model.seed", "data.num_workers")
@@ -87,7 +87,7 @@ def thinned(series: Series, points: int = POINTS) -> tuple[list[int], list[float
         keep = [round(index * (count - 1) / (points - 1)) for index in range(points)]
     else:
         keep = list(range(count))
-    return [int(series.epoch[at]) for at in keep], [float(f"{series.value[at]:.5g}") for at in keep]
+    return [int(series.epoch[at]) for at in keep], [float(f"{series.value[at]:.4g}") for at in keep]
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, str]:

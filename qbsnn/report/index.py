@@ -130,9 +130,7 @@ def payload(found: Collection) -> dict[str, Any]:
             "page": row.page,
             "values": [_plain(row.values.get(column.key)) for column in shown],
             "notes": row.notes,
-            "curves": {
-                name: [epochs, [_plain(value) for value in values]] for name, (epochs, values) in row.curves.items()
-            },
+            "curves": {name: _curve(*curve) for name, curve in row.curves.items()},
             "group": row.group,
             "checked": row.checked,
             "seen": round(row.seen),
@@ -165,6 +163,11 @@ def headline(found: Collection) -> list[tuple[str, str, str, str]]:
         ("Integer networks proven", f"{passed} of {len(checks)}", "equal to the int64 engine, of those checked", tone),
         ("Fit time", words.duration(seconds), "all runs", ""),
     ]
+
+
+def _curve(epochs: list[int], values: list[float]) -> list[Any]:
+    """Epochs and values of a curve; 0 in place of the epochs where these just count up from 0."""
+    return [0 if epochs == list(range(len(epochs))) else epochs, [_plain(value) for value in values]]
 
 
 def _plain(value: Any) -> Any:

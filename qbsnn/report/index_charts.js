@@ -28,7 +28,9 @@ function bounds(values) {
 
 function span(values, pad) {
   const [low, high] = bounds(values);
-  const room = (high - low || Math.abs(high) || 1) * pad;
+  // Means of equal numbers differ in their last digit; no axis is drawn over that.
+  const wide = high - low > 1e-6 * Math.abs(high) ? high - low : Math.abs(high) || 1;
+  const room = wide * pad;
   return [low - room, high + room];
 }
 
@@ -73,7 +75,8 @@ function curveChart(width, runs, metric, kind, title, hover) {
     for (const split of ["train", "val"]) {
       const found = run.curves[`${split}/${metric}`];
       if (!found) continue;
-      const points = found[0].map((epoch, at) => [epoch, found[1][at]]).filter(point => typeof point[1] === "number");
+      const [epochs, values] = found;
+      const points = values.map((value, at) => [epochs ? epochs[at] : at, value]).filter(point => typeof point[1] === "number");
       if (points.length) lines.push({ run, split, points });
     }
   }

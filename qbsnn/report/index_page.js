@@ -82,7 +82,7 @@ function menu(column) {
   const count = text => runs.filter(run => shown(valueOf(run, column.key), column.kind) === text).length;
   const changed = event => {
     state.facets[column.key] = event.target.value;
-    render();
+    restart();
   };
   return element("label", {}, column.title, element("select", { change: changed, "data-facet": column.key },
     element("option", { value: "" }, "all"), ...texts.map(text => element("option", { value: text }, `${text} (${count(text)})`))));
@@ -110,15 +110,15 @@ function reset() {
   Object.assign(state, { text: "", facets: {} });
   place("search").value = "";
   for (const select of document.querySelectorAll("[data-facet]")) select.value = "";
-  render();
+  restart();
 }
 
 place("facets").append(...columns.filter(column => column.facet).map(menu).filter(Boolean));
 place("columns").append(...columns.filter(column => column.key !== "run").map(columnBox));
 axisMenu("x", "energy/");
 axisMenu("y", "best");
-place("search").addEventListener("input", event => { state.text = event.target.value; render(); });
-place("grouped").addEventListener("change", event => { state.grouped = event.target.checked; render(); });
+place("search").addEventListener("input", event => { state.text = event.target.value; restart(); });
+place("grouped").addEventListener("change", event => { state.grouped = event.target.checked; restart(); });
 place("clear").addEventListener("click", () => select([...state.selected], false));
 place("reset").addEventListener("click", reset);
 place("scatter").addEventListener("click", event => {
@@ -126,12 +126,19 @@ place("scatter").addEventListener("click", event => {
   const id = link && /^#group-(\d+)$/.exec(link.getAttribute("href"));
   if (!id) return;
   event.preventDefault();
+  extend(Infinity);
   if (!state.open.has(Number(id[1]))) toggle(Number(id[1]));
   document.querySelector(`tr[data-group="${id[1]}"]`).scrollIntoView({ block: "center" });
 });
+const scroller = place("table").parentElement;
+scroller.addEventListener("scroll", () => {
+  if (scroller.scrollTop + 2 * scroller.clientHeight > scroller.scrollHeight) extend(limit + CHUNK);
+});
+addEventListener("beforeprint", () => extend(Infinity));
 let width = innerWidth;
 addEventListener("resize", () => {
   if (innerWidth !== width) draw();
   width = innerWidth;
 });
+render();
 select(runs.filter(run => Object.keys(run.curves).length).slice(0, 3), true);

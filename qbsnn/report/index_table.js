@@ -88,11 +88,15 @@ function rowOf(run) {
     const cells = shownColumns().map(column => cell(column, contentOf(run, column), run.notes[column.key], column.key === "departs"));
     rowCache.set(run.id, element("tr", { "data-run": run.id }, element("td", { class: "pick" }, box), ...cells));
   }
-  const row = rowCache.get(run.id);
+  mark(run, rowCache.get(run.id));
+  return rowCache.get(run.id);
+}
+
+/** Tick the row of a run, in the colour of its curves, or untick it. */
+function mark(run, row) {
   const chosen = state.selected.includes(run);
   row.firstChild.className = chosen ? `pick hue${run.hue}` : "pick";
   row.firstChild.firstChild.checked = chosen;
-  return row;
 }
 
 function groupContent(group, column) {
@@ -113,9 +117,12 @@ function groupContent(group, column) {
   return column.kind === "date" ? shown(group.values[index], "date") : `${differ.length} values`;
 }
 
+const drawable = group => group.runs.filter(run => Object.keys(run.curves).length);
+const ticked = group => drawable(group).length > 0 && drawable(group).every(run => state.selected.includes(run));
+
 function groupRow(group) {
-  const able = group.runs.filter(run => Object.keys(run.curves).length);
-  const box = check(`Draw the curves of ${group.runs.length} runs`, able.length > 0 && able.every(run => state.selected.includes(run)), on => select(able, on));
+  const able = drawable(group);
+  const box = check(`Draw the curves of ${group.runs.length} runs`, ticked(group), on => select(able, on));
   box.disabled = !able.length;
   const cells = shownColumns().map(column => cell(column, groupContent(group, column), null, column.key === "departs"));
   return element("tr", { class: "group", "data-group": group.id }, element("td", { class: "pick" }, box), ...cells);
@@ -134,7 +141,12 @@ function select(some, on) {
     run.hue = [...Array(HUES).keys()].find(hue => !used.includes(hue)) ?? state.selected.length % HUES;
     state.selected.push(run);
   }
-  render();
+  // The rows stay, so that the tick keeps the focus.
+  for (const [id, row] of rowCache) mark(runs[id], row);
+  for (const row of document.querySelectorAll("tr[data-group]")) {
+    row.querySelector("input").checked = ticked(items.find(item => item.runs && item.id === Number(row.dataset.group)));
+  }
+  drawCurves();
 }
 
 function headRow() {
@@ -142,7 +154,7 @@ function headRow() {
     const active = column.key === state.key;
     const sort = () => {
       Object.assign(state, active ? { down: !state.down } : { key: column.key, down: !isText(column) });
-      render();
+      restart();
       document.querySelector(`thead [data-key="${CSS.escape(column.key)}"] button`).focus();
     };
     const arrow = active ? element("span", { class: "arrow", "aria-hidden": "true" }, state.down ? " ▼" : " ▲") : null;
@@ -154,13 +166,33 @@ function headRow() {
   return element("tr", {}, element("td", { class: "pick" }), ...heads);
 }
 
-let items = [];
+const CHUNK = 150; // rows at a time: a browser lays out thousands of cells too slowly to follow typing
+let items = [], limit = CHUNK;
+
+function rowsOf(item) {
+  if (!item.runs) return [rowOf(item)];
+  if (item.runs.length === 1) return [rowOf(item.runs[0])];
+  return [groupRow(item), ...(state.open.has(item.id) ? sorted(item.runs).map(rowOf) : [])];
+}
+
+/** Show the items up to `most`, those above which are shown already excepted. */
+function extend(most) {
+  if (limit >= items.length) return;
+  place("body").append(...items.slice(limit, most).flatMap(rowsOf));
+  limit = most;
+}
+
+/** Show another order or choice of rows, from its beginning. */
+function restart() {
+  limit = CHUNK;
+  render();
+  place("table").parentElement.scrollTop = 0;
+}
 
 function render() {
   const found = visibleRuns();
   items = sorted(state.grouped ? groupsOf(found) : found);
-  const rows = items.flatMap(item => !item.runs ? [rowOf(item)] : item.runs.length === 1 ? [rowOf(item.runs[0])]
-    : [groupRow(item), ...(state.open.has(item.id) ? sorted(item.runs).map(rowOf) : [])]);
+  const rows = items.slice(0, limit).flatMap(rowsOf);
   place("head").replaceChildren(headRow());
   place("body").replaceChildren(...rows);
   place("table").classList.toggle("grouped", state.grouped);

@@ -26,6 +26,7 @@ def browser(profile: Path) -> Iterator[WebDriver]:
     options.binary_location = str(CHROMIUM)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     flags = ["--headless", "--no-sandbox", "--no-first-run", "--window-size=1400,1000", f"--user-data-dir={profile}"]
+    flags.append("--force-prefers-reduced-motion")  # a click may miss while the page still scrolls
     for flag in [*flags, *(f"--disable-{name}" for name in OFF)]:
         options.add_argument(flag)
     driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))

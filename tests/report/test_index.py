@@ -17,6 +17,7 @@ from qbsnn.errors import DataError
 from qbsnn.report.collect import collect, settings, thinned
 from qbsnn.report.index import build_index, columns, embedded, headline, payload
 from qbsnn.report.inputs import Series
+from qbsnn.report.read import read_result
 from qbsnn.report.schema import Integer, Result
 from tests.report.samples import make_energy, make_result, write_metrics
 
@@ -151,7 +152,7 @@ def test_curves_are_thinned_to_their_ends_and_some_between() -> None:
     epochs, found = thinned(Series(np.arange(1_000), np.linspace(0, 1, 1_000)), 200)
     assert len(epochs) == len(found) == 200 and epochs[0] == 0 and epochs[-1] == 999
     assert sorted(set(epochs)) == epochs and max(np.diff(epochs)) == 6 and min(np.diff(epochs)) == 5
-    assert thinned(Series(np.array([2, 5]), np.array([1 / 3, float("nan")])))[1][0] == 0.33333
+    assert thinned(Series(np.array([2, 5]), np.array([1 / 3, float("nan")])))[1][0] == 0.3333
 
 
 def test_strings_of_a_result_never_become_markup(tmp_path: Path) -> None:
@@ -197,7 +198,14 @@ def test_every_column_has_a_value_in_some_row(tmp_path: Path) -> None:
 
 def test_a_cell_is_read_where_the_result_has_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_run(tmp_path, "runs/a")
-    monkeypatch.setattr(Result, "cell", "0123456789abcdef", raising=False)
+    assert values(tmp_path, "runs/a")["cell"] is None
+
+    def read(path: Path) -> Result:
+        result = read_result(path)
+        result.cell = "0123456789abcdef"  # type: ignore[attr-defined,unused-ignore]
+        return result
+
+    monkeypatch.setattr("qbsnn.report.collect.read_result", read)
     assert values(tmp_path, "runs/a")["cell"] == "0123456789abcdef"
 
 
