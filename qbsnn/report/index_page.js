@@ -31,9 +31,9 @@ function drawCurves() {
   place("curves-hint").hidden = chosen.length > 0;
   place("curves-key").hidden = !charts.length;
   place("clear").hidden = !chosen.length;
-  place("curves-runs").replaceChildren(...chosen.map(run => element("li", {}, swatch(run.hue),
-    element("a", { href: run.href }, run.name), ` ${describe(run)} `,
-    element("button", { class: "small", "aria-label": `Take away the curves of ${run.name}`, click: () => select([run], false) }, "×"))));
+  place("curves-runs").replaceChildren(...chosen.map(run => element("li", {},
+    element("button", { class: "small", "aria-label": `Take away the curves of ${run.name}`, click: () => select([run], false) }, "×"),
+    swatch(run.hue), element("span", {}, element("a", { href: run.href }, run.name), ` ${describe(run)}`))));
 }
 
 function describe(run) {
@@ -66,7 +66,8 @@ function drawScatter() {
   place("scatter-key").replaceChildren(...neurons.flatMap((name, index) =>
     present.includes(index % HUES) ? [element("li", {}, swatch(index % HUES), shown(name, "text"))] : []));
   if (!points.length) return;
-  box.append(scatterChart(box.clientWidth, points, { ...x }, { ...y }, tooltip));
+  const title = x.kind === "energy" || x.kind === "ratio" ? `${x.title}: estimate` : x.title;
+  box.append(scatterChart(box.clientWidth, points, { ...x, title }, { ...y }, tooltip));
 }
 
 function draw() {
