@@ -33,8 +33,9 @@ class Row:
 
     ``href``: its page, or ``result.json`` where there is none (``page`` tells), relative to the collected directory.
     ``curves``: by metric, epochs and values, at most :data:`POINTS` of them. ``group``: the same for the seeds of one
-    configuration, the settings that :data:`INDIFFERENT` names left out. ``checked``: ``passed``, ``failed`` or
-    ``skipped``, of the integer network. ``seen``: when one of its files was last written, in seconds since 1970.
+    configuration, the settings that :data:`INDIFFERENT` names left out; evaluations are apart. ``checked``: ``passed``,
+    ``failed`` or ``skipped``, of the integer network. ``seen``: when one of its files was last written, in seconds
+    since 1970.
     """
 
     href: str
@@ -177,7 +178,9 @@ def _group(rows: list[Row]) -> None:
     """Number the configurations, and say of each run in which settings it departs from what most like it have."""
     numbers: dict[str, int] = {}
     for row in rows:
-        row.group = numbers.setdefault(json.dumps(row.settings, sort_keys=True), len(numbers))
+        # A checkpoint that was tested again is no second run of its seed.
+        key = json.dumps([row.settings, row.notes["run"].startswith("evaluate.py")], sort_keys=True)
+        row.group = numbers.setdefault(key, len(numbers))
     shown = {_column(rows, key) for key in ("T", "s_max", "data", "model", "neuron")}
     keys = []
     for key in sorted({key for row in rows for key in row.settings}, key=lambda key: (key.count("."), key)):

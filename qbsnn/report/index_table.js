@@ -107,13 +107,19 @@ function groupContent(group, column) {
     const words = `${members.length} run${members.length > 1 ? "s" : ""}`;
     return element("button", { class: "opener", "aria-expanded": String(open), click: () => toggle(group.id) }, open ? "▾ " : "▸ ", words);
   }
-  if (column.key === "seed") return differ.sort((a, b) => a - b).join(", ");
+  if (column.key === "seed") {
+    const times = seed => members.filter(run => valueOf(run, "seed") === seed).length;
+    return differ.sort((a, b) => a - b).map(seed => times(seed) > 1 ? `${seed} (${times(seed)}×)` : seed).join(", ");
+  }
   if (column.key === "mismatches") {
     const wrong = members.some(run => run.checked === "failed");
     return element("span", { class: wrong ? "failed" : "passed" }, shown(group.values[index], "int"));
   }
   if (differ.length === 1 && (isText(column) || column.kind === "int")) return contentOf(members[0], column);
-  if (!isText(column)) return shownSpread(spread(members.map(run => run.values[index])), column.kind);
+  if (!isText(column)) {
+    const found = spread(members.map(run => run.values[index]));
+    return shownSpread(found, column.kind) + (found && found.n < members.length ? ` (${found.n})` : "");
+  }
   return column.kind === "date" ? shown(group.values[index], "date") : `${differ.length} values`;
 }
 

@@ -147,10 +147,12 @@ def test_seeds_are_averaged(page: WebDriver) -> None:
     one(page, "#grouped").click()
     assert one(page, "#count").text == "6 of 6 runs, 3 configurations"
     pair = [0.90, 0.94]
-    text = f"{100 * statistics.mean(pair):.2f} ± {100 * statistics.stdev(pair):.2f} %"
+    text = (
+        f"{100 * statistics.mean(pair):.2f} ± {100 * statistics.stdev(pair):.2f} % (2)"  # of four: one failed, one runs
+    )
     group = one(page, "tr.group")
     assert group.find_element(By.CSS_SELECTOR, '[data-key="best"]').text.replace(words.SPACE, " ") == text
-    assert group.find_element(By.CSS_SELECTOR, '[data-key="seed"]').text == "0, 1"
+    assert group.find_element(By.CSS_SELECTOR, '[data-key="seed"]').text == "0 (3×), 1"
     opener = group.find_element(By.CSS_SELECTOR, ".opener")
     assert opener.get_attribute("aria-expanded") == "false"
     opener.click()
@@ -165,6 +167,16 @@ def test_seeds_are_averaged(page: WebDriver) -> None:
     one(page, '[aria-label="Draw the curves of a"]').click()
     assert count(page, "#curves-acc .curve.val") == 1 and not box.is_selected()
     assert {"a", "b"} <= set(column(page, "run"))
+
+
+def test_an_average_says_of_how_many(page: WebDriver, tmp_path: Path) -> None:
+    for index, (seed, status) in enumerate([(0, "finished"), (1, "finished"), (1, "failed")]):
+        acc = {"test/acc": 0.8 + 0.1 * seed} if status == "finished" else {}
+        add_run(tmp_path, f"runs/{index}", seed, metrics=Metrics({}, acc), status=status)
+    page.get(build_index(tmp_path).as_uri())
+    one(page, "#grouped").click()
+    assert [text.replace(words.SPACE, " ") for text in column(page, "best")] == ["85.00 ± 7.07 % (2)"]
+    assert column(page, "seed") == ["0, 1 (2×)"]
 
 
 def test_curves_follow_the_ticks(page: WebDriver) -> None:

@@ -139,6 +139,14 @@ def test_seeds_of_one_configuration_are_one_group(tmp_path: Path) -> None:
     assert [rows[f"runs/{index}"].values["departs"] for index in range(4)] == [None] * 3 + ["trainer.max_epochs=5"]
 
 
+def test_an_evaluation_is_no_further_seed(tmp_path: Path) -> None:
+    add_run(tmp_path, "runs/0", 0, command="train.py seed=0")
+    add_run(tmp_path, "runs/1", 1, command="train.py seed=1")
+    add_run(tmp_path, "evaluate/2", 0, command="evaluate.py ckpt=runs/0/checkpoints/best.ckpt")
+    rows = {row.values["run"]: row.group for row in collect(tmp_path).rows}
+    assert rows["runs/0"] == rows["runs/1"] != rows["evaluate/2"]
+
+
 @pytest.mark.parametrize("change", [("crop", 4), ("_target_", "qbsnn.data.MNIST")])
 def test_what_changes_the_result_changes_the_settings(tmp_path: Path, change: tuple[str, Any]) -> None:
     here, there = configuration(tmp_path / "a", 0), configuration(tmp_path / "b", 1)
