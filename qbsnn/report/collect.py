@@ -23,7 +23,10 @@ from qbsnn.report.words import chosen, flat
 POINTS = 120  # of a curve in the page
 CURVES = ("train/loss", "val/loss", "train/acc", "val/acc")
 # What tells runs of one configuration apart, or where they were made, and not what they compute.
-INDIFFERENT = ("name", "report", "compile", "paths", "logger", "seed", "data.seed", "model.seed", "data.num_workers")
+INDIFFERENT = (
+    *("name", "report", "compile", "memory", "paths", "logger", "sweep"),
+    *("seed", "data.seed", "model.seed", "data.num_workers"),
+)
 NAMES = ("T", "neuron.s_max", "data._target_", "model._target_", "model.name", "neuron._target_")  # have columns
 
 

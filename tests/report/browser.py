@@ -30,6 +30,8 @@ def browser(profile: Path) -> Iterator[WebDriver]:
     for flag in [*flags, *(f"--disable-{name}" for name in OFF)]:
         options.add_argument(flag)
     driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
+    # As if the window were in front: without it an element that gets the focus is not told.
+    driver.execute_cdp_cmd("Emulation.setFocusEmulationEnabled", {"enabled": True})
     try:
         yield driver
     finally:
