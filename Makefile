@@ -39,7 +39,7 @@ format: $(STAMP) ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-report: $(STAMP) ## write the page of the newest run again (ARGS=RUN_DIR for another)
+report: $(STAMP) ## write outputs/report.html over all runs (ARGS=RUN_DIR: one run's page again)
 	@$(BIN)/python scripts/make_report.py $(ARGS)
 
 bench: $(STAMP) ## measure the neuron beside ReLU, a peer and a memory copy; the event pipeline beside Tonic's

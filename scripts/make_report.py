@@ -1,4 +1,4 @@
-"""Make the page and the figures of a run again, from the files in its directory."""
+"""Write one page over all runs, or write a run's own page and figures again; from the files of the runs alone."""
 
 from __future__ import annotations
 
@@ -7,24 +7,21 @@ import sys
 from pathlib import Path
 
 from qbsnn.errors import QBSNNError
-from qbsnn.report import build
-
-
-def newest_run(outputs: Path) -> Path:
-    """The directory under ``outputs`` whose ``result.json`` was written last."""
-    found = sorted(outputs.rglob("result.json"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise QBSNNError(f"No run under {outputs.resolve()}: there is no result.json. Train first, or name a run.")
-    return found[-1].parent
+from qbsnn.report import build, build_index
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path, nargs="?", help="a run directory (default: the newest under --outputs)")
-    parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="where runs are (default: %(default)s)")
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "directory",
+        type=Path,
+        nargs="?",
+        default=Path("outputs"),
+        help="of one run, or of many: a sweep, all outputs (default: %(default)s)",
+    )
+    directory = parser.parse_args().directory
     try:
-        print(build(arguments.run or newest_run(arguments.outputs)))
+        print(build(directory) if (directory / "result.json").is_file() else build_index(directory))
     except QBSNNError as error:
         print(error, file=sys.stderr)
         return 1

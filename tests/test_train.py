@@ -248,6 +248,8 @@ def test_ctrl_c_leaves_a_result_that_says_so(tmp_path):
     with process:
         for line in process.stdout:
             if line.startswith("epoch 2/200"):
+                (path,) = tmp_path.glob("outputs/runs/*/result.json")
+                assert json.loads(path.read_text())["status"] == "running"
                 process.send_signal(signal.SIGINT)
     assert process.returncode != 0
     (result,) = (json.loads(path.read_text()) for path in tmp_path.glob("outputs/runs/*/result.json"))

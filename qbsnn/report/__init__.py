@@ -1,6 +1,6 @@
-"""Result files and what is made from them: figures and one page per run. Needs no torch.
+"""Result files and what is made from them: figures, one page per run and one over all. Needs no torch.
 
-:func:`build` is imported on first use, so that writing a result does not load matplotlib.
+:func:`build` and :func:`build_index` are imported on first use: writing a result does not load matplotlib.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from qbsnn.report.read import read_result
 from qbsnn.report.schema import Result
 
 if TYPE_CHECKING:
+    from qbsnn.report.index import build_index
     from qbsnn.report.page import build
 
-__all__ = ["Result", "build", "read_result"]
+__all__ = ["Result", "build", "build_index", "read_result"]
 
 
 def __getattr__(name: str) -> Any:
@@ -21,4 +22,8 @@ def __getattr__(name: str) -> Any:
         from qbsnn.report.page import build
 
         return build
+    if name == "build_index":
+        from qbsnn.report.index import build_index
+
+        return build_index
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

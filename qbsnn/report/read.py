@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import types
+from functools import cache
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -79,7 +80,7 @@ def _record(kind: Any, value: Any, file: str, key: str) -> Any:
     if not isinstance(value, dict):
         raise DataError(f"{file}: {key} must be an object with the keys of {kind.__name__}, got {_shown(value)}")
     prefix = f"{key}." if key else ""
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     unknown = sorted(set(value) - set(hints))
     if unknown:
         raise DataError(f"{file}: {prefix}{unknown[0]} is not a key of {kind.__name__}")
@@ -88,6 +89,11 @@ def _record(kind: Any, value: Any, file: str, key: str) -> Any:
         if required and entry.name not in value:
             raise DataError(f"{file}: {prefix}{entry.name} is missing; {kind.__name__} needs it")
     return kind(**{name: _value(hints[name], item, file, f"{prefix}{name}") for name, item in value.items()})
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def _shown(value: Any) -> str:

@@ -9,9 +9,9 @@ import shutil
 import sys
 import textwrap
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -25,6 +25,7 @@ from qbsnn.training.settings import nearest
 
 log = logging.getLogger(__name__)
 Value = TypeVar("Value")
+INDENT = " " * 14
 
 _failures: list[str] = []
 
@@ -35,9 +36,18 @@ def uid() -> str:
 
 
 def register_resolvers() -> None:
-    """``${uid:}`` of ``conf/``, the same digits within a process, and ``${run_dir:...}``."""
+    """``${uid:}`` of ``conf/``, the same digits within a process; ``${run_dir:...}`` and ``${options:...}``.
+
+    See :func:`run_dir` and :func:`described`.
+    """
+
+    def options(group: str, words: str, *, _root_: DictConfig) -> str:
+        conf = next(source.path for source in _root_.hydra.runtime.config_sources if source.provider == "main")
+        return described(Path(conf), group, words, _root_.hydra.runtime.choices)
+
     OmegaConf.register_new_resolver("uid", uid, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
+    OmegaConf.register_new_resolver("options", options, replace=True)
 
 
 def run_dir(fresh: str) -> str:
@@ -111,34 +121,60 @@ def script(main: Callable[[list[str]], object], doc: str | None) -> None:
 
 def explain(error: HydraException, conf: Path, config_name: str) -> SettingsError:
     """Hydra's composition error in one sentence, with the nearest name that exists."""
-    text = str(error)
-    missing = re.search(r"Could not find '([\w\-./]+)/([^'/]+)'", text)
-    if missing:
+    text = " ".join(str(error).split())
+    missing = re.search(r"Could not find '([\w\-./]+)/([^'/]*)'", text)
+    if missing and (options := group_options(conf, missing[1])):
         group, name = missing.groups()
-        folder = conf / group
-        options = [path.stem for path in folder.glob("*.yaml") if not path.stem.startswith("_")]
-        if options:
-            return SettingsError(f"{group}={name}: no such {group}; {nearest(name, options)}")
-    key = re.search(r"Could not override '([\w.\-/@]+)'", text)
+        return SettingsError(f"{group}={name}: no such {group}; {nearest(name, options)}")
+    bare = re.search(r"Error parsing override '([^'=]+)' missing EQUAL", text)
+    if bare:
+        return SettingsError(f"{bare[1]} has no value: write {bare[1]}=VALUE")
+    twice = re.search(r"Multiple values for ([\w/@.]+)\.", text)
+    if twice:
+        return SettingsError(f"{twice[1]} is chosen already: write {twice[1]}=OPTION once, without +")
+    key = re.search(r"Could not override '([\w.\-/@]+)'|Could not delete from config\. '([\w.\-/@]+)'", text)
     if key:
-        *parents, last = key.group(1).split(".")
-        siblings = _keys(conf, config_name, parents)
-        if siblings and last not in siblings:
-            return SettingsError(f"{key.group(1)} is not a setting: {nearest(last, siblings)}")
-    return SettingsError(" ".join(text.split()))
+        return SettingsError(_no_setting(key[1] or key[2], conf, config_name) or text)
+    return SettingsError(text)
 
 
-def _keys(conf: Path, config_name: str, parents: list[str]) -> list[str]:
-    """The keys that a composed configuration has below ``parents``, with the group choices of this command line."""
+def group_options(conf: Path, group: str) -> list[str]:
+    """The names that ``group=`` takes, sorted; empty where ``conf`` has no such group."""
+    return sorted(path.stem for path in (conf / group).glob("*.yaml") if not path.stem.startswith("_"))
+
+
+def described(conf: Path, group: str, words: str, choices: Mapping[str, Any]) -> str:
+    """A group as ``--help`` lists it: its name, what it decides, its options with the chosen one in brackets."""
+    chosen = choices.get(group)
+    options = [f"[{name}]" if name == chosen else name for name in group_options(conf, group)]
+    listed = textwrap.fill(", ".join(options), 96, initial_indent=INDENT, subsequent_indent=INDENT)
+    return f"  {group:11} {words}\n{listed}"
+
+
+def _no_setting(key: str, conf: Path, config_name: str) -> str | None:
+    """The sentence for a key that does not exist, about the first of its parts that does not."""
+    if "/" in key:
+        groups = [path.relative_to(conf).as_posix() for path in conf.rglob("*") if path.is_dir()]
+        return f"{key} is no group: {nearest(key, groups)}"
+    node = _composed(conf, config_name)
+    for part in key.split("."):
+        if not isinstance(node, DictConfig):
+            return None
+        if part not in node:
+            return f"{key} is not a setting: {nearest(part, [str(name) for name in node])}"
+        node = node[part]
+    return None
+
+
+def _composed(conf: Path, config_name: str) -> Any:
+    """The configuration with nothing but the group choices of this command line; ``None`` where that fails too."""
     groups = [arg for arg in sys.argv[1:] if "=" in arg and (conf / arg.split("=", 1)[0].lstrip("+~")).is_dir()]
     try:
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
-            cfg = compose(config_name, [arg for arg in groups if "," not in arg])
-        node = OmegaConf.select(cfg, ".".join(parents)) if parents else cfg
-        return [str(key) for key in node] if isinstance(node, DictConfig) else []
+            return compose(config_name, [arg for arg in groups if "," not in arg])
     except HydraException:
-        return []
+        return None
 
 
 def _remove_fresh(folder: Path) -> None:

@@ -220,10 +220,11 @@ def _online(trainer: lightning.Trainer) -> list[Logger]:
 
 @contextmanager
 def _recorded(parts: Parts, plain: dict[str, Any]) -> Iterator[None]:
-    """Write ``result.json`` and the report when the body ends, with the error when it fails; close all loggers."""
+    """Write ``result.json`` at the start, and with the report when the body ends, with its error; close all loggers."""
     folder = Path(plain["paths"]["run"])
     folder.mkdir(parents=True, exist_ok=True)
     result = parts.result
+    result.write(folder / "result.json")  # with status running, so that the page over all runs shows it
     started = time.perf_counter()
     failed = True
     try:

@@ -152,20 +152,6 @@ def test_no_torch_and_lazy_matplotlib() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=60)
 
 
-def script(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts" / "make_report.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
-
-
-def test_script_takes_the_newest_run(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    make_result().write(tmp_path / "a" / "result.json")
-    done = script("--outputs", tmp_path)
-    assert done.returncode == 0 and done.stdout.strip() == str(tmp_path / "a" / "report.html"), done.stderr
-
-
-def test_script_without_a_run(tmp_path: Path) -> None:
-    done = script("--outputs", tmp_path)
-    assert done.returncode == 1 and "there is no result.json" in done.stderr and "Traceback" not in done.stderr
+def test_a_directory_without_a_result(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"result\.json cannot be read"):
         build(tmp_path)
