@@ -19,6 +19,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.strategies import FSDPStrategy
 from omegaconf import DictConfig
 
 from qbsnn.data import DataModule
@@ -27,13 +28,14 @@ from qbsnn.models.network import SpikingNetwork
 from qbsnn.neurons.base import compile_neurons
 from qbsnn.report import build as build_report
 from qbsnn.report.schema import Absorption, Integer, Result
-from qbsnn.training import checkpoint_io, finetune
+from qbsnn.training import checkpoint_io, finetune, processes
 from qbsnn.training.allocator import keep_freed_memory
 from qbsnn.training.host import git_state, host_info
 from qbsnn.training.loggers import close_loggers
 from qbsnn.training.module import Classifier
 from qbsnn.training.objects import build_all, build_object
 from qbsnn.training.settings import validate
+from qbsnn.training.sync_norm import SyncNorm
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +50,23 @@ class Parts:
     result: Result
 
 
-def train(cfg: DictConfig) -> Result:
+def train(cfg: DictConfig) -> Result | None:
     """Fit, test the last and the best weights, verify, write ``result.json`` and ``report.html`` into ``paths.run``.
+
+    With several devices one process per device is started and trains; the first of them goes on alone after training.
+    ``None`` in a process that was started from outside and is not the first.
 
     Raises QBSNNError for what a user can mend: SettingsError before anything is written; DataError, CheckpointError or
     VerificationError after a ``result.json`` with status ``failed`` was written.
     """
     plain = validate(cfg)
+    _quieten()
+    count = processes.to_start(plain)
+    return run_here(plain) if count == 1 else processes.start(plain, count)
+
+
+def run_here(plain: dict[str, Any]) -> Result | None:
+    """:func:`train` for validated settings, in this process or as one of several that run it."""
     parts = build(plain)
     with _recorded(parts, plain):
         host = parts.result.host
@@ -63,6 +75,12 @@ def train(cfg: DictConfig) -> Result:
         started = time.perf_counter()
         parts.trainer.fit(parts.module, datamodule=parts.data)
         _finish_fit(parts, time.perf_counter() - started)
+        if parts.trainer.world_size > 1:
+            first = parts.trainer.is_global_zero
+            processes.leave_group()
+            if not first:
+                return None
+            _go_on_alone(parts, plain)
         _test_last_and_best(parts)
     return parts.result
 
@@ -70,6 +88,7 @@ def train(cfg: DictConfig) -> Result:
 def evaluate(checkpoint: Path, cfg: DictConfig, contents: dict[str, Any]) -> Result:
     """Test one checkpoint with the configuration it carries (``contents`` as loaded), all verification included."""
     plain = validate(cfg)
+    plain["trainer"] = processes.one_process(plain["trainer"])
     parts = build(plain)
     with _recorded(parts, plain):
         parts.result.checkpoints = {"best": str(checkpoint)}
@@ -120,16 +139,24 @@ def build(plain: dict[str, Any]) -> Parts:
         config=plain,
         result=result,
     )
-    trainer: lightning.Trainer = build_object(
-        plain["trainer"],
-        "trainer",
-        callbacks=build_all(plain.get("callbacks"), "callbacks"),
-        logger=build_all(plain.get("logger"), "logger") or False,
-        plugins=[checkpoint_io.AtomicCheckpointIO()],
-    )
+    trainer = build_trainer(plain, plain["trainer"], build_all(plain.get("logger"), "logger"))
     for logger in _online(trainer):
         logger.log_hyperparams(plain)
     return Parts(data, module, trainer, result)
+
+
+def build_trainer(plain: dict[str, Any], settings: Mapping[str, Any], loggers: list[Any]) -> lightning.Trainer:
+    """A trainer of the run ``plain`` with these trainer settings. ``sync_batchnorm`` becomes our own plugin."""
+    norms = [SyncNorm()] if settings.get("sync_batchnorm") else []
+    trainer: lightning.Trainer = build_object(
+        {**settings, "sync_batchnorm": False},
+        "trainer",
+        callbacks=build_all(plain.get("callbacks"), "callbacks"),
+        logger=loggers or False,
+        plugins=[checkpoint_io.AtomicCheckpointIO(), *norms],
+        use_distributed_sampler=False,  # the data module's loaders share out the batches
+    )
+    return trainer
 
 
 def load_weights(module: Classifier, contents: dict[str, Any], path: Path) -> None:
@@ -172,6 +199,19 @@ def _finish_fit(parts: Parts, seconds: float) -> None:
         result.checkpoints = {name: os.path.relpath(path, run) for name, path in paths.items()}
         if saver.best_model_score is not None and saver.monitor:
             result.metrics.best[saver.monitor] = float(saver.best_model_score)
+
+
+def _go_on_alone(parts: Parts, plain: dict[str, Any]) -> None:
+    """A trainer of this process alone for all that follows training; sharded weights come from the last checkpoint."""
+    sharded = isinstance(parts.trainer.strategy, FSDPStrategy)
+    parts.trainer = build_trainer(plain, processes.one_process(plain["trainer"]), parts.trainer.loggers)
+    parts.data.trainer = parts.trainer
+    if sharded:
+        path = Path(plain["paths"]["run"]) / parts.result.checkpoints["last"]
+        module = build({**plain, "trainer": processes.one_process(plain["trainer"]), "logger": None}).module
+        module.result = parts.result
+        load_weights(module, checkpoint_io.load(path), path)
+        parts.module = module
 
 
 def _test_last_and_best(parts: Parts) -> None:
@@ -219,6 +259,9 @@ def _final_metrics(result: Result) -> dict[str, float]:
 @contextmanager
 def _recorded(parts: Parts, plain: dict[str, Any]) -> Iterator[None]:
     """Write ``result.json`` and the report when the body ends, with the error when it fails; close all loggers."""
+    if not parts.trainer.is_global_zero:
+        yield
+        return
     folder = Path(plain["paths"]["run"])
     folder.mkdir(parents=True, exist_ok=True)
     result = parts.result
