@@ -129,7 +129,7 @@ class EvalBatches(Sampler[list[int]]):
     """The shares that one of several processes takes of ``size`` samples: every sample once, in no other process.
 
     A share may be smaller by one than another. All processes get equally many batches and none of them is empty, since
-    the network's buffers are exchanged before each: a last batch with fewer samples than processes joins the one before.
+    buffers are exchanged before each: a last batch with fewer samples than processes joins the one before.
     Raises SettingsError for fewer samples than processes.
     """
 

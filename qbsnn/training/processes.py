@@ -31,6 +31,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from qbsnn import errors
+from qbsnn.data.loading import Share
 from qbsnn.errors import SettingsError
 from qbsnn.report import read_result
 from qbsnn.report.schema import Result
@@ -52,6 +53,7 @@ def to_start(plain: dict[str, Any]) -> int:
     strategy = trainer.strategy
     if not isinstance(strategy, ParallelStrategy) or trainer.world_size == 1:
         return 1
+    Share(0, trainer.world_size).of_batch(plain["data"]["batch_size"])
     if isinstance(strategy, FSDPStrategy):
         _check_sharded(plain)
     environment = strategy.cluster_environment

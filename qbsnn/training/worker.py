@@ -1,4 +1,4 @@
-"""One of the processes of a run, started by :mod:`qbsnn.training.processes`: ``python -m qbsnn.training.worker JOB``."""
+"""One process of a run, started by :mod:`qbsnn.training.processes`: ``python -m qbsnn.training.worker JOB``."""
 
 from __future__ import annotations
 
