@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from qbsnn.neurons import LIF, QBLIF, ReLU
-from qbsnn.neurons.base import compile_neurons
 from qbsnn.training.allocator import keep_freed_memory
 from qbsnn.training.host import host_info
 
@@ -61,7 +60,7 @@ def main() -> None:
 def contestants(device: torch.device) -> dict[str, nn.Module]:
     neurons = {"ReLU": ReLU(), "QB-LIF, s_max = 8": QBLIF(s_max=8), "QB-LIF, s_max = 1": QBLIF(s_max=1), "LIF": LIF()}
     for name, neuron in (("QB-LIF, s_max = 8, compiled", QBLIF(s_max=8)), ("LIF, compiled", LIF())):
-        compile_neurons(neuron)
+        neuron.compiled = True
         neurons[name] = neuron
     neurons |= peers()
     return {name: neuron.to(device) for name, neuron in neurons.items()}

@@ -140,7 +140,7 @@ def adaptive_step(
 
 
 def two_compartment_step(
-    state: Tensor,
+    state: tuple[Tensor, Tensor],
     current: Tensor,
     delta: Tensor,
     *,
@@ -151,16 +151,16 @@ def two_compartment_step(
     surrogate: Surrogate,
     reset: Reset,
     graded: bool = False,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[tuple[Tensor, Tensor], Tensor]:
     """One step of a dendrite and a soma (TC-LIF, Zhang et al., arXiv 2308.13250), with a burst where that has a spike.
 
     Eq. (M1): D_t = D_{t−1} − a·S_{t−1} + I_t; (M2): V_t = S_{t−1} + b·D_t; (M3): s_t as in (N2);
-    (M4): S_t = V_t − Δ s_t, D_t ← D_t − γ·Δ s_t. state: (D, S) of the step before, ``[2, B, ...]``; couplings a and b
+    (M4): S_t = V_t − Δ s_t, D_t ← D_t − γ·Δ s_t. state: (D, S) of the step before, each ``[B, ...]``; couplings a and b
     in (0, 1), scalar tensors. Returns the new state and o_t.
     """
-    dendrite, soma = state.unbind(0)
+    dendrite, soma = state
     dendrite = dendrite - backward_coupling * soma + current
     v = soma + forward_coupling * dendrite
     s = burst(v / delta, s_max, surrogate)
-    new = torch.stack([reset(dendrite, gamma * s, delta), reset(v, s, delta)])
+    new = reset(dendrite, gamma * s, delta), reset(v, s, delta)
     return new, delta * s if graded else s

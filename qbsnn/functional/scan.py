@@ -3,29 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+State = Tensor | tuple[Tensor, ...]
+Step = Callable[[Any, Tensor], tuple[Any, Tensor]]
+"""(U_{t−1}, I_t) -> (U_t, o_t); a state of several variables is a tuple."""
 
 
 def scan(step: Step, current: Tensor, keep: bool = False, compartments: int = 1) -> tuple[Tensor, Tensor | None]:
     """Run ``step(U_{t−1}, I_t) -> (U_t, o_t)`` over the first dimension, from U_0 = 0.
 
     current: ``[T, B, ...]``, any dense strides. compartments: how many state variables a neuron has; with more than one
-    the state is ``[compartments, B, ...]``. Returns (o, U): outputs ``[T, B, ...]`` and, with ``keep``, the states
-    after the reset, ``[T, *state]``. Half-precision currents keep a float32 state; the outputs come back in the dtype
-    of the current.
+    the state is a tuple of them. Returns (o, U): outputs ``[T, B, ...]`` and, with ``keep``, the states after the
+    reset, ``[T, B, ...]`` or ``[T, compartments, B, ...]``. Half-precision currents keep a float32 state; the outputs
+    come back in the dtype of the current.
     """
     half = current.dtype in (torch.float16, torch.bfloat16)
-    u = torch.zeros_like(current[0], dtype=torch.float32 if half else current.dtype)
-    if compartments > 1:
-        u = u.expand(compartments, *u.shape)
+    zero = torch.zeros_like(current[0], dtype=torch.float32 if half else current.dtype)
+    u: State = (zero,) * compartments if compartments > 1 else zero
     outputs, states = [], []
     for i in current.unbind(0):
         u, o = step(u, i)
         outputs.append(o)
         if keep:
-            states.append(u)
-    return torch.stack(outputs).to(current.dtype), torch.stack(states) if keep else None
+            states.append(u if isinstance(u, Tensor) else torch.stack(u))
+    return _stack(outputs).to(current.dtype), torch.stack(states) if keep else None
+
+
+def _stack(steps: list[Tensor]) -> Tensor:
+    """``torch.stack`` that keeps the order of dimensions in memory, channels-last for example."""
+    first = steps[0]
+    if first.is_contiguous():
+        return torch.stack(steps)
+    order = sorted(range(first.dim()), key=first.stride, reverse=True)
+    back = sorted(range(first.dim()), key=order.__getitem__)
+    return torch.stack([x.permute(order) for x in steps]).permute(0, *(1 + d for d in back))

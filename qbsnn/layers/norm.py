@@ -8,11 +8,54 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from qbsnn.errors import SettingsError
+from qbsnn.functional.norm import Normal, batch_statistics, normalise
+
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
 Affine = tuple[Tensor, Tensor, float, Tensor, Tensor]
 
 
-class TDBatchNorm(nn.BatchNorm2d):
+class Normalising(nn.Module):
+    """Batch norm split into what is measured (:meth:`normal`) and a map per channel, which a neuron can take over."""
+
+    running_mean: Tensor
+    running_var: Tensor
+    weight: Tensor
+    bias: Tensor
+    eps: float
+    momentum: float
+    gain = 1.0
+
+    def normal(self, y: Tensor, frozen: bool = False) -> Normal:
+        """Statistics and parameters for y ``[N, C, ...]``; running statistics move in training, unless ``frozen``."""
+        if self.training:
+            if y.numel() == y.shape[1]:
+                raise SettingsError(
+                    f"batch norm in training needs more than one value per channel, got {list(y.shape)}: raise "
+                    "data.batch_size or T"
+                )
+            mean, variance = batch_statistics(
+                y, self.running_mean, self.running_var, 0.0 if frozen else self.momentum
+            )
+        else:
+            mean, variance = self.running_mean.clone(), self.running_var
+        gamma = self.weight if self.gain == 1 else self.weight * self.gain
+        return Normal(gamma, self.bias, mean, (variance + self.eps).rsqrt(), self.eps, self.training)
+
+    def forward(self, y: Tensor) -> Tensor:
+        """The normalised y ``[N, C, ...]``."""
+        return normalise(y, self.normal(y))
+
+
+class BatchNorm1d(Normalising, nn.BatchNorm1d):
+    """Batch norm of ``[N, C]``, equations (B1) and (B2) of :mod:`qbsnn.functional.norm`."""
+
+
+class BatchNorm2d(Normalising, nn.BatchNorm2d):
+    """Batch norm of ``[N, C, H, W]``, equations (B1) and (B2) of :mod:`qbsnn.functional.norm`."""
+
+
+class TDBatchNorm(BatchNorm2d):
     """Threshold-dependent batch norm (Zheng et al., arXiv 2011.05280): y = (γ·α·V_th)·x̂ + β over T·B.
 
     v_th: a constant, never the learned Δ. fan_in: number of branches that are summed before the neuron; α = 1/√fan_in.
@@ -22,22 +65,6 @@ class TDBatchNorm(nn.BatchNorm2d):
     def __init__(self, channels: int, v_th: float = 1.0, fan_in: int = 1) -> None:
         super().__init__(channels)
         self.gain = v_th / math.sqrt(fan_in)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise, with γ scaled by the constant gain."""
-        track = self.training and self.track_running_stats
-        if track and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-        return nn.functional.batch_norm(
-            x,
-            self.running_mean,
-            self.running_var,
-            self.weight * self.gain,
-            self.bias,
-            track,
-            self.momentum or 0.0,
-            self.eps,
-        )
 
 
 class TemporalScale(nn.Module):
@@ -53,12 +80,12 @@ class TemporalScale(nn.Module):
 
 
 def _batch(channels: int, dim: int, fan_in: int, v_th: float) -> nn.Module:
-    return nn.BatchNorm1d(channels) if dim == 1 else nn.BatchNorm2d(channels)
+    return BatchNorm1d(channels) if dim == 1 else BatchNorm2d(channels)
 
 
 def _threshold_dependent(channels: int, dim: int, fan_in: int, v_th: float) -> nn.Module:
     # linear layers have no branch to balance and take batch norm
-    return nn.BatchNorm1d(channels) if dim == 1 else TDBatchNorm(channels, v_th, fan_in)
+    return BatchNorm1d(channels) if dim == 1 else TDBatchNorm(channels, v_th, fan_in)
 
 
 def _layer(channels: int, dim: int, fan_in: int, v_th: float) -> nn.Module:
@@ -87,5 +114,5 @@ def why_not_folded(norm: nn.Module | None) -> str | None:
 def affine(norm: BatchNorm) -> Affine:
     """(mean, variance, ε, γ, β) of a norm in evaluation mode, as :func:`qbsnn.functional.fold.fold_norm` takes them."""
     assert norm.running_mean is not None and norm.running_var is not None
-    gamma = norm.weight * norm.gain if isinstance(norm, TDBatchNorm) else norm.weight
+    gamma = norm.weight * norm.gain if isinstance(norm, Normalising) else norm.weight
     return norm.running_mean, norm.running_var, norm.eps, gamma, norm.bias

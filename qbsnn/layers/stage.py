@@ -8,12 +8,17 @@ pass, absorption, the integer network and the diagnostics all walk the same list
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
-from qbsnn.layers.norm import TemporalScale
-from qbsnn.neurons.base import Neuron
+from qbsnn.functional.drive import Drive, Part
+from qbsnn.functional.norm import normalise
+from qbsnn.functional.packing import PackedBursts, recompute
+from qbsnn.layers.norm import Normalising, TemporalScale
+from qbsnn.neurons.base import Neuron, SpikingNeuron
 
 INPUT = "input"
 """The name of the network's encoded input as a branch's source."""
@@ -42,14 +47,25 @@ class Branch(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Current ``[T, B, ...]`` for the source's output x ``[T, B, ...]``."""
+        return self.part(x).value()
+
+    def part(self, x: Tensor, frozen: bool = False) -> Part:
+        """The current with the norm still to be applied, where that is a map per channel.
+
+        frozen: leave the running statistics alone, for a pass that repeats another.
+        """
         if self.weight is None:
-            return x if self.gain is None else x * self.gain
+            return Part(x if self.gain is None else x * self.gain)
         merged = x.flatten(0, 1)
         y = self.weight(merged.flatten(1) if isinstance(self.weight, nn.Linear) else merged)
-        if self.norm is not None:
+        if isinstance(self.norm, Normalising) and self.temporal is None:
+            return Part(y.unflatten(0, x.shape[:2]), self.norm.normal(y, frozen))
+        if isinstance(self.norm, Normalising):
+            y = normalise(y, self.norm.normal(y, frozen))
+        elif self.norm is not None:
             y = self.norm(y)
         y = y.unflatten(0, x.shape[:2])
-        return y if self.temporal is None else self.temporal(y)
+        return Part(y if self.temporal is None else self.temporal(y))
 
     def extra_repr(self) -> str:
         """Show where the branch comes from."""
@@ -63,6 +79,7 @@ class Stage(nn.Module):
         super().__init__()
         self.branches = nn.ModuleList(branches)
         self.neuron, self.pool = neuron, pool
+        self.fused, self.checkpointed = False, False
 
     @property
     def parts(self) -> list[Branch]:
@@ -79,14 +96,16 @@ class Stage(nn.Module):
         """Names of the stages that this one reads, in branch order."""
         return [branch.source for branch in self.parts]
 
+    def drive(self, inputs: Sequence[Tensor], steps: int, frozen: bool = False) -> Drive:
+        """What sums to the current; one step stands for all T only for a stateful neuron, which has its own state."""
+        parts = tuple(branch.part(x, frozen) for branch, x in zip(self.parts, inputs, strict=True))
+        seen = max(len(part.y) for part in parts)
+        stateful = self.neuron is not None and self.neuron.stateful
+        return Drive(parts, steps if stateful and seen == 1 else seen)
+
     def current(self, inputs: Sequence[Tensor], steps: int) -> Tensor:
         """Summed current ``[T or 1, B, ...]``; one step is repeated over T (as a view) only for a stateful neuron."""
-        total = self.parts[0](inputs[0])
-        for branch, x in zip(self.parts[1:], inputs[1:], strict=True):
-            total = total + branch(x)
-        if self.neuron is not None and self.neuron.stateful and total.shape[0] == 1:
-            return total.expand(steps, *total.shape[1:])
-        return total
+        return self.drive(inputs, steps).total()
 
     def emit(self, output: Tensor) -> Tensor:
         """What leaves the stage when its neuron put out ``output`` ``[T, B, ...]``: the pooled output."""
@@ -94,7 +113,25 @@ class Stage(nn.Module):
             return output
         return self.pool(output.flatten(0, 1)).unflatten(0, output.shape[:2])
 
-    def forward(self, inputs: Sequence[Tensor], steps: int) -> Tensor:
-        """Output ``[T or 1, B, ...]`` for one input per branch."""
-        current = self.current(inputs, steps)
-        return current if self.neuron is None else self.emit(self.neuron(current))
+    def forward(self, inputs: Sequence[Tensor], steps: int, bursts: PackedBursts | None = None) -> Tensor:
+        """Output ``[T or 1, B, ...]`` for one input per branch; ``bursts`` hears of the spikes that were emitted."""
+        compute = partial(self._compute, steps=steps, bursts=bursts)
+        if self.checkpointed and torch.is_grad_enabled():
+            return recompute(compute, tuple(self.parameters()), *inputs)
+        return compute(*inputs)
+
+    def _compute(self, *inputs: Tensor, steps: int, bursts: PackedBursts | None, again: bool = False) -> Tensor:
+        drive = self.drive(inputs, steps, frozen=again)
+        if self.neuron is None:
+            return drive.total()
+        if not isinstance(self.neuron, SpikingNeuron):
+            return self.emit(self.neuron(drive.total()))
+        output = self.neuron(drive if self.fused else drive.total())
+        if bursts is None:
+            return self.emit(output)
+        unit = self.neuron.emission_scale() if self.neuron.graded else None
+        bursts.note(output, unit, self.neuron.s_min < 0)
+        emitted = self.emit(output)
+        if isinstance(self.pool, nn.MaxPool2d):
+            bursts.note(emitted, unit, self.neuron.s_min < 0)
+        return emitted

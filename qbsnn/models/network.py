@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from qbsnn.functional.loss import DECISIONS
+from qbsnn.functional.packing import PackedBursts
 from qbsnn.layers.encoder import Encoder
 from qbsnn.layers.stage import INPUT, Stage
 from qbsnn.neurons.base import SpikingNeuron
@@ -34,6 +36,7 @@ class SpikingNetwork(nn.Module):
         super().__init__()
         self.encoder, self.T, self.in_shape, self.decision = encoder, T, in_shape, decision
         self.stages = nn.ModuleDict(stages)
+        self.packs = False
         last_use = {source: name for name, stage in stages.items() for source in stage.sources}
         self._done_after: dict[str, list[str]] = {}
         for source, name in last_use.items():
@@ -65,7 +68,11 @@ class SpikingNetwork(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits of every time step."""
-        return self.walk(self.encoder(pixels), lambda name, stage, inputs: stage(inputs, self.T))
+        if not (self.packs and torch.is_grad_enabled()):
+            return self.walk(self.encoder(pixels), lambda name, stage, inputs: stage(inputs, self.T))
+        bursts = PackedBursts()
+        with bursts.active():
+            return self.walk(self.encoder(pixels), lambda name, stage, inputs: stage(inputs, self.T, bursts))
 
     def decide(self, logits: Tensor) -> Tensor:
         """The logits that are compared, ``[B, classes]``, from those of every step."""

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from qbsnn import checks
 from qbsnn.functional.burst import QUANTISERS, burst_step
-from qbsnn.functional.compiled import compiled_scan
+from qbsnn.functional.drive import Drive, Part
+from qbsnn.functional.fused import fused_scan
 from qbsnn.functional.parameters import inverse_decay, learned_decay
 from qbsnn.functional.reset import RESETS, is_hard
 from qbsnn.functional.scan import Step, scan
@@ -45,7 +46,7 @@ class SpikingNeuron(Neuron):
     """How many state variables a neuron has."""
 
     compiled = False
-    """Whether forward passes use the compiled scan; a neuron with compartments never does."""
+    """Whether forward passes run as compiled kernels."""
 
     def __init__(
         self,
@@ -117,12 +118,16 @@ class SpikingNeuron(Neuron):
         assert states is not None
         return outputs, states
 
-    def forward(self, current: Tensor) -> Tensor:
-        """Outputs o ``[T, B, ...]`` for currents I ``[T, B, ...]``."""
-        if (module := self.delta_module) is not None:
-            module.settle(current)
-        if self.compiled and self.compartments == 1:
-            return compiled_scan(self.bound_step(), current)
+    def forward(self, current: Tensor | Drive) -> Tensor:
+        """Outputs o ``[T, B, ...]`` for currents I ``[T, B, ...]``, or for the parts that sum to them.
+
+        From parts, norm, sum and neuron run as one function that keeps the parts alone for the backward pass.
+        """
+        if (module := self.delta_module) is not None and module.unsettled:
+            module.settle(current.total() if isinstance(current, Drive) else current)
+        if isinstance(current, Drive) or self.compiled:
+            drive = current if isinstance(current, Drive) else Drive((Part(current),), len(current))
+            return fused_scan(self.bound_step(), drive, self.compartments, self.compiled)
         return scan(self.bound_step(), current, compartments=self.compartments)[0]
 
     def size_to(self, shape: tuple[int, ...]) -> None:
@@ -174,13 +179,6 @@ class FixedBurst(SpikingNeuron):
     def scale(self) -> Tensor:
         """Δ = 1."""
         return self.one
-
-
-def compile_neurons(network: nn.Module) -> None:
-    """Let every spiking neuron of a network use the compiled scan; the first pass of each kind then compiles."""
-    for module in network.modules():
-        if isinstance(module, SpikingNeuron):
-            module.compiled = True
 
 
 def checked_surrogate(name: str, alpha: float | None = None, beta: float = 3.0, tail: str = "document") -> Surrogate:

@@ -70,11 +70,14 @@ class Scale(nn.Module):
         delta = self.parametrisation.value(raw)
         return delta.view(-1, *[1] * self.dims) if self.per_channel else delta
 
+    @property
+    def unsettled(self) -> bool:
+        """Whether Δ is to be set from the next training batch."""
+        return self.training and self.waits and bool(self.pending)
+
     @torch.no_grad()
     def settle(self, current: Tensor) -> None:
-        """Set Δ from the first training batch, ``[T, B, ...]``, if that is asked for and not done yet."""
-        if not (self.training and self.waits and bool(self.pending)):
-            return
+        """Set Δ from the first training batch, ``[T, B, ...]``."""
         self.pending.fill_(False)
         delta = percentile_scale(current, self.s_max, self.percentile)
         if delta > 0:

@@ -24,8 +24,8 @@ from omegaconf import DictConfig
 
 from qbsnn.data import DataModule
 from qbsnn.errors import SettingsError, VerificationError
+from qbsnn.models.execution import prepare
 from qbsnn.models.network import SpikingNetwork
-from qbsnn.neurons.base import compile_neurons
 from qbsnn.report import build as build_report
 from qbsnn.report.schema import Absorption, Integer, Result
 from qbsnn.training import checkpoint_io, finetune, processes
@@ -116,8 +116,7 @@ def build(plain: dict[str, Any]) -> Parts:
         mean=data.mean,
         std=data.std,
     )
-    if plain.get("compile") == "neuron":
-        compile_neurons(network)
+    prepare(network, plain.get("compile", "none"), plain.get("memory", "none"))
     commit, dirty = git_state(Path(__file__).parent)
     result = Result(
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),

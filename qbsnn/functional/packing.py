@@ -1,0 +1,118 @@
+"""Memory of a training step: bursts kept as bytes, and stages computed again instead of kept."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.multiprocessing.reductions import StorageWeakRef
+
+SMALLEST = 4096
+"""Elements below which a tensor is kept as it is."""
+
+
+class PackedBursts:
+    """Has autograd keep the bursts of one forward pass as one byte each, wherever they are an input of something.
+
+    Within :meth:`active`, a tensor that shares the memory of an output given to :meth:`note` is kept packed, once for
+    all its readers, and unpacked for the backward pass, bit for bit. Integers of up to 127 fit.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, _Noted] = {}
+
+    def note(self, output: Tensor, unit: Tensor | None = None, signed: bool = False) -> None:
+        """Remember an output ``[T, B, ...]`` of bursts times ``unit``, a scalar; None is 1."""
+        storage = output.untyped_storage()
+        if unit is not None and unit.dim() or output.numel() < SMALLEST or storage.nbytes() != output.nbytes:
+            return
+        unit = None if unit is None else unit.detach()
+        self._known[storage.data_ptr()] = _Noted(StorageWeakRef(storage), unit, torch.int8 if signed else torch.uint8)
+
+    def active(self) -> AbstractContextManager[None]:
+        """The forward pass goes inside."""
+        return torch.autograd.graph.saved_tensors_hooks(self._pack, _unpack)
+
+    def _pack(self, x: Tensor) -> Tensor | _View:
+        noted = self._known.get(x.untyped_storage().data_ptr())
+        if noted is None or noted.storage.expired():
+            return x
+        packed = noted.packed() if noted.packed is not None else None
+        if packed is None:
+            whole = x.as_strided((x.untyped_storage().nbytes() // x.element_size(),), (1,), 0)
+            levels = whole if noted.unit is None else (whole.float() / noted.unit).round_()
+            packed = _Packed(levels.to(noted.dtype), noted.unit, x.dtype)
+            noted.packed = weakref.ref(packed)
+        return _View(packed, x.shape, x.stride(), x.storage_offset())
+
+
+class _Noted:
+    """A noted output: its memory while it lives, what a burst is worth, and the packed bursts while somebody has them."""
+
+    def __init__(self, storage: StorageWeakRef, unit: Tensor | None, dtype: torch.dtype) -> None:
+        self.storage, self.unit, self.dtype = storage, unit, dtype
+        self.packed: weakref.ref[_Packed] | None = None
+
+
+class _Packed:
+    def __init__(self, levels: Tensor, unit: Tensor | None, dtype: torch.dtype) -> None:
+        self.levels, self.unit, self.dtype = levels, unit, dtype
+
+
+class _View:
+    """A tensor that lay in the memory of packed bursts."""
+
+    def __init__(self, packed: _Packed, shape: torch.Size, strides: tuple[int, ...], offset: int) -> None:
+        self.packed, self.shape, self.strides, self.offset = packed, shape, strides, offset
+
+
+def _unpack(kept: Tensor | _View) -> Tensor:
+    if isinstance(kept, Tensor):
+        return kept
+    packed = kept.packed
+    whole = packed.levels.to(packed.dtype)
+    if packed.unit is not None:
+        whole = packed.unit * whole
+    return whole.as_strided(kept.shape, kept.strides, kept.offset)
+
+
+def recompute(compute: Callable[..., Tensor], parameters: tuple[Tensor, ...], *inputs: Tensor) -> Tensor:
+    """``compute(*inputs)``, which runs again in the backward pass: only its inputs are kept.
+
+    The second call gets ``again=True``. parameters: what else it reads and may want gradients.
+    """
+    kind = inputs[0].device.type
+    cast = {
+        "enabled": torch.is_autocast_enabled(kind),
+        "dtype": torch.get_autocast_dtype(kind),
+        "cache_enabled": torch.is_autocast_cache_enabled(),
+    }
+    return _Recomputed.apply(compute, (kind, cast), len(inputs), *inputs, *parameters)
+
+
+class _Recomputed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, compute: Callable[..., Tensor], cast: Any, count: int, *given: Tensor) -> Tensor:
+        ctx.compute, ctx.cast, ctx.parameters = compute, cast, given[count:]
+        ctx.save_for_backward(*given[:count])
+        with torch.no_grad():
+            return compute(*given[:count])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        kind, cast = ctx.cast
+        inputs = [
+            x.detach().requires_grad_(needed)
+            for x, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[3:], strict=False)
+        ]
+        wanted = [x for x in (*inputs, *ctx.parameters) if x.requires_grad]
+        with torch.enable_grad(), torch.autocast(kind, **cast):
+            out = ctx.compute(*inputs, again=True)
+        found = iter(torch.autograd.grad(out, wanted, grad, allow_unused=True))
+        return None, None, None, *(next(found) if x.requires_grad else None for x in (*inputs, *ctx.parameters))
