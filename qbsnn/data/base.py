@@ -33,9 +33,9 @@ class DataModule(lightning.LightningDataModule, Generic[Source]):
     test samples as a ``Source`` of its own and makes parts of it.
 
     root: where the files are or go. download: fetch absent files. verify: compare checksums and numbers of files with
-    the published ones. batch_size: samples, of all processes together. val_fraction: share of the training samples that is held out. seed: order
-    and augmentation. num_workers: loader processes. limits: use that many samples of a part at most, chosen by
-    ``split_seed``. Raises SettingsError for a bad value.
+    the published ones. batch_size: samples, of all processes together. val_fraction: share of the training samples that
+    is held out. seed: order and augmentation. num_workers: loader processes. limits: use that many samples of a part at
+    most, chosen by ``split_seed``. Raises SettingsError for a bad value.
     """
 
     name: str

@@ -54,6 +54,11 @@ def to_start(plain: dict[str, Any]) -> int:
     if not isinstance(strategy, ParallelStrategy) or trainer.world_size == 1:
         return 1
     Share(0, trainer.world_size).of_batch(plain["data"]["batch_size"])
+    if settings.get("sync_batchnorm") and plain.get("memory") == "checkpoint":
+        raise SettingsError(
+            "memory=checkpoint computes norms again, which trainer.sync_batchnorm=true would count twice: "
+            "use memory=packed, or trainer.sync_batchnorm=false with statistics of each process's share"
+        )
     if isinstance(strategy, FSDPStrategy):
         _check_sharded(plain)
     environment = strategy.cluster_environment
@@ -148,8 +153,9 @@ def _check_sharded(plain: dict[str, Any]) -> None:
 
 
 def _logging() -> dict[str, Any] | None:
-    """Hydra's logging of this job, its file included."""
-    if not HydraConfig.initialized():
+    """Hydra's logging of this job, its file included; ``None`` where this process shows nothing on its console."""
+    here = [handler for handler in logging.getLogger().handlers if type(handler) is logging.StreamHandler]
+    if not HydraConfig.initialized() or all(handler.level > logging.WARNING for handler in here):
         return None
     found = OmegaConf.to_container(HydraConfig.get().job_logging, resolve=True)
     assert isinstance(found, dict)

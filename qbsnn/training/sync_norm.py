@@ -13,7 +13,8 @@ from lightning.pytorch.plugins import LayerSync
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from qbsnn.layers.norm import affine
+from qbsnn.functional.norm import Normal, normalise
+from qbsnn.layers.norm import Normalising
 
 
 class _Sum(torch.autograd.Function):
@@ -32,48 +33,48 @@ class _Sum(torch.autograd.Function):
         return total
 
 
-class _Synced:
-    """Put before a batch norm's own class: in training mode the statistics are reduced over the processes."""
+class _Synced(nn.Module):
+    """What a norm is for the time of a fit. No :class:`Normalising`: the stage must not normalise in its place."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``[B, C, ...]`` over all samples of all processes and all places."""
-        if not self.training:  # type: ignore[attr-defined]
-            return super().forward(x)  # type: ignore[misc]
-        running_mean, running_var, eps, gamma, beta = affine(self)  # type: ignore[arg-type]
-        over = [dim for dim in range(x.dim()) if dim != 1]
-        shape = (1, -1, *[1] * (x.dim() - 2))
-        share = torch.full_like(running_mean, x.numel() / x.shape[1])
-        count, total = _Sum.apply(torch.stack([share, x.sum(over)]))
+    running_mean: Tensor
+    running_var: Tensor
+    weight: Tensor
+    bias: Tensor
+    eps: float
+    momentum: float
+    gain: float
+
+    def forward(self, y: Tensor) -> Tensor:
+        """The normalised y ``[N, C, ...]``, equations (B1) and (B2) over all processes in training."""
+        gamma = self.weight * self.gain
+        if not self.training:
+            mean, rstd = self.running_mean.clone(), (self.running_var + self.eps).rsqrt()
+            return normalise(y, Normal(gamma, self.bias, mean, rstd, self.eps, False))
+        over = [dim for dim in range(y.dim()) if dim != 1]
+        shape = (1, -1, *[1] * (y.dim() - 2))
+        values = torch.full_like(self.running_mean, y.numel() / y.shape[1])
+        count, total = _Sum.apply(torch.stack([values, y.sum(over)]))
         mean = total / count
-        centred = x - mean.view(shape)
-        var = _Sum.apply(centred.square().sum(over)) / count
+        centred = y - mean.view(shape)
+        variance = _Sum.apply(centred.square().sum(over)) / count
         with torch.no_grad():
-            self.num_batches_tracked.add_(1)  # type: ignore[attr-defined]
-            momentum = self.momentum  # type: ignore[attr-defined]
-            if momentum is None:
-                momentum = 1 / float(self.num_batches_tracked)  # type: ignore[attr-defined]
-            running_mean.lerp_(mean, momentum)
-            running_var.lerp_(var * count / (count - 1), momentum)
-        return centred * (gamma * torch.rsqrt(var + eps)).view(shape) + beta.view(shape)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        return centred * (gamma * torch.rsqrt(variance + self.eps)).view(shape) + self.bias.view(shape)
 
 
 class SyncNorm(LayerSync):
-    """Lightning's hook: wraps the batch norms of a network for the time of a fit with several processes."""
+    """Lightning's hook: changes the class of every batch norm for a fit with several processes, and back after it."""
 
     def apply(self, model: nn.Module) -> nn.Module:
-        """Change the class of every batch norm."""
-        for norm in _norms(model):
+        """Reduce the statistics from now on."""
+        for norm in [module for module in model.modules() if isinstance(module, Normalising)]:
             own = type(norm)
-            norm.__class__ = type(f"Synced{own.__name__}", (_Synced, own), {})
+            norm.__class__ = type(f"Synced{own.__name__}", (_Synced,), {"gain": own.gain, "own": own})
         return model
 
     def revert(self, model: nn.Module) -> nn.Module:
-        """Give every batch norm its own class back."""
-        for norm in _norms(model):
-            if isinstance(norm, _Synced):
-                norm.__class__ = type(norm).__bases__[1]
+        """Give every norm its own class back."""
+        for norm in [module for module in model.modules() if isinstance(module, _Synced)]:
+            norm.__class__ = norm.own  # type: ignore[assignment]
         return model
-
-
-def _norms(model: nn.Module) -> list[nn.Module]:
-    return [m for m in model.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]

@@ -19,9 +19,9 @@ from qbsnn.training.run import run_here
 def main(job: Path) -> None:
     """Run the settings of the job file; the first process logs as the process that started it does."""
     given = json.loads(job.read_text(encoding="utf-8"))
-    if os.environ["RANK"] != "0":
+    if os.environ["RANK"] != "0" or given["logging"] is None:
         logging.basicConfig(level=logging.ERROR)
-    elif given["logging"] is not None:
+    else:
         logging.config.dictConfig(given["logging"])
     sys.argv = given["argv"]
     run_here(given["settings"])
