@@ -34,7 +34,9 @@ class Normalising(nn.Module):
                     f"batch norm in training needs more than one value per channel, got {list(y.shape)}: raise "
                     "data.batch_size or T"
                 )
-            mean, variance = batch_statistics(y, self.running_mean, self.running_var, 0.0 if frozen else self.momentum)
+            mean, variance = batch_statistics(
+                y, self.running_mean, self.running_var, 0.0 if frozen else self.momentum
+            )
         else:
             mean, variance = self.running_mean.clone(), self.running_var
         gamma = self.weight if self.gain == 1 else self.weight * self.gain

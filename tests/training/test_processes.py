@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def test_the_shares_of_a_training_batch_are_the_batch_of_one_process(size, world
     assert len(drawn[0]) == size // batch * each
     for k in range(size // batch):
         parts = [found[k * each : (k + 1) * each] for found in drawn]
-        assert sum(parts, []) == order[k * batch : (k + 1) * batch]
+        assert list(chain(*parts)) == order[k * batch : (k + 1) * batch]
 
 
 @settings(deadline=None)
@@ -56,7 +57,7 @@ def test_every_sample_is_evaluated_once_in_as_many_batches_per_process(size, wor
     assert sorted(index for batches in found for batch in batches for index in batch) == list(range(size))
     whole = size // (world * each)
     for k in range(whole - 1):  # a last batch may have joined the one before
-        assert sum((batches[k] for batches in found), []) == list(range(k * world * each, (k + 1) * world * each))
+        assert list(chain(*(batches[k] for batches in found))) == list(range(k * world * each, (k + 1) * world * each))
 
 
 def test_an_only_batch_is_cut_to_the_number_of_processes():
