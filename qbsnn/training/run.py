@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -17,7 +17,7 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.strategies import FSDPStrategy
 from omegaconf import DictConfig
@@ -50,11 +50,12 @@ class Parts:
     result: Result
 
 
-def train(cfg: DictConfig) -> Result | None:
+def train(cfg: DictConfig, callbacks: Sequence[Callback] = ()) -> Result | None:
     """Fit, test the last and the best weights, verify, write ``result.json`` and ``report.html`` into ``paths.run``.
 
     With several devices one process per device is started and trains; the first of them goes on alone after training.
-    ``None`` in a process that was started from outside and is not the first.
+    ``None`` in a process that was started from outside and is not the first. callbacks: more than the settings name,
+    for a run in this process.
 
     Raises QBSNNError for what a user can mend: SettingsError before anything is written; DataError, CheckpointError or
     VerificationError after a ``result.json`` with status ``failed`` was written.
@@ -62,12 +63,13 @@ def train(cfg: DictConfig) -> Result | None:
     plain = validate(cfg)
     _quieten()
     count = processes.to_start(plain)
-    return run_here(plain) if count == 1 else processes.start(plain, count)
+    return run_here(plain, callbacks) if count == 1 else processes.start(plain, count)
 
 
-def run_here(plain: dict[str, Any]) -> Result | None:
+def run_here(plain: dict[str, Any], callbacks: Sequence[Callback] = ()) -> Result | None:
     """:func:`train` for validated settings, in this process or as one of several that run it."""
     parts = build(plain)
+    parts.trainer.callbacks += callbacks  # type: ignore[attr-defined]
     with _recorded(parts, plain):
         host = parts.result.host
         where = host.gpu or f"{host.cpu}, {host.cores} cores"
@@ -81,7 +83,8 @@ def run_here(plain: dict[str, Any]) -> Result | None:
             if not first:
                 return None
             _go_on_alone(parts, plain)
-        _test_last_and_best(parts)
+        if plain.get("test", True):
+            _test_last_and_best(parts)
     return parts.result
 
 

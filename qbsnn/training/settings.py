@@ -89,6 +89,7 @@ class Settings(BaseModel):
     seed: int = Field(ge=0, lt=2**32)
     T: int = Field(ge=1, le=1024)
     report: bool
+    test: bool = True
     compile: Literal["none", "neuron"] = "none"
     neuron: dict[str, Any]
     model: dict[str, Any]
