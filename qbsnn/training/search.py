@@ -116,15 +116,15 @@ def search(conf: Path, wanted: SearchSettings, fixed: list[str], folder: Path) -
     except ImportError:
         raise SettingsError("a search needs Optuna, which is an extra: pip install 'qbsnn[search]'") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # the heartbeat, by which a trial that ended with its process is told from one that runs
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     runs = folder / wanted.name
     first = [f"{key}={_text(v.low if isinstance(v, Range) else v[0])}" for key, v in wanted.space.items()]
     plain = validate(composed(conf, [*fixed, *first], runs))
     if processes.to_start(plain) > 1:
         raise SettingsError("a trial of a search runs in one process: trainer.devices must be 1")
     folder.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        storage = optuna.storages.RDBStorage(f"sqlite:///{folder / wanted.name}.db", heartbeat_interval=30)
+    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / wanted.name}.db", heartbeat_interval=30)
     pruner = build_object(_pruner(wanted, plain), "search.pruner") if wanted.pruner else optuna.pruners.NopPruner()
     study = optuna.create_study(
         storage=storage, study_name=wanted.name, direction="maximize", pruner=pruner, load_if_exists=True
