@@ -26,7 +26,7 @@ from qbsnn.errors import SettingsError
 from qbsnn.training import processes
 from qbsnn.training.objects import build_object
 from qbsnn.training.run import train
-from qbsnn.training.settings import validate
+from qbsnn.training.settings import nearest, validate
 
 if TYPE_CHECKING:
     import optuna
@@ -92,12 +92,28 @@ class PruneTrial(Callback):
 
 
 def settings(conf: Path, choice: str, overrides: list[str]) -> SearchSettings:
-    """``conf/search/CHOICE.yaml`` with ``search.KEY=VALUE`` overrides. Raises SettingsError, HydraException."""
-    with initialize_config_dir(str(conf), version_base="1.3"):
-        plain: Any = OmegaConf.to_container(compose(f"search/{choice}", overrides).search, resolve=True)
-    plain["name"] = plain["name"] or choice
+    """``conf/search/CHOICE.yaml``, or the file that ``choice`` names, changed by ``search.KEY=VALUE`` overrides.
+
+    ``search.space.KEY=VALUE`` puts one key of a run into the space, or with null takes it out. Raises SettingsError.
+    """
+    file = Path(choice) if choice.endswith(".yaml") else conf / "search" / f"{choice}.yaml"
+    if not file.is_file():
+        known = [path.stem for path in (conf / "search").glob("*.yaml")]
+        raise SettingsError(f"search={choice}: no such search; {nearest(choice, known)}, or the path of a .yaml file")
+    cfg = OmegaConf.merge({"name": None, "pruner": None}, OmegaConf.load(file))
+    cfg.name = cfg.name or file.stem
+    for override in overrides:
+        key, _, text = override.removeprefix("search.").partition("=")
+        value = OmegaConf.from_dotlist([f"value={text}"]).value
+        group, _, name = key.partition(".")
+        if group != "space" or not name:
+            OmegaConf.update(cfg, key, value, merge=False)
+        elif value is None:
+            cfg.space.pop(name, None)
+        else:
+            cfg.space[name] = value
     try:
-        return SearchSettings.model_validate(plain)
+        return SearchSettings.model_validate(OmegaConf.to_container(cfg, resolve=True))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(["search", *(str(part) for part in first["loc"])])

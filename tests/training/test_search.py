@@ -61,14 +61,20 @@ def test_a_trial_below_the_threshold_is_pruned_in_its_first_epoch(tool, capsys):
 
 
 def test_a_trial_that_fails_does_not_stop_the_search(tool, capsys):
-    space = "search.space={neuron.delta: {low: 0.1, high: 1.0}, optim.optimizer.lr: [1.0e-3, 1.0e30]}"
-    arguments = [*RUN, "~trainer.gradient_clip_val", "search.n_trials=4", space]
+    file = tool.folder / "mine.yaml"
+    file.write_text(
+        "n_trials: 4\nseed: 0\nsampler: {_target_: optuna.samplers.RandomSampler}\n"
+        "space: {neuron.delta: {low: 0.1, high: 1.0}, optim.optimizer.lr: [1e-3, 1e30], T: [1, 2]}\n"
+    )
+    arguments = [*RUN, "trainer.gradient_clip_val=null", f"search={file}", "search.space.T=null"]
     assert tool("scripts/search.py", *arguments) == 0
     shown = capsys.readouterr()
     assert "DivergenceError" in shown.out and "Traceback" not in shown.err
-    states = {trial.params["optim.optimizer.lr"]: trial.state.name for trial in study(tool).trials}
+    found = study(tool, "mine")
+    assert len(found.trials) == 4 and all(set(t.params) == {"neuron.delta", "optim.optimizer.lr"} for t in found.trials)
+    states = {trial.params["optim.optimizer.lr"]: trial.state.name for trial in found.trials}
     assert states == {1e-3: "COMPLETE", 1e30: "FAIL"}
-    assert study(tool).best_trial.params["optim.optimizer.lr"] == 1e-3
+    assert found.best_trial.params["optim.optimizer.lr"] == 1e-3
 
 
 @pytest.mark.parametrize(
@@ -76,11 +82,11 @@ def test_a_trial_that_fails_does_not_stop_the_search(tool, capsys):
     [
         (["search=nope"], "search=nope: no such search; there are: default"),
         (["search.n_trials=0"], "search.n_trials: Input should be greater than or equal to 1, got 0"),
-        (["search.trials=3"], "trials"),
-        (["search.space={neuron.beta: {low: 3, high: 2}}"], "low must be below high, got 3 and 2"),
-        (["search.space={neuron.beta: {low: 0, high: 2, log: true}}"], "a logarithmic scale needs low above 0, got 0"),
-        (["search.space={neuron.beta: [1]}"], "space.neuron.beta must list two values or more, got [1]"),
-        (["search.space={neuron.betta: [1, 2]}"], "neuron.betta"),
+        (["search.trials=3"], "search.trials: Extra inputs are not permitted, got 3"),
+        (["search.space.neuron.beta={low: 3, high: 2}"], "low must be below high, got 3 and 2"),
+        (["search.space.neuron.beta={low: 0, high: 2, log: true}"], "a logarithmic scale needs low above 0, got 0"),
+        (["search.space.neuron.beta=[1]"], "space.neuron.beta must list two values or more, got [1]"),
+        (["search.space.neuron.betta=[1, 2]"], "neuron.betta"),
         (["search.pruner._target_=optuna.pruners.Nope"], "search.pruner"),
         (["trainer=ddp_cpu"], "a trial of a search runs in one process"),
         (["T=0"], "T: input should be greater than or equal to 1, got 0"),
