@@ -49,6 +49,7 @@ class Inputs:
     other_bytes: int
 
     def __post_init__(self) -> None:
+        """Raises SettingsError for numbers that make no plan."""
         for name in ("seeds", "images", "epochs", "devices", "at_once"):
             value = getattr(self, name)
             if type(value) is not int or value < 1:
