@@ -56,7 +56,7 @@ EVERY = [(group, option) for group in GROUPS for option in options(group)]
 
 def test_every_group_of_the_design_is_there():
     groups = {path.name for path in CONF.iterdir() if path.is_dir()}
-    assert groups == {group for group in GROUPS if "/" not in group} | {"paths", "hydra"}
+    assert groups == {group for group in GROUPS if "/" not in group} | {"paths", "hydra", "search"}
     assert all(options(group) for group in groups)
 
 

@@ -84,11 +84,15 @@ class BurstMonitor(Callback):
                     "saturation": _mean([found.saturation for found in batches]),
                     "bits": _mean([found.bits for found in batches]),
                     "variation": _mean([found.variation for found in batches]),
-                    "dead": 1 - torch.stack([found.fired for found in batches]).any(0).float().mean(),
+                    "dead": 1 - _fired(trainer, batches).float().mean(),
                 }
-                pl_module.log_dict({f"{figure}/{name}": value for figure, value in figures.items()})
+                # of several processes each has listened to its share of the same batches
+                figures = {
+                    figure: trainer.strategy.reduce(value, reduce_op="mean") for figure, value in figures.items()
+                }
+                pl_module.log_dict({f"{figure}/{name}": value for figure, value in figures.items()}, sync_dist=True)
                 self._warn(name, neuron, float(figures["saturation"]), float(figures["dead"]))
-            pl_module.log(f"delta/{name}", neuron.scale().detach().mean())
+            pl_module.log(f"delta/{name}", neuron.scale().detach().mean(), sync_dist=True)
         self._log_histograms(trainer)
         self._stop()
 
@@ -133,6 +137,12 @@ class BurstMonitor(Callback):
         self._active = False
         self._seen.clear()
         self._means.clear()
+
+
+def _fired(trainer: lightning.Trainer, batches: list[BurstStatistics]) -> Tensor:
+    """Which neurons fired in any of these batches, in any process."""
+    fired = torch.stack([found.fired for found in batches]).any(0)
+    return trainer.strategy.reduce(fired.float(), reduce_op="sum") > 0
 
 
 def _mean(values: list[Tensor]) -> Tensor:

@@ -86,7 +86,7 @@ class GradientNorms(Callback):
             return
         for name, stage in _network(pl_module).named_stages():
             if grads := [p.grad for p in stage.parameters() if p.grad is not None]:
-                pl_module.log(f"grad/{name}", get_total_norm(grads), on_step=False, on_epoch=True)
+                pl_module.log(f"grad/{name}", get_total_norm(grads), on_step=False, on_epoch=True, sync_dist=True)
 
 
 class StopOnDivergence(Callback):

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from qbsnn import checks
-from qbsnn.data.loading import Split, eval_loader, train_loader
+from qbsnn.data.loading import Share, Split, eval_loader, train_loader
 from qbsnn.data.randomness import Purpose, permutation
 from qbsnn.data.split import hold_out
 from qbsnn.errors import DataError, SettingsError
@@ -33,9 +33,9 @@ class DataModule(lightning.LightningDataModule, Generic[Source]):
     test samples as a ``Source`` of its own and makes parts of it.
 
     root: where the files are or go. download: fetch absent files. verify: compare checksums and numbers of files with
-    the published ones. batch_size: samples. val_fraction: share of the training samples that is held out. seed: order
-    and augmentation. num_workers: loader processes. limits: use that many samples of a part at most, chosen by
-    ``split_seed``. Raises SettingsError for a bad value.
+    the published ones. batch_size: samples, of all processes together. val_fraction: share of the training samples that
+    is held out. seed: order and augmentation. num_workers: loader processes. limits: use that many samples of a part at
+    most, chosen by ``split_seed``. Raises SettingsError for a bad value.
     """
 
     name: str
@@ -125,15 +125,15 @@ class DataModule(lightning.LightningDataModule, Generic[Source]):
 
     def train_dataloader(self) -> DataLoader:
         """Augmented training samples, shuffled anew in each epoch."""
-        return train_loader(self._split("train"), self.batch_size, self.seed, self.num_workers)
+        return train_loader(self._split("train"), self.batch_size, self.seed, self.num_workers, self._share())
 
     def val_dataloader(self) -> DataLoader:
         """The samples held out from training, as they are."""
-        return eval_loader(self._split("val"), self.batch_size, self.num_workers)
+        return eval_loader(self._split("val"), self.batch_size, self.num_workers, self._share())
 
     def test_dataloader(self) -> DataLoader:
         """The official test samples, as they are."""
-        return eval_loader(self._split("test"), self.batch_size, self.num_workers)
+        return eval_loader(self._split("test"), self.batch_size, self.num_workers, self._share())
 
     def on_before_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """Check the inputs while the batch is still on the CPU, where looking is free."""
@@ -154,6 +154,10 @@ class DataModule(lightning.LightningDataModule, Generic[Source]):
             options = ", ".join(self.encodings)
             raise SettingsError(f"model.encoding must be null or one of {options} for {self.name}, got {wanted!r}")
         return wanted
+
+    def _share(self) -> Share:
+        """What this process takes of every batch: all, unless a trainer with several processes runs the module."""
+        return Share() if self.trainer is None else Share(self.trainer.global_rank, self.trainer.world_size)
 
     def _split(self, part: str) -> Split:
         if part not in self._splits:

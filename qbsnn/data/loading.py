@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from qbsnn.data.augment import Augment
 from qbsnn.data.mix import Mix
 from qbsnn.data.randomness import Purpose, permutation
 from qbsnn.data.workers import own_errors
+from qbsnn.errors import SettingsError
 
 # (epoch, index), or an index alone, which means epoch 0: torch's and Lightning's own samplers give those
 Key = tuple[int, int] | int
@@ -73,27 +75,81 @@ class ImageSplit(Split):
         return batch if self.mix is None else self.mix(*batch, epochs, indices)
 
 
+@dataclass(frozen=True)
+class Share:
+    """The part of every batch that one of ``world`` processes takes: the ``rank``-th."""
+
+    rank: int = 0
+    world: int = 1
+
+    def of_batch(self, batch_size: int) -> int:
+        """Samples of a training batch that each process takes; raises SettingsError where they do not divide."""
+        if batch_size % self.world:
+            raise SettingsError(
+                f"data.batch_size is the batch of all processes together and must be a multiple of the {self.world} "
+                f"processes, got {batch_size}"
+            )
+        return batch_size // self.world
+
+
 class EpochSampler(Sampler[tuple[int, int]]):
     """Yields ``(epoch, index)`` over ``size`` samples, in an order given by (seed, epoch).
 
-    Lightning calls ``set_epoch`` before each epoch; by hand it must be called before iterating.
+    Lightning calls ``set_epoch`` before each epoch; by hand it must be called before iterating. With several processes
+    each yields its share of every batch of ``batch_size`` samples, so that the shares of a batch are together the batch
+    that a single process makes; what is left behind the last whole batch is dropped.
     """
 
-    def __init__(self, size: int, seed: int) -> None:
-        self.size, self.seed, self.epoch = size, seed, 0
+    def __init__(self, size: int, seed: int, batch_size: int = 1, share: Share | None = None) -> None:
+        self.order, self.seed, self.epoch = size, seed, 0
+        self.share, self.batch_size = share or Share(), batch_size
+        self.size = size if self.share.world == 1 else size // batch_size * self.share.of_batch(batch_size)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration is of."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """The number of samples."""
+        """The number of samples that this process takes."""
         return self.size
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Iterate over one epoch."""
         epoch = self.epoch  # set_epoch during an iteration concerns the next one
-        return ((epoch, index) for index in permutation(Purpose.ORDER, self.size, self.seed, epoch).tolist())
+        order = permutation(Purpose.ORDER, self.order, self.seed, epoch)
+        if self.share.world > 1:
+            whole = order[: self.size * self.share.world].reshape(
+                -1, self.share.world, self.share.of_batch(self.batch_size)
+            )
+            order = whole[:, self.share.rank].ravel()
+        return ((epoch, index) for index in order.tolist())
+
+
+class EvalBatches(Sampler[list[int]]):
+    """The shares that one of several processes takes of ``size`` samples: every sample once, in no other process.
+
+    A share may be smaller by one than another. All processes get equally many batches and none of them is empty, since
+    buffers are exchanged before each: a last batch with fewer samples than processes joins the one before.
+    Raises SettingsError for fewer samples than processes.
+    """
+
+    def __init__(self, size: int, batch_size: int, share: Share) -> None:
+        share.of_batch(batch_size)
+        if size < share.world:
+            raise SettingsError(f"{share.world} processes need a sample each to evaluate, got {size} samples in all")
+        starts = [*range(0, size, batch_size)]
+        if size - starts[-1] < share.world:
+            starts.pop()
+        batches = np.split(np.arange(size), starts[1:])
+        self.batches = [np.array_split(batch, share.world)[share.rank].tolist() for batch in batches]
+
+    def __len__(self) -> int:
+        """The number of batches."""
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Iterate over the batches."""
+        return iter(self.batches)
 
 
 class LateLoader(DataLoader):
@@ -109,24 +165,34 @@ class LateLoader(DataLoader):
             yield from super().__iter__()
 
 
-def train_loader(split: Split, batch_size: int, seed: int, num_workers: int) -> DataLoader:
-    """Shuffled batches; the last is dropped if it is incomplete, unless it is the only one."""
-    return _loader(split, batch_size, num_workers, EpochSampler(len(split), seed), len(split) >= batch_size)
+def train_loader(split: Split, batch_size: int, seed: int, num_workers: int, share: Share | None = None) -> DataLoader:
+    """Shuffled batches; the last is dropped if it is incomplete, unless it is the only one.
+
+    share: of ``batch_size`` samples, what this process takes; ``None`` is all. An only, incomplete batch is cut to a
+    multiple of the number of processes.
+    """
+    share = share or Share()
+    whole = min(batch_size, len(split) // share.world * share.world) if share.world > 1 else batch_size
+    if not whole:
+        raise SettingsError(f"{share.world} processes need a training sample each, got {len(split)} samples in all")
+    share.of_batch(batch_size)
+    sampler = EpochSampler(len(split), seed, whole, share)
+    return _loader(
+        split, num_workers, batch_size=share.of_batch(whole), sampler=sampler, drop_last=len(split) >= batch_size
+    )
 
 
-def eval_loader(split: Split, batch_size: int, num_workers: int) -> DataLoader:
-    """Every sample once, in the order of the split."""
-    return _loader(split, batch_size, num_workers, None, False)
+def eval_loader(split: Split, batch_size: int, num_workers: int, share: Share | None = None) -> DataLoader:
+    """Every sample once, in the order of the split; with several processes in one of them."""
+    if share is None or share.world == 1:
+        return _loader(split, num_workers, batch_size=batch_size)
+    return _loader(split, num_workers, batch_sampler=EvalBatches(len(split), batch_size, share))
 
 
-def _loader(
-    split: Split, batch_size: int, num_workers: int, sampler: EpochSampler | None, drop_last: bool
-) -> DataLoader:
+def _loader(split: Split, num_workers: int, **batches: Any) -> DataLoader:
     return LateLoader(
         split,
-        batch_size=batch_size,
-        sampler=sampler,
-        drop_last=drop_last,
+        **batches,
         num_workers=num_workers,
         # workers keep no state between epochs, so keeping them is safe and saves starting them again
         persistent_workers=num_workers > 0,

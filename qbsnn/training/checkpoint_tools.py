@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig
 
 from qbsnn.errors import SettingsError
-from qbsnn.training import checkpoint_io, finetune
+from qbsnn.training import checkpoint_io, finetune, processes
 from qbsnn.training.run import Parts, build, load_weights
 from qbsnn.training.settings import stored_config, validate
 
@@ -47,6 +47,7 @@ def read_arguments(
 def deployed_network(given: Given, run: Path) -> tuple[Parts, finetune.Deployed]:
     """The integer network of a checkpoint, made as its run did, and the parts around it with test data set up."""
     plain = validate(given.config(run)) | {"logger": None, "callbacks": None}
+    plain["trainer"] = processes.one_process(plain["trainer"])
     parts = build(plain)
     load_weights(parts.module, given.contents, given.checkpoint)
     parts.module.tuned = finetune.stored(parts.module, given.checkpoint)

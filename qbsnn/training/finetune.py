@@ -33,6 +33,7 @@ from qbsnn.models.network import SpikingNetwork
 from qbsnn.training import checkpoint_io
 from qbsnn.training.module import Classifier, Tuned
 from qbsnn.training.objects import build_all, build_object
+from qbsnn.training.processes import one_process
 from qbsnn.training.settings import DeployGroup, deploy_group
 
 log = logging.getLogger(__name__)
@@ -159,7 +160,7 @@ def _fit(
     tuned = Classifier(network.train(), data.num_classes, module.loss, optimizer, schedule, config, module.result)
     progress = (config.get("callbacks") or {}).get("progress")
     best = _Best()
-    settings = {**config["trainer"], "max_epochs": group.epochs, "enable_checkpointing": False}
+    settings = {**one_process(config["trainer"]), "max_epochs": group.epochs, "enable_checkpointing": False}
     shown = build_all({"progress": progress}, "callbacks")
     trainer: lightning.Trainer = build_object(settings, "trainer", callbacks=[best, *shown], logger=False)
     trainer.validate(tuned, datamodule=data, verbose=False)

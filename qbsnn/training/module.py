@@ -103,7 +103,7 @@ class Classifier(lightning.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Log the learning rate that this epoch uses."""
         optimizer = self.optimizers()
-        self.log("lr", optimizer.param_groups[0]["lr"], on_step=False, on_epoch=True)  # type: ignore[union-attr]
+        self.log("lr", optimizer.param_groups[0]["lr"], on_step=False, on_epoch=True, sync_dist=True)  # type: ignore[union-attr]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the resolved configuration into the checkpoint, so that evaluation needs nothing else, and the W&B id."""
@@ -120,5 +120,7 @@ class Classifier(lightning.LightningModule):
         decided = self.network.decide(logits.detach())
         metric(decided, hard(labels))
         both: dict[str, Any] = {f"{part}/loss": loss.detach(), f"{part}/acc": metric}
-        self.log_dict(both, on_step=False, on_epoch=True, batch_size=len(labels), prog_bar=part != "test")
+        self.log_dict(
+            both, on_step=False, on_epoch=True, batch_size=len(labels), prog_bar=part != "test", sync_dist=True
+        )
         return {"loss": loss, "predicted": decided.argmax(1), "classes": decided.shape[1]}

@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -17,26 +17,29 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.strategies import FSDPStrategy
 from omegaconf import DictConfig
 
 from qbsnn.data import DataModule
-from qbsnn.errors import SettingsError, VerificationError
+from qbsnn.errors import SettingsError
 from qbsnn.models.execution import prepare
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.report import build as build_report
 from qbsnn.report.cells import fingerprint
-from qbsnn.report.schema import Absorption, Integer, Result
-from qbsnn.training import checkpoint_io, finetune, tracking
+from qbsnn.report.schema import Result
+from qbsnn.training import checkpoint_io, finetune, processes, tracking
 from qbsnn.training.allocator import keep_freed_memory
 from qbsnn.training.autocompile import AutoCompile
 from qbsnn.training.host import git_state, host_info
 from qbsnn.training.loggers import close_loggers
 from qbsnn.training.module import Classifier
 from qbsnn.training.objects import build_all, build_object
+from qbsnn.training.proof import require_proof
 from qbsnn.training.resume import Resumption, unfinished
 from qbsnn.training.settings import validate
+from qbsnn.training.sync_norm import SyncNorm
 
 log = logging.getLogger(__name__)
 
@@ -52,17 +55,28 @@ class Parts:
     resumption: Resumption
 
 
-def train(cfg: DictConfig) -> Result:
+def train(cfg: DictConfig, callbacks: Sequence[Callback] = ()) -> Result | None:
     """Fit, test the last and the best weights, verify, write ``result.json`` and ``report.html`` into ``paths.run``.
 
     A run directory with checkpoints of the same experiment is gone on with (:mod:`qbsnn.training.resume`).
+    With several devices one process per device is started and trains; the first of them goes on alone after training.
+    ``None`` in a process that was started from outside and is not the first. callbacks: more than the settings name,
+    for a run in this process.
 
     Raises QBSNNError for what a user can mend: SettingsError before anything is written; DataError, CheckpointError or
     VerificationError after a ``result.json`` with status ``failed`` was written.
     """
     plain = validate(cfg)
+    _quieten()
+    count = processes.to_start(plain)
+    return run_here(plain, callbacks) if count == 1 else processes.start(plain, count)
+
+
+def run_here(plain: dict[str, Any], callbacks: Sequence[Callback] = ()) -> Result | None:
+    """:func:`train` for validated settings, in this process or as one of several that run it."""
     parts = build(plain)
     parts.result.cell = fingerprint(plain)
+    parts.trainer.callbacks += callbacks  # type: ignore[attr-defined]
     with _recorded(parts, plain):
         host = parts.result.host
         where = host.gpu or f"{host.cpu}, {host.cores} cores"
@@ -73,13 +87,21 @@ def train(cfg: DictConfig) -> Result:
         started = time.perf_counter()
         parts.trainer.fit(parts.module, datamodule=parts.data, ckpt_path=checkpoint)
         _finish_fit(parts, parts.resumption.seconds + time.perf_counter() - started)
-        _test_last_and_best(parts)
+        if parts.trainer.world_size > 1:
+            first = parts.trainer.is_global_zero
+            processes.leave_group()
+            if not first:
+                return None
+            _go_on_alone(parts, plain)
+        if plain.get("test", True):
+            _test_last_and_best(parts)
     return parts.result
 
 
 def evaluate(checkpoint: Path, cfg: DictConfig, contents: dict[str, Any]) -> Result:
     """Test one checkpoint with the configuration it carries (``contents`` as loaded), all verification included."""
     plain = validate(cfg)
+    plain["trainer"] = processes.one_process(plain["trainer"])
     parts = build(plain)
     with _recorded(parts, plain):
         parts.result.checkpoints = {"best": str(checkpoint)}
@@ -133,15 +155,25 @@ def build(plain: dict[str, Any]) -> Parts:
     )
     resumption = Resumption(plain["paths"]["run"])
     auto = [AutoCompile(memory)] if compile == "auto" else []
-    trainer: lightning.Trainer = build_object(
-        plain["trainer"],
-        "trainer",
-        callbacks=[*build_all(plain.get("callbacks"), "callbacks"), resumption, *auto],
-        logger=build_all(plain.get("logger"), "logger") or False,
-        plugins=[checkpoint_io.AtomicCheckpointIO()],
-    )
+    trainer = build_trainer(plain, plain["trainer"], build_all(plain.get("logger"), "logger"), resumption, *auto)
     tracking.open_loggers(_online(trainer), plain)
     return Parts(data, module, trainer, result, resumption)
+
+
+def build_trainer(
+    plain: dict[str, Any], settings: Mapping[str, Any], loggers: list[Any], *callbacks: Callback
+) -> lightning.Trainer:
+    """A trainer of the run ``plain`` with these trainer settings. ``sync_batchnorm`` becomes our own plugin."""
+    norms = [SyncNorm()] if settings.get("sync_batchnorm") else []
+    trainer: lightning.Trainer = build_object(
+        {**settings, "sync_batchnorm": False},
+        "trainer",
+        callbacks=[*build_all(plain.get("callbacks"), "callbacks"), *callbacks],
+        logger=loggers or False,
+        plugins=[checkpoint_io.AtomicCheckpointIO(), *norms],
+        use_distributed_sampler=False,  # the data module's loaders share out the batches
+    )
+    return trainer
 
 
 def load_weights(module: Classifier, contents: dict[str, Any], path: Path) -> None:
@@ -188,6 +220,19 @@ def _finish_fit(parts: Parts, seconds: float) -> None:
             result.metrics.best[saver.monitor] = float(saver.best_model_score)
 
 
+def _go_on_alone(parts: Parts, plain: dict[str, Any]) -> None:
+    """A trainer of this process alone for all that follows training; sharded weights come from the last checkpoint."""
+    sharded = isinstance(parts.trainer.strategy, FSDPStrategy)
+    parts.trainer = build_trainer(plain, processes.one_process(plain["trainer"]), parts.trainer.loggers)
+    parts.data.trainer = parts.trainer
+    if sharded:
+        path = Path(plain["paths"]["run"]) / parts.result.checkpoints["last"]
+        module = build({**plain, "trainer": processes.one_process(plain["trainer"]), "logger": None}).module
+        module.result = parts.result
+        load_weights(module, checkpoint_io.load(path), path)
+        parts.module = module
+
+
 def _test_last_and_best(parts: Parts) -> None:
     """Test the weights as they are (``last``), then those of the best validation epoch, which are verified too."""
     result = parts.result
@@ -221,6 +266,9 @@ def _online(trainer: lightning.Trainer) -> list[Logger]:
 @contextmanager
 def _recorded(parts: Parts, plain: dict[str, Any]) -> Iterator[None]:
     """Write ``result.json`` at the start, and with the report when the body ends, with its error; close all loggers."""
+    if not parts.trainer.is_global_zero:
+        yield
+        return
     folder = Path(plain["paths"]["run"])
     folder.mkdir(parents=True, exist_ok=True)
     result = parts.result
@@ -232,7 +280,7 @@ def _recorded(parts: Parts, plain: dict[str, Any]) -> Iterator[None]:
             yield
             for logger in _online(parts.trainer):
                 logger.log_metrics(tracking.final_metrics(result))
-            _require_proof(result)
+            require_proof(result)
             result.status, failed = "finished", False
         except BaseException as error:
             # Lightning turns Ctrl-C into SystemExit once it has shut down.
@@ -250,33 +298,6 @@ def _recorded(parts: Parts, plain: dict[str, Any]) -> Iterator[None]:
         finally:
             tracking.log_files(_online(parts.trainer), folder, result)
             close_loggers(failed)
-
-
-def _require_proof(result: Result) -> None:
-    """Fail a run whose engines disagree. A silent layer proves nothing, which is a warning and not a disagreement."""
-    for name in ("absorption", "integer"):
-        block: Absorption | Integer | dict[str, str] | None = getattr(result, name)
-        if block is None or isinstance(block, dict):
-            continue
-        silent = [layer.name for layer in block.layers if not layer.spikes]
-        if silent:
-            log.warning("%s proves nothing: no spikes in %s", name, ", ".join(silent))
-        elif not block.passed:
-            raise VerificationError(f"{name} check failed: {_disagreement(block)}; see result.json for every layer")
-
-
-def _disagreement(block: Absorption | Integer) -> str:
-    facts = [f"{block.spike_mismatches} of {block.positions} spikes differ"]
-    if isinstance(block, Integer):
-        facts += [
-            f"{block.membrane_mismatches} membranes differ",
-            f"{block.logit_mismatches} logits differ",
-            f"{block.onnxruntime_mismatches} values differ in onnxruntime",
-            f"{block.grid_mismatches} values differ in the grid network",
-            f"{block.overflows} overflows" + (f", the first: {block.first_overflow}" if block.first_overflow else ""),
-            f"a flipped weight gave {block.flip_mismatches} differences",
-        ]
-    return ", ".join(facts)
 
 
 def _numbers(metrics: Mapping[str, Any], prefixes: tuple[str, ...]) -> dict[str, float]:

@@ -89,6 +89,7 @@ class Settings(BaseModel):
     seed: int = Field(ge=0, lt=2**32)
     T: int = Field(ge=1, le=1024)
     report: bool
+    test: bool = True
     compile: Literal["auto", "none", "neuron", "block", "model"] = "auto"
     memory: Literal["none", "packed", "checkpoint"] = "none"
     neuron: dict[str, Any]

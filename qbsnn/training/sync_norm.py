@@ -1,0 +1,80 @@
+"""Batch norms whose statistics are those of the whole batch, not of one process's share; on CPUs too.
+
+torch's SyncBatchNorm refuses CPU tensors, and converting to it and back, as Lightning does, turns every subclass of a
+batch norm into a plain one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins import LayerSync
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from qbsnn.functional.norm import Normal, normalise
+from qbsnn.layers.norm import Normalising
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over processes. A process's share of a statistic acts on the losses of all of them."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        total = grad.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
+class _Synced(nn.Module):
+    """What a norm is for the time of a fit. No :class:`Normalising`: the stage must not normalise in its place."""
+
+    running_mean: Tensor
+    running_var: Tensor
+    weight: Tensor
+    bias: Tensor
+    eps: float
+    momentum: float
+    gain: float
+
+    def forward(self, y: Tensor) -> Tensor:
+        """The normalised y ``[N, C, ...]``, equations (B1) and (B2) over all processes in training."""
+        gamma = self.weight * self.gain
+        if not self.training:
+            mean, rstd = self.running_mean.clone(), (self.running_var + self.eps).rsqrt()
+            return normalise(y, Normal(gamma, self.bias, mean, rstd, self.eps, False))
+        over = [dim for dim in range(y.dim()) if dim != 1]
+        shape = (1, -1, *[1] * (y.dim() - 2))
+        values = torch.full_like(self.running_mean, y.numel() / y.shape[1])
+        count, total = _Sum.apply(torch.stack([values, y.sum(over)]))
+        mean = total / count
+        centred = y - mean.view(shape)
+        variance = _Sum.apply(centred.square().sum(over)) / count
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        return centred * (gamma * torch.rsqrt(variance + self.eps)).view(shape) + self.bias.view(shape)
+
+
+class SyncNorm(LayerSync):
+    """Lightning's hook: changes the class of every batch norm for a fit with several processes, and back after it."""
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Reduce the statistics from now on."""
+        for norm in [module for module in model.modules() if isinstance(module, Normalising)]:
+            own = type(norm)
+            norm.__class__ = type(f"Synced{own.__name__}", (_Synced,), {"gain": own.gain, "own": own})
+        return model
+
+    def revert(self, model: nn.Module) -> nn.Module:
+        """Give every norm its own class back."""
+        for norm in [module for module in model.modules() if isinstance(module, _Synced)]:
+            norm.__class__ = norm.own  # type: ignore[assignment]
+        return model
