@@ -125,19 +125,20 @@ class DataModule(lightning.LightningDataModule, Generic[Source]):
 
     def train_dataloader(self) -> DataLoader:
         """Augmented training samples, shuffled anew in each epoch."""
-        return train_loader(self._split("train"), self.batch_size, self.seed, self.num_workers)
+        return train_loader(self._placed("train"), self.batch_size, self.seed, self.num_workers)
 
     def val_dataloader(self) -> DataLoader:
         """The samples held out from training, as they are."""
-        return eval_loader(self._split("val"), self.batch_size, self.num_workers)
+        return eval_loader(self._placed("val"), self.batch_size, self.num_workers)
 
     def test_dataloader(self) -> DataLoader:
         """The official test samples, as they are."""
-        return eval_loader(self._split("test"), self.batch_size, self.num_workers)
+        return eval_loader(self._placed("test"), self.batch_size, self.num_workers)
 
     def on_before_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        """Check the inputs while the batch is still on the CPU, where looking is free."""
-        self.check(batch[0], "a batch")
+        """Check the inputs while the batch is still on the CPU, where looking is free; resident ones never were."""
+        if batch[0].device.type == "cpu":
+            self.check(batch[0], "a batch")
         return batch
 
     def teardown(self, stage: str) -> None:
@@ -154,6 +155,10 @@ class DataModule(lightning.LightningDataModule, Generic[Source]):
             options = ", ".join(self.encodings)
             raise SettingsError(f"model.encoding must be null or one of {options} for {self.name}, got {wanted!r}")
         return wanted
+
+    def _placed(self, part: str) -> Split:
+        """A part where its loader is to find it."""
+        return self._split(part)
 
     def _split(self, part: str) -> Split:
         if part not in self._splits:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 
 from qbsnn.data.augment import Augment
 from qbsnn.data.mix import Mix
@@ -26,6 +26,7 @@ class Split(Dataset[tuple[Tensor, Tensor]]):
     """One part of a set: ``labels`` int64 ``[N]``, and inputs that a subclass fetches by the batch."""
 
     kept: NDArray[np.int64]  # of the samples it was made of, those that can be read
+    resident: bool = False  # whether ``fetch`` is cheap enough to be called without a DataLoader's machinery
 
     def __init__(self, labels: Tensor) -> None:
         self.labels = labels
@@ -54,7 +55,10 @@ class Split(Dataset[tuple[Tensor, Tensor]]):
 
 
 class ImageSplit(Split):
-    """Images ``pixels`` uint8 ``[N, C, H, W]`` from 0 to ``pixel_max``; ``fetch`` gives float32 in [0, 1]."""
+    """Images ``pixels`` uint8 ``[N, C, H, W]`` from 0 to ``pixel_max``; ``fetch`` gives float32 in [0, 1].
+
+    resident: whole batches are cut out of ``pixels``, on the device where ``to`` has put them.
+    """
 
     def __init__(
         self, pixels: Tensor, labels: Tensor, pixel_max: int, augment: Augment | None = None, mix: Mix | None = None
@@ -62,14 +66,20 @@ class ImageSplit(Split):
         super().__init__(labels)
         self.kept = np.arange(len(labels))
         self.pixels, self.pixel_max, self.augment, self.mix = pixels, pixel_max, augment, mix
+        self._top = torch.tensor(float(pixel_max))
+
+    def to(self, device: torch.device) -> None:
+        """Move images and labels; batches are the same and lie there too."""
+        # The divisor as well: CUDA multiplies by the rounded reciprocal of a number that is not on the device.
+        self.pixels, self.labels, self._top = self.pixels.to(device), self.labels.to(device), self._top.to(device)
 
     def fetch(self, epochs: NDArray[np.int64], indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Pixels float32 ``[B, C, H, W]`` in [0, 1], labels int64 ``[B]`` (float32 ``[B, classes]`` where mixed)."""
-        where = torch.from_numpy(indices)
+        where = torch.from_numpy(indices).to(self.labels.device, non_blocking=True)
         pixels = self.pixels[where]
         if self.augment is not None:
             pixels = self.augment(pixels, epochs, indices)
-        batch = pixels.float() / self.pixel_max, self.labels[where]
+        batch = pixels.float() / self._top, self.labels[where]
         return batch if self.mix is None else self.mix(*batch, epochs, indices)
 
 
@@ -90,10 +100,14 @@ class EpochSampler(Sampler[tuple[int, int]]):
         """The number of samples."""
         return self.size
 
+    def order(self) -> NDArray[np.int64]:
+        """The indices of one epoch, ``[size]``."""
+        return permutation(Purpose.ORDER, self.size, self.seed, self.epoch)
+
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Iterate over one epoch."""
         epoch = self.epoch  # set_epoch during an iteration concerns the next one
-        return ((epoch, index) for index in permutation(Purpose.ORDER, self.size, self.seed, epoch).tolist())
+        return ((epoch, index) for index in self.order().tolist())
 
 
 class LateLoader(DataLoader):
@@ -106,7 +120,25 @@ class LateLoader(DataLoader):
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:  # type: ignore[override]
         """Iterate over one epoch."""
         with own_errors():
-            yield from super().__iter__()
+            yield from self._resident() or super().__iter__()
+
+    def _resident(self) -> Iterator[tuple[Tensor, Tensor]] | None:
+        """The same batches, fetched by arrays of indices, where the samples are resident and the sampler is ours."""
+        split, sampler = self.dataset, self.sampler
+        assert isinstance(split, Split)
+        if not split.resident or self.num_workers:
+            return None
+        if isinstance(sampler, EpochSampler):
+            return self._cut(split, sampler.order(), sampler.epoch)
+        return self._cut(split, np.arange(len(split)), 0) if isinstance(sampler, SequentialSampler) else None
+
+    def _cut(self, split: Split, order: NDArray[np.int64], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        size = self.batch_size
+        assert size is not None
+        stop = len(order) // size * size if self.drop_last else len(order)
+        for start in range(0, stop, size):
+            indices = order[start : start + size]
+            yield split.fetch(np.full(len(indices), epoch), indices)
 
 
 def train_loader(split: Split, batch_size: int, seed: int, num_workers: int) -> DataLoader:
@@ -130,7 +162,7 @@ def _loader(
         num_workers=num_workers,
         # workers keep no state between epochs, so keeping them is safe and saves starting them again
         persistent_workers=num_workers > 0,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=torch.cuda.is_available() and not split.resident,
         collate_fn=_whole,
     )
 

@@ -198,7 +198,8 @@ class Result:
 
     ``checkpoints`` names the files of ``last`` and ``best``, relative to the run directory where they lie inside it.
     ``data`` says what was read: name of the set, whether simulated, samples per part, a checksum of their indices,
-    names of samples that were skipped, and for events what the cache found and the framing lost.
+    names of samples that were skipped, and for events what the cache found and the framing lost. ``precision`` is the
+    one of training, in Lightning's words.
     """
 
     command: str
@@ -211,6 +212,7 @@ class Result:
     error: str | None = None
     started: str = ""
     params: int = 0
+    precision: str = "32-true"
     metrics: Metrics = field(default_factory=Metrics)
     checkpoints: dict[str, str] = field(default_factory=dict)
     layers: list[Layer] = field(default_factory=list)

@@ -1,10 +1,13 @@
-"""Parameter groups."""
+"""Parameter groups, and optimisers with fused kernels."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
+from torch.optim import Optimizer
 
 
 def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:
@@ -15,3 +18,26 @@ def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:
     decayed = [p for p in network.parameters() if p.requires_grad and p.dim() >= 2]
     free = [p for p in network.parameters() if p.requires_grad and p.dim() < 2]
     return [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
+
+
+def make_optimizer(make: Callable[..., Optimizer], groups: list[dict[str, Any]]) -> Optimizer:
+    """``make(groups)``, with ``fused=True`` where the optimiser has it, the device too and the settings leave it open.
+
+    A gradient scaler for float16 then unscales before the step, as for any optimiser: fused ones would do it inside,
+    where gradients can no longer be clipped.
+    """
+    optimizer = _fused(make, groups) or make(groups)
+    if getattr(optimizer, "_step_supports_amp_scaling", False):
+        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+    return optimizer
+
+
+def _fused(make: Callable[..., Optimizer], groups: list[dict[str, Any]]) -> Optimizer | None:
+    chosen = getattr(make, "keywords", {})
+    open_to_it = chosen.get("fused") is None and not chosen.get("foreach")
+    if not open_to_it or "fused" not in inspect.signature(make).parameters:
+        return None
+    try:
+        return make(groups, fused=True)
+    except RuntimeError:  # torch's word for a device, a dtype or another argument that has no fused kernel
+        return None

@@ -27,7 +27,7 @@ from qbsnn.models.network import SpikingNetwork
 from qbsnn.neurons.base import compile_neurons
 from qbsnn.report import build as build_report
 from qbsnn.report.schema import Absorption, Integer, Result
-from qbsnn.training import checkpoint_io, finetune
+from qbsnn.training import checkpoint_io, finetune, precision
 from qbsnn.training.allocator import keep_freed_memory
 from qbsnn.training.host import git_state, host_info
 from qbsnn.training.loggers import close_loggers
@@ -59,7 +59,8 @@ def train(cfg: DictConfig) -> Result:
     with _recorded(parts, plain):
         host = parts.result.host
         where = host.gpu or f"{host.cpu}, {host.cores} cores"
-        log.info("%s: %s parameters, T = %d, on %s", plain["name"], f"{parts.result.params:,}", plain["T"], where)
+        facts = f"{parts.result.params:,} parameters, T = {plain['T']}, {parts.result.precision}"
+        log.info("%s: %s, on %s", plain["name"], facts, where)
         started = time.perf_counter()
         parts.trainer.fit(parts.module, datamodule=parts.data)
         _finish_fit(parts, time.perf_counter() - started)
@@ -100,11 +101,15 @@ def build(plain: dict[str, Any]) -> Parts:
     if plain.get("compile") == "neuron":
         compile_neurons(network)
     commit, dirty = git_state(Path(__file__).parent)
+    host, trainer_settings = host_info(), plain["trainer"]
     result = Result(
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         config=plain,
         seed=plain["seed"],
-        host=host_info(),
+        host=host,
+        precision=precision.choose(
+            trainer_settings.get("precision"), trainer_settings.get("accelerator", "auto"), host.isa
+        ),
         git_commit=commit,
         git_dirty=dirty,
         started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -121,7 +126,7 @@ def build(plain: dict[str, Any]) -> Parts:
         result=result,
     )
     trainer: lightning.Trainer = build_object(
-        plain["trainer"],
+        {**trainer_settings, "precision": result.precision},
         "trainer",
         callbacks=build_all(plain.get("callbacks"), "callbacks"),
         logger=build_all(plain.get("logger"), "logger") or False,
