@@ -43,6 +43,11 @@ class Drawn(NamedTuple):
     cutout_y: Tensor  # row of the square's centre, 0 to H − 1
     cutout_x: Tensor
 
+    def to(self, device: torch.device) -> Drawn:
+        """The same numbers on another device, in one copy."""
+        moved = Drawn(*torch.stack([field.long() for field in self]).to(device, non_blocking=True))
+        return moved._replace(flip=moved.flip.bool())
+
 
 class Augment:
     """Augments uint8 images; the numbers come from (seed, epoch, index of the sample) alone.
@@ -63,8 +68,7 @@ class Augment:
         """Augment ``pixels`` uint8 ``[B, C, H, W]`` of the samples ``(epochs[b], indices[b])``; the input is kept."""
         drawn = self.draw(epochs, indices, *pixels.shape[-2:])
         if pixels.device.type != "cpu":
-            drawn = Drawn(*torch.stack([field.long() for field in drawn]).to(pixels.device, non_blocking=True))
-            drawn = drawn._replace(flip=drawn.flip.bool())
+            drawn = drawn.to(pixels.device)
         if self.crop or self.flip:
             pixels = _crop_and_flip(pixels, drawn, self.crop)
         if self.policy is not None:

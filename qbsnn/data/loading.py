@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from qbsnn.data.augment import Augment
 from qbsnn.data.mix import Mix
@@ -26,7 +26,7 @@ class Split(Dataset[tuple[Tensor, Tensor]]):
     """One part of a set: ``labels`` int64 ``[N]``, and inputs that a subclass fetches by the batch."""
 
     kept: NDArray[np.int64]  # of the samples it was made of, those that can be read
-    resident: bool = False  # whether ``fetch`` is cheap enough to be called without a DataLoader's machinery
+    resident: bool = False  # whether batches are fetched without a DataLoader's machinery and pinned memory
 
     def __init__(self, labels: Tensor) -> None:
         self.labels = labels
@@ -57,7 +57,7 @@ class Split(Dataset[tuple[Tensor, Tensor]]):
 class ImageSplit(Split):
     """Images ``pixels`` uint8 ``[N, C, H, W]`` from 0 to ``pixel_max``; ``fetch`` gives float32 in [0, 1].
 
-    resident: whole batches are cut out of ``pixels``, on the device where ``to`` has put them.
+    Batches lie on the device where ``to`` has put the images.
     """
 
     def __init__(
@@ -100,14 +100,10 @@ class EpochSampler(Sampler[tuple[int, int]]):
         """The number of samples."""
         return self.size
 
-    def order(self) -> NDArray[np.int64]:
-        """The indices of one epoch, ``[size]``."""
-        return permutation(Purpose.ORDER, self.size, self.seed, self.epoch)
-
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Iterate over one epoch."""
         epoch = self.epoch  # set_epoch during an iteration concerns the next one
-        return ((epoch, index) for index in self.order().tolist())
+        return ((epoch, index) for index in permutation(Purpose.ORDER, self.size, self.seed, epoch).tolist())
 
 
 class LateLoader(DataLoader):
@@ -120,25 +116,12 @@ class LateLoader(DataLoader):
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:  # type: ignore[override]
         """Iterate over one epoch."""
         with own_errors():
-            yield from self._resident() or super().__iter__()
-
-    def _resident(self) -> Iterator[tuple[Tensor, Tensor]] | None:
-        """The same batches, fetched by arrays of indices, where the samples are resident and the sampler is ours."""
-        split, sampler = self.dataset, self.sampler
-        assert isinstance(split, Split)
-        if not split.resident or self.num_workers:
-            return None
-        if isinstance(sampler, EpochSampler):
-            return self._cut(split, sampler.order(), sampler.epoch)
-        return self._cut(split, np.arange(len(split)), 0) if isinstance(sampler, SequentialSampler) else None
-
-    def _cut(self, split: Split, order: NDArray[np.int64], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        size = self.batch_size
-        assert size is not None
-        stop = len(order) // size * size if self.drop_last else len(order)
-        for start in range(0, stop, size):
-            indices = order[start : start + size]
-            yield split.fetch(np.full(len(indices), epoch), indices)
+            split, batches = self.dataset, self.batch_sampler
+            assert isinstance(split, Split)
+            if split.resident and batches is not None and not self.num_workers:
+                yield from map(split.__getitems__, batches)
+            else:
+                yield from super().__iter__()
 
 
 def train_loader(split: Split, batch_size: int, seed: int, num_workers: int) -> DataLoader:

@@ -26,13 +26,13 @@ def place(split: ImageSplit, wanted: bool | None, device: torch.device, what: st
     """Make a part resident: its batches are cut from its tensor without worker processes and copies between devices.
 
     wanted: see :func:`resident_choice`. device: of the network; on a CUDA device images, augmentation and batches stay
-    there, except under a policy of torchvision, which draws image by image on the CPU. Batches are the same in either
-    case. Raises DataError where a set that must be resident does not fit.
+    there, except where torchvision augments (a policy, mixing), which draws from the CPU's generator. Batches are the
+    same in either case. Raises DataError where a set that must be resident does not fit.
     """
     split.resident = wanted is not False
     if not split.resident or device.type != "cuda" or split.pixels.device == device:
         return
-    if split.augment is not None and split.augment.policy is not None:
+    if split.mix is not None or (split.augment is not None and split.augment.policy is not None):
         split.resident = False  # so that batches are copied from pinned memory
         return
     size, free = split.pixels.nbytes, torch.cuda.mem_get_info(device)[0]

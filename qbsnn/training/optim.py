@@ -34,7 +34,7 @@ def make_optimizer(make: Callable[..., Optimizer], groups: list[dict[str, Any]])
 
 def _fused(make: Callable[..., Optimizer], groups: list[dict[str, Any]]) -> Optimizer | None:
     chosen = getattr(make, "keywords", {})
-    open_to_it = chosen.get("fused") is None and not chosen.get("foreach")
+    open_to_it = chosen.get("fused") is None and not chosen.get("foreach") and not chosen.get("differentiable")
     if not open_to_it or "fused" not in inspect.signature(make).parameters:
         return None
     try:
