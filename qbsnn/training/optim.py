@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -26,18 +27,22 @@ def make_optimizer(make: Callable[..., Optimizer], groups: list[dict[str, Any]])
     A gradient scaler for float16 then unscales before the step, as for any optimiser: fused ones would do it inside,
     where gradients can no longer be clipped.
     """
-    optimizer = _fused(make, groups) or make(groups)
+    optimizer = make(groups, fused=True) if _can_fuse(make, groups) else make(groups)
     if getattr(optimizer, "_step_supports_amp_scaling", False):
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
     return optimizer
 
 
-def _fused(make: Callable[..., Optimizer], groups: list[dict[str, Any]]) -> Optimizer | None:
+def _can_fuse(make: Callable[..., Optimizer], groups: list[dict[str, Any]]) -> bool:
     chosen = getattr(make, "keywords", {})
-    open_to_it = chosen.get("fused") is None and not chosen.get("foreach") and not chosen.get("differentiable")
-    if not open_to_it or "fused" not in inspect.signature(make).parameters:
-        return None
+    if chosen.get("fused") is not None or chosen.get("foreach") or "fused" not in inspect.signature(make).parameters:
+        return False
+    kinds = {(p.device, p.dtype) for group in groups for p in group["params"]}
+    tried = [nn.Parameter(torch.zeros(1, device=device, dtype=dtype)) for device, dtype in kinds]
+    for parameter in tried:
+        parameter.grad = torch.zeros_like(parameter)
     try:
-        return make(groups, fused=True)
+        make([{"params": tried}], fused=True).step()  # some optimisers find out no earlier
     except RuntimeError:  # torch's word for a device, a dtype or another argument that has no fused kernel
-        return None
+        return False
+    return True

@@ -70,8 +70,9 @@ def test_a_choice_of_the_user_and_optimisers_without_fused_kernels_are_left_alon
     free = [{"params": [torch.zeros(2)]}]
     assert not make_optimizer(partial(torch.optim.AdamW, differentiable=True), free).defaults["fused"]
     assert "fused" not in trained(torch.optim.RMSprop, 1)[0].defaults
-    meta = torch.nn.Linear(2, 2, device="meta", dtype=torch.complex64)
-    assert not make_optimizer(partial(torch.optim.SGD, lr=0.1), parameter_groups(meta)).defaults["fused"]
+    for kind in ({"device": "meta"}, {"dtype": torch.complex64}):
+        layer = torch.nn.Linear(2, 2, **kind)
+        assert not make_optimizer(partial(torch.optim.SGD, lr=0.1), parameter_groups(layer)).defaults["fused"], kind
 
 
 class Clipped(lightning.Callback):
