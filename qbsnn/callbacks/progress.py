@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -23,6 +23,8 @@ from rich.progress import TextColumn
 from rich.table import Table
 from rich.text import Text
 from typing_extensions import override
+
+from qbsnn.training.module import Classifier
 
 # metric -> (label, share): shares are fractions that are shown in per cent
 _FACTS = {
@@ -109,13 +111,14 @@ class _Facts(ProgressBar):
         super().on_validation_end(trainer, pl_module)
         self.throughput.resume()
 
-    def facts(self, trainer: pl.Trainer, live: bool = False) -> Iterator[tuple[str, str]]:
-        """Label and value of every fact that exists so far; ``live``: of the last batch rather than the last epoch."""
+    def facts(self, trainer: pl.Trainer, live: Mapping[str, float] | None = None) -> Iterator[tuple[str, str]]:
+        """Label and value of every fact that exists so far; ``live``: those of the last batch, by label."""
         metrics: dict[str, Any] = {**trainer.progress_bar_metrics, **trainer.callback_metrics}
         for name, (label, share) in _FACTS.items():
-            of_batch = f"batch/{label}"
-            if name in metrics or (live and of_batch in metrics):
-                value = float(metrics[of_batch if live and of_batch in metrics else name])
+            if live and label in live:
+                metrics[name] = live[label]
+            if name in metrics:
+                value = float(metrics[name])
                 yield label, f"{100 * value:.2f}%" if share else f"{value:.4f}"
         if (rate := self.throughput.rate) is not None:
             yield "images/s", f"{rate:,.0f}"
@@ -146,7 +149,8 @@ class FactsBar(_Facts, RichProgressBar):
             return {}
         now = time.monotonic()
         if now - self._shown_at >= 1 / self.refresh_rate:
-            self._shown, self._shown_at = dict(self.facts(trainer, self._live)), now
+            live = pl_module.live() if self._live and isinstance(pl_module, Classifier) else None
+            self._shown, self._shown_at = dict(self.facts(trainer, live)), now
         return self._shown
 
     @override

@@ -62,6 +62,7 @@ class DeltaGuard(Callback):
         learned = [(delta, initial) for delta, initial in pairs if delta.requires_grad]
         if learned:
             torch.stack([self.penalty * log_ratio_penalty(*pair) for pair in learned]).sum().backward()
+            _classifier(pl_module).forget_gradient_norm()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Clip the scales."""
@@ -77,16 +78,23 @@ class GradientNorms(Callback):
 
     def __init__(self, every: int = 10) -> None:
         self.every = checks.integer("callbacks.gradients.every", every, 1)
+        self._norms: dict[str, list[Tensor]] = {}
 
     def on_before_optimizer_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
     ) -> None:
-        """Log the norms."""
+        """Compute the norms."""
         if trainer.global_step % self.every:
             return
         for name, stage in _network(pl_module).named_stages():
             if grads := [p.grad for p in stage.parameters() if p.grad is not None]:
-                pl_module.log(f"grad/{name}", get_total_norm(grads), on_step=False, on_epoch=True, sync_dist=True)
+                self._norms.setdefault(name, []).append(get_total_norm(grads))
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Log their means."""
+        for name, norms in self._norms.items():
+            pl_module.log(f"grad/{name}", torch.stack(norms).mean(), sync_dist=True)
+        self._norms.clear()
 
 
 class StopOnDivergence(Callback):
@@ -118,9 +126,9 @@ class StopOnDivergence(Callback):
         """Look at the gradients; a gradient scaler for float16 has its own answer to infinite ones."""
         if self._pixels is None or getattr(trainer.precision_plugin, "scaler", None) is not None:
             return
-        grads = {name: p.grad for name, p in _network(pl_module).named_parameters() if p.grad is not None}
-        if bool(torch.isfinite(get_total_norm(list(grads.values())))):
+        if bool(torch.isfinite(_classifier(pl_module).gradient_norm(optimizer))):
             return
+        grads = {name: p.grad for name, p in _network(pl_module).named_parameters() if p.grad is not None}
         # deepest first: the backward pass comes from there
         broken = [name for name, grad in grads.items() if not bool(torch.isfinite(grad).all())]
         named = f"of {broken[-1].removeprefix('stages.')} is not finite" if broken else "overflows in its norm"
@@ -131,10 +139,11 @@ class StopOnDivergence(Callback):
         if self._pixels is None:
             return
         self._pixels = None
-        for name, _, neuron in _network(pl_module).spiking_stages():
-            scale = neuron.scale().detach().flatten()
-            wrong = scale[~((scale > 0) & torch.isfinite(scale))]
-            if wrong.numel():
+        scales = {name: neuron.scale().detach().flatten() for name, _, neuron in _network(pl_module).spiking_stages()}
+        if not scales or not bool(_wrong(torch.cat(list(scales.values()))).any()):
+            return
+        for name, scale in scales.items():
+            if (wrong := scale[_wrong(scale)]).numel():
                 raise self._error(trainer, f"the scale of {name} is {float(wrong[0]):g}, and must be above 0")
 
     def _due(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> bool:
@@ -151,9 +160,17 @@ class StopOnDivergence(Callback):
         )
 
 
-def _network(module: lightning.LightningModule) -> SpikingNetwork:
+def _classifier(module: lightning.LightningModule) -> Classifier:
     assert isinstance(module, Classifier)
-    return module.network
+    return module
+
+
+def _network(module: lightning.LightningModule) -> SpikingNetwork:
+    return _classifier(module).network
+
+
+def _wrong(scale: Tensor) -> Tensor:
+    return ~((scale > 0) & torch.isfinite(scale))
 
 
 @torch.no_grad()

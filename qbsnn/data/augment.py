@@ -43,6 +43,11 @@ class Drawn(NamedTuple):
     cutout_y: Tensor  # row of the square's centre, 0 to H − 1
     cutout_x: Tensor
 
+    def to(self, device: torch.device) -> Drawn:
+        """The same numbers on another device, in one copy."""
+        moved = Drawn(*torch.stack([field.long() for field in self]).to(device, non_blocking=True))
+        return moved._replace(flip=moved.flip.bool())
+
 
 class Augment:
     """Augments uint8 images; the numbers come from (seed, epoch, index of the sample) alone.
@@ -62,6 +67,8 @@ class Augment:
     def __call__(self, pixels: Tensor, epochs: NDArray[np.int64], indices: NDArray[np.int64]) -> Tensor:
         """Augment ``pixels`` uint8 ``[B, C, H, W]`` of the samples ``(epochs[b], indices[b])``; the input is kept."""
         drawn = self.draw(epochs, indices, *pixels.shape[-2:])
+        if pixels.device.type != "cpu":
+            drawn = drawn.to(pixels.device)
         if self.crop or self.flip:
             pixels = _crop_and_flip(pixels, drawn, self.crop)
         if self.policy is not None:
@@ -96,8 +103,9 @@ class Augment:
 
 def _crop_and_flip(pixels: Tensor, drawn: Drawn, pad: int) -> Tensor:
     batch, channels, height, width = pixels.shape
-    rows = torch.arange(height) + drawn.crop_y[:, None]
-    cols = torch.arange(width).expand(batch, -1)
+    device = pixels.device
+    rows = torch.arange(height, device=device) + drawn.crop_y[:, None]
+    cols = torch.arange(width, device=device).expand(batch, -1)
     cols = torch.where(drawn.flip[:, None], width - 1 - cols, cols) + drawn.crop_x[:, None]
     flat = (rows[:, :, None] * (width + 2 * pad) + cols[:, None, :]).view(batch, 1, -1).expand(-1, channels, -1)
     return F.pad(pixels, [pad] * 4).flatten(2).gather(2, flat).view_as(pixels)
@@ -105,7 +113,7 @@ def _crop_and_flip(pixels: Tensor, drawn: Drawn, pad: int) -> Tensor:
 
 def _cut_out(pixels: Tensor, drawn: Drawn, side: int) -> Tensor:
     def covered(length: int, centre: Tensor) -> Tensor:
-        distance = torch.arange(length) - (centre[:, None] - side // 2)
+        distance = torch.arange(length, device=pixels.device) - (centre[:, None] - side // 2)
         return (distance >= 0) & (distance < side)
 
     rows, cols = covered(pixels.shape[2], drawn.cutout_y), covered(pixels.shape[3], drawn.cutout_x)

@@ -125,19 +125,20 @@ class DataModule(lightning.LightningDataModule, Generic[Source]):
 
     def train_dataloader(self) -> DataLoader:
         """Augmented training samples, shuffled anew in each epoch."""
-        return train_loader(self._split("train"), self.batch_size, self.seed, self.num_workers, self._share())
+        return train_loader(self._placed("train"), self.batch_size, self.seed, self.num_workers, self._share())
 
     def val_dataloader(self) -> DataLoader:
         """The samples held out from training, as they are."""
-        return eval_loader(self._split("val"), self.batch_size, self.num_workers, self._share())
+        return eval_loader(self._placed("val"), self.batch_size, self.num_workers, self._share())
 
     def test_dataloader(self) -> DataLoader:
         """The official test samples, as they are."""
-        return eval_loader(self._split("test"), self.batch_size, self.num_workers, self._share())
+        return eval_loader(self._placed("test"), self.batch_size, self.num_workers, self._share())
 
     def on_before_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        """Check the inputs while the batch is still on the CPU, where looking is free."""
-        self.check(batch[0], "a batch")
+        """Check the inputs while the batch is still on the CPU, where looking is free; resident ones never were."""
+        if batch[0].device.type == "cpu":
+            self.check(batch[0], "a batch")
         return batch
 
     def teardown(self, stage: str) -> None:
@@ -158,6 +159,10 @@ class DataModule(lightning.LightningDataModule, Generic[Source]):
     def _share(self) -> Share:
         """What this process takes of every batch: all, unless a trainer with several processes runs the module."""
         return Share() if self.trainer is None else Share(self.trainer.global_rank, self.trainer.world_size)
+
+    def _placed(self, part: str) -> Split:
+        """A part where its loader is to find it."""
+        return self._split(part)
 
     def _split(self, part: str) -> Split:
         if part not in self._splits:

@@ -18,6 +18,7 @@ from qbsnn.data.base import DataModule
 from qbsnn.data.loading import ImageSplit, Split
 from qbsnn.data.mix import Mix
 from qbsnn.data.ranges import check_range
+from qbsnn.data.resident import place, resident_choice
 from qbsnn.errors import DataError
 
 
@@ -38,7 +39,7 @@ class ImageDataModule(DataModule[Images]):
     verify: compare the checksums of the files (an archive about to be unpacked or a download is checked in any case);
     CIFAR's files are pickles, which can run code, so turn it off only for files of your own. crop, flip, cutout, mix,
     alpha: see ``Augment``, in pixels after resizing. autoaugment: a name in ``augment.POLICIES``. resize: new side in
-    pixels. The rest: see ``DataModule``.
+    pixels. resident: see :func:`qbsnn.data.resident.place`. The rest: see ``DataModule``.
 
     Raises SettingsError for a bad value; ``prepare_data`` and ``setup`` raise DataError for absent or damaged files.
     """
@@ -63,6 +64,7 @@ class ImageDataModule(DataModule[Images]):
         mix: str | None = None,
         mix_alpha: float = 1.0,
         resize: int | None = None,
+        resident: bool | str = "auto",
         limit_train: int | None = None,
         limit_val: int | None = None,
         limit_test: int | None = None,
@@ -75,6 +77,7 @@ class ImageDataModule(DataModule[Images]):
         checks.integer("data.crop", crop, 0, min(self.in_shape[1:]))
         checks.integer("data.cutout", cutout, 0, min(self.in_shape[1:]))
         self.resize = resize
+        self.resident = resident_choice(resident, num_workers)
         if resize is not None or autoaugment is not None:
             self.pixel_max = 255  # both round to integers, and policies take bytes for granted (inversion is 255 - x)
         augment = Augment(seed, crop, flip, cutout, autoaugment)
@@ -113,6 +116,13 @@ class ImageDataModule(DataModule[Images]):
         if not augmented:
             return ImageSplit(pixels, labels, self.pixel_max)
         return ImageSplit(pixels, labels, self.pixel_max, self.augment, self.mix)
+
+    def _placed(self, part: str) -> Split:
+        split = self._split(part)
+        assert isinstance(split, ImageSplit)
+        device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+        place(split, self.resident, device, f"{self.name}, {part} samples")
+        return split
 
     def check(self, inputs: Tensor, where: str) -> None:
         """Pixels are numbers in [0, 1]."""

@@ -28,6 +28,7 @@ class Split(Dataset[tuple[Tensor, Tensor]]):
     """One part of a set: ``labels`` int64 ``[N]``, and inputs that a subclass fetches by the batch."""
 
     kept: NDArray[np.int64]  # of the samples it was made of, those that can be read
+    resident: bool = False  # whether batches are fetched without a DataLoader's machinery and pinned memory
 
     def __init__(self, labels: Tensor) -> None:
         self.labels = labels
@@ -56,7 +57,10 @@ class Split(Dataset[tuple[Tensor, Tensor]]):
 
 
 class ImageSplit(Split):
-    """Images ``pixels`` uint8 ``[N, C, H, W]`` from 0 to ``pixel_max``; ``fetch`` gives float32 in [0, 1]."""
+    """Images ``pixels`` uint8 ``[N, C, H, W]`` from 0 to ``pixel_max``; ``fetch`` gives float32 in [0, 1].
+
+    Batches lie on the device where ``to`` has put the images.
+    """
 
     def __init__(
         self, pixels: Tensor, labels: Tensor, pixel_max: int, augment: Augment | None = None, mix: Mix | None = None
@@ -64,14 +68,20 @@ class ImageSplit(Split):
         super().__init__(labels)
         self.kept = np.arange(len(labels))
         self.pixels, self.pixel_max, self.augment, self.mix = pixels, pixel_max, augment, mix
+        self._top = torch.tensor(float(pixel_max))
+
+    def to(self, device: torch.device) -> None:
+        """Move images and labels; batches are the same and lie there too."""
+        # The divisor as well: CUDA multiplies by the rounded reciprocal of a number that is not on the device.
+        self.pixels, self.labels, self._top = self.pixels.to(device), self.labels.to(device), self._top.to(device)
 
     def fetch(self, epochs: NDArray[np.int64], indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Pixels float32 ``[B, C, H, W]`` in [0, 1], labels int64 ``[B]`` (float32 ``[B, classes]`` where mixed)."""
-        where = torch.from_numpy(indices)
+        where = torch.from_numpy(indices).to(self.labels.device, non_blocking=True)
         pixels = self.pixels[where]
         if self.augment is not None:
             pixels = self.augment(pixels, epochs, indices)
-        batch = pixels.float() / self.pixel_max, self.labels[where]
+        batch = pixels.float() / self._top, self.labels[where]
         return batch if self.mix is None else self.mix(*batch, epochs, indices)
 
 
@@ -162,7 +172,12 @@ class LateLoader(DataLoader):
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:  # type: ignore[override]
         """Iterate over one epoch."""
         with own_errors():
-            yield from super().__iter__()
+            split, batches = self.dataset, self.batch_sampler
+            assert isinstance(split, Split)
+            if split.resident and batches is not None and not self.num_workers:
+                yield from map(split.__getitems__, batches)
+            else:
+                yield from super().__iter__()
 
 
 def train_loader(split: Split, batch_size: int, seed: int, num_workers: int, share: Share | None = None) -> DataLoader:
@@ -196,7 +211,7 @@ def _loader(split: Split, num_workers: int, **batches: Any) -> DataLoader:
         num_workers=num_workers,
         # workers keep no state between epochs, so keeping them is safe and saves starting them again
         persistent_workers=num_workers > 0,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=torch.cuda.is_available() and not split.resident,
         collate_fn=_whole,
     )
 

@@ -24,6 +24,7 @@ DROPPED = (
     "data.download",
     "data.verify",
     "data.num_workers",
+    "data.resident",
     "data.cache_dir",
     "callbacks.checkpoint.dirpath",
     "callbacks.diagnostics.folder",

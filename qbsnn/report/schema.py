@@ -200,6 +200,7 @@ class Result:
     ``data`` says what was read: name of the set, whether simulated, samples per part, a checksum of their indices,
     names of samples that were skipped, and for events what the cache found and the framing lost. ``cell`` is the
     fingerprint of what determines the result (:mod:`qbsnn.report.cells`), empty for an evaluation.
+    ``precision`` is the one of training, in Lightning's words.
     """
 
     command: str
@@ -213,6 +214,7 @@ class Result:
     started: str = ""
     params: int = 0
     execution: str = ""  # what was compiled and what a training step kept; changes no number
+    precision: str = "32-true"
     metrics: Metrics = field(default_factory=Metrics)
     checkpoints: dict[str, str] = field(default_factory=dict)
     layers: list[Layer] = field(default_factory=list)

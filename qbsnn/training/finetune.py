@@ -143,7 +143,7 @@ def calibration(config: dict[str, Any], data: DataModule) -> Tensor | None:
     data.setup("fit")
     batches, count = [], 0
     for pixels, _ in data.train_dataloader():
-        batches.append(pixels)
+        batches.append(pixels.cpu())
         count += len(pixels)
         if count >= group.calibration_images:
             break
@@ -161,6 +161,7 @@ def _fit(
     progress = (config.get("callbacks") or {}).get("progress")
     best = _Best()
     settings = {**one_process(config["trainer"]), "max_epochs": group.epochs, "enable_checkpointing": False}
+    settings["precision"] = module.result.precision
     shown = build_all({"progress": progress}, "callbacks")
     trainer: lightning.Trainer = build_object(settings, "trainer", callbacks=[best, *shown], logger=False)
     trainer.validate(tuned, datamodule=data, verbose=False)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import lightning
+import torch
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics.classification import MulticlassAccuracy
 
 from qbsnn import __version__
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.report.schema import Result
-from qbsnn.training.optim import parameter_groups
+from qbsnn.training.optim import make_optimizer, parameter_groups
+from qbsnn.training.tally import Tally
 from qbsnn.training.wandb_run import OfflineCapableWandbLogger
 
 Batch = tuple[Tensor, Tensor]
@@ -66,9 +70,9 @@ class Classifier(lightning.LightningModule):
         self.config, self.result = config, result
         self.verify_as: str | None = None
         self.tuned: Tuned | None = None
-        self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
-        self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
-        self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self._tallies = {part: Tally() for part in ("train", "val", "test")}
+        self._batch = Tally()
+        self._gradient_norm: Tensor | None = None
 
     def forward(self, pixels: Tensor) -> Tensor:
         """The logits that are compared, ``[B, classes]``."""
@@ -76,11 +80,7 @@ class Classifier(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
-        found = self._step("train", batch)
-        right = (found["predicted"] == hard(batch[1])).float().mean()
-        live = {"batch/loss": found["loss"].detach(), "batch/acc": right}
-        self.log_dict(live, on_step=True, on_epoch=False, prog_bar=True, logger=False)
-        return found["loss"]
+        return self._step("train", batch)["loss"]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Metrics of one validation batch."""
@@ -90,9 +90,54 @@ class Classifier(lightning.LightningModule):
         """Metrics of one test batch; returns the predicted classes ``[B]`` for callbacks."""
         return self._step("test", batch)
 
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Log the epoch's metrics with its last batch: logging in every step costs more than many a layer."""
+        trainer = self.trainer
+        if trainer.is_last_batch or trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step:
+            self._log("train")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics of the validation samples."""
+        self._log("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics of the test samples."""
+        self._log("test")
+
+    def live(self) -> dict[str, float]:
+        """``loss`` and ``acc`` of the last training batch; reading them waits for the device."""
+        return {name: float(value) for name, value in self._batch.means().items()}
+
+    def on_after_backward(self) -> None:
+        """The gradients are new."""
+        self.forget_gradient_norm()
+
+    def forget_gradient_norm(self) -> None:
+        """To be called by whoever changes gradients before an optimiser step."""
+        self._gradient_norm = None
+
+    def gradient_norm(self, optimizer: Optimizer) -> Tensor:
+        """The 2-norm of all gradients before clipping, a scalar on their device, computed once in a step."""
+        if self._gradient_norm is None:
+            self._gradient_norm = get_total_norm([p.grad for p in _parameters(optimizer) if p.grad is not None])
+        return self._gradient_norm
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as Lightning does, with the norm that the safeguards have already looked at."""
+        local = isinstance(self.trainer.strategy, (SingleDeviceStrategy, DDPStrategy))
+        if not gradient_clip_val or not local or gradient_clip_algorithm == "value":
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        clip_grads_with_norm_(_parameters(optimizer), gradient_clip_val, self.gradient_norm(optimizer))
+
     def configure_optimizers(self) -> Any:
         """Optimiser with the schedule per epoch."""
-        optimizer = self.make_optimizer(parameter_groups(self.network))
+        optimizer = make_optimizer(self.make_optimizer, parameter_groups(self.network))
         if self.make_scheduler is None:
             return optimizer
         return {
@@ -102,6 +147,7 @@ class Classifier(lightning.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Log the learning rate that this epoch uses."""
+        self._tallies["train"].reset()
         optimizer = self.optimizers()
         self.log("lr", optimizer.param_groups[0]["lr"], on_step=False, on_epoch=True, sync_dist=True)  # type: ignore[union-attr]
 
@@ -113,14 +159,33 @@ class Classifier(lightning.LightningModule):
                 checkpoint["qbsnn"]["wandb_id"] = logger.version
 
     def _step(self, part: str, batch: Batch) -> dict[str, Any]:
+        """Mixed precision is for training; what is measured is the float32 network that is deployed."""
         pixels, labels = batch
-        logits = self.network(pixels)
+        whole = nullcontext() if part == "train" else torch.autocast(pixels.device.type, enabled=False)
+        with whole:
+            logits = self.network(pixels)
+        if logits.dtype in (torch.float16, torch.bfloat16):
+            logits = logits.float()
+        if labels.is_floating_point():
+            labels = labels.to(logits.dtype)
         loss = self.loss(logits, labels)
-        metric: MulticlassAccuracy = getattr(self, f"{part}_accuracy")
         decided = self.network.decide(logits.detach())
-        metric(decided, hard(labels))
-        both: dict[str, Any] = {f"{part}/loss": loss.detach(), f"{part}/acc": metric}
+        predicted = decided.argmax(1)
+        found = loss.detach(), (predicted == hard(labels)).sum(), len(labels)
+        self._tallies[part].add(*found)
+        if part == "train":
+            self._batch.reset()
+            self._batch.add(*found)
+        return {"loss": loss, "predicted": predicted, "classes": decided.shape[1]}
+
+    def _log(self, part: str) -> None:
+        tally = self._tallies[part]
+        means = {f"{part}/{name}": value for name, value in tally.means().items()}
         self.log_dict(
-            both, on_step=False, on_epoch=True, batch_size=len(labels), prog_bar=part != "test", sync_dist=True
+            means, on_step=False, on_epoch=True, batch_size=tally.samples, prog_bar=part != "test", sync_dist=True
         )
-        return {"loss": loss, "predicted": decided.argmax(1), "classes": decided.shape[1]}
+        tally.reset()
+
+
+def _parameters(optimizer: Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -1,10 +1,14 @@
-"""Parameter groups."""
+"""Parameter groups, and optimisers with fused kernels."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
+from torch.optim import Optimizer
 
 
 def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:
@@ -15,3 +19,30 @@ def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:
     decayed = [p for p in network.parameters() if p.requires_grad and p.dim() >= 2]
     free = [p for p in network.parameters() if p.requires_grad and p.dim() < 2]
     return [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
+
+
+def make_optimizer(make: Callable[..., Optimizer], groups: list[dict[str, Any]]) -> Optimizer:
+    """``make(groups)``, with ``fused=True`` where the optimiser has it, the device too and the settings leave it open.
+
+    A gradient scaler for float16 then unscales before the step, as for any optimiser: fused ones would do it inside,
+    where gradients can no longer be clipped.
+    """
+    optimizer = make(groups, fused=True) if _can_fuse(make, groups) else make(groups)
+    if getattr(optimizer, "_step_supports_amp_scaling", False):
+        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+    return optimizer
+
+
+def _can_fuse(make: Callable[..., Optimizer], groups: list[dict[str, Any]]) -> bool:
+    chosen = getattr(make, "keywords", {})
+    if chosen.get("fused") is not None or chosen.get("foreach") or "fused" not in inspect.signature(make).parameters:
+        return False
+    kinds = {(p.device, p.dtype) for group in groups for p in group["params"]}
+    tried = [nn.Parameter(torch.zeros(1, device=device, dtype=dtype)) for device, dtype in kinds]
+    for parameter in tried:
+        parameter.grad = torch.zeros_like(parameter)
+    try:
+        make([{"params": tried}], fused=True).step()  # some optimisers find out no earlier
+    except RuntimeError:  # torch's word for a device, a dtype or another argument that has no fused kernel
+        return False
+    return True

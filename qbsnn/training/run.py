@@ -7,7 +7,6 @@ import os
 import shlex
 import sys
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from qbsnn.models.network import SpikingNetwork
 from qbsnn.report import build as build_report
 from qbsnn.report.cells import fingerprint
 from qbsnn.report.schema import Result
-from qbsnn.training import checkpoint_io, finetune, processes, tracking
+from qbsnn.training import checkpoint_io, finetune, precision, processes, tracking
 from qbsnn.training.allocator import keep_freed_memory
 from qbsnn.training.autocompile import AutoCompile
 from qbsnn.training.host import git_state, host_info
@@ -37,6 +36,7 @@ from qbsnn.training.loggers import close_loggers
 from qbsnn.training.module import Classifier
 from qbsnn.training.objects import build_all, build_object
 from qbsnn.training.proof import require_proof
+from qbsnn.training.quiet import quieten
 from qbsnn.training.resume import Resumption, unfinished
 from qbsnn.training.settings import validate
 from qbsnn.training.sync_norm import SyncNorm
@@ -67,7 +67,7 @@ def train(cfg: DictConfig, callbacks: Sequence[Callback] = ()) -> Result | None:
     VerificationError after a ``result.json`` with status ``failed`` was written.
     """
     plain = validate(cfg)
-    _quieten()
+    quieten()
     count = processes.to_start(plain)
     return run_here(plain, callbacks) if count == 1 else processes.start(plain, count)
 
@@ -80,7 +80,8 @@ def run_here(plain: dict[str, Any], callbacks: Sequence[Callback] = ()) -> Resul
     with _recorded(parts, plain):
         host = parts.result.host
         where = host.gpu or f"{host.cpu}, {host.cores} cores"
-        log.info("%s: %s parameters, T = %d, on %s", plain["name"], f"{parts.result.params:,}", plain["T"], where)
+        facts = f"{parts.result.params:,} parameters, T = {plain['T']}, {parts.result.precision}"
+        log.info("%s: %s, on %s", plain["name"], facts, where)
         checkpoint = unfinished(plain)
         if checkpoint is not None:
             log.info("going on from %s", checkpoint)
@@ -113,7 +114,7 @@ def evaluate(checkpoint: Path, cfg: DictConfig, contents: dict[str, Any]) -> Res
 
 def build(plain: dict[str, Any]) -> Parts:
     """Build data module, network, LightningModule and trainer from validated settings. Reads no data."""
-    _quieten()
+    quieten()
     keep_freed_memory()
     lightning.seed_everything(plain["seed"], workers=True, verbose=False)
     # Filling every fresh tensor would slow all allocations; nothing here reads memory that it did not write.
@@ -132,11 +133,15 @@ def build(plain: dict[str, Any]) -> Parts:
     compile, memory = plain["compile"], plain["memory"]
     prepare(network, "none" if compile == "auto" else compile, memory)
     commit, dirty = git_state(Path(__file__).parent)
+    host, trainer_settings = host_info(), plain["trainer"]
     result = Result(
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         config=plain,
         seed=plain["seed"],
-        host=host_info(),
+        host=host,
+        precision=precision.choose(
+            trainer_settings.get("precision"), trainer_settings.get("accelerator", "auto"), host.isa
+        ),
         git_commit=commit,
         git_dirty=dirty,
         started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -155,7 +160,8 @@ def build(plain: dict[str, Any]) -> Parts:
     )
     resumption = Resumption(plain["paths"]["run"])
     auto = [AutoCompile(memory)] if compile == "auto" else []
-    trainer = build_trainer(plain, plain["trainer"], build_all(plain.get("logger"), "logger"), resumption, *auto)
+    settings = {**trainer_settings, "precision": result.precision}
+    trainer = build_trainer(plain, settings, build_all(plain.get("logger"), "logger"), resumption, *auto)
     tracking.open_loggers(_online(trainer), plain)
     return Parts(data, module, trainer, result, resumption)
 
@@ -185,22 +191,6 @@ def load_weights(module: Classifier, contents: dict[str, Any], path: Path) -> No
         raise SettingsError(f"checkpoint {path} does not fit the network of its configuration: {first}") from error
 
 
-def _quieten() -> None:
-    """Keep what Lightning says of itself off the screen; its warnings about a run stay."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    known = [
-        r".*isinstance\(treespec, LeafSpec\)",  # Lightning 2.6 with torch 2.13
-        "The number of training batches .* is smaller than the logging interval",  # curves are logged per epoch
-        "The 'train_dataloader' does not have many workers",  # the data is in memory
-        "The 'val_dataloader' does not have many workers",
-        "The 'test_dataloader' does not have many workers",
-        "Checkpoint directory .* exists and is not empty",  # of a run that goes on
-    ]
-    for message in known:
-        warnings.filterwarnings("ignore", message=message)
-
-
 def _finish_fit(parts: Parts, seconds: float) -> None:
     """Timing, validation metrics and the paths of the two checkpoints."""
     trainer, result = parts.trainer, parts.result
@@ -223,7 +213,8 @@ def _finish_fit(parts: Parts, seconds: float) -> None:
 def _go_on_alone(parts: Parts, plain: dict[str, Any]) -> None:
     """A trainer of this process alone for all that follows training; sharded weights come from the last checkpoint."""
     sharded = isinstance(parts.trainer.strategy, FSDPStrategy)
-    parts.trainer = build_trainer(plain, processes.one_process(plain["trainer"]), parts.trainer.loggers)
+    settings = {**processes.one_process(plain["trainer"]), "precision": parts.result.precision}
+    parts.trainer = build_trainer(plain, settings, parts.trainer.loggers)
     parts.data.trainer = parts.trainer
     if sharded:
         path = Path(plain["paths"]["run"]) / parts.result.checkpoints["last"]

@@ -1,0 +1,38 @@
+"""Loss and accuracy over many batches."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+class Tally:
+    """Sums of what batches gave, kept on their device: adding waits for nothing, reading the means does.
+
+    >>> import torch
+    >>> tally = Tally()
+    >>> tally.add(torch.tensor(1.0), torch.tensor(3), 4)
+    >>> tally.add(torch.tensor(4.0), torch.tensor(0), 2)
+    >>> {name: float(value) for name, value in tally.means().items()}, tally.samples
+    ({'loss': 2.0, 'acc': 0.5}, 6)
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew."""
+        self.loss: Tensor | float = 0.0
+        self.right: Tensor | float = 0.0
+        self.samples = 0
+
+    def add(self, loss: Tensor, right: Tensor, samples: int) -> None:
+        """Add a batch: the mean loss over its ``samples``, and how many of them were classified rightly. Scalars."""
+        self.loss = self.loss + loss * samples
+        self.right = self.right + right
+        self.samples += samples
+
+    def means(self) -> dict[str, Tensor | float]:
+        """``loss`` and ``acc`` per sample; empty before the first batch."""
+        if not self.samples:
+            return {}
+        return {"loss": self.loss / self.samples, "acc": self.right / self.samples}
