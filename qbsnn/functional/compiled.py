@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Hashable
 from functools import cache, partial
 from inspect import ismethod
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,7 +21,14 @@ from qbsnn.functional.scan import Step, scan
 
 log = logging.getLogger(__name__)
 
+Value = TypeVar("Value")
+
 _OPTIONS: dict[str, Any] = {"cpp.enable_floating_point_contract_flag": "off", "emulate_precision_casts": True}
+if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512"):
+    # torch 2.13's own probe of these loads its library into a bare Python, which crashes with a CUDA build where there
+    # is no driver, and leaves kernels scalar, without a word.
+    _OPTIONS["cpp.vec_isa_ok"] = True
+
 _failed: set[str] = set()
 
 
@@ -35,22 +42,42 @@ def compiled_scan(step: Step, current: Tensor) -> Tensor:
     parts = _split(step)
     if parts is None:
         _log_once("a neuron runs eagerly: its step has settings per channel or that are no constants")
-    if parts is None or _failed or current.dim() < 2 or not current.numel():
+    if parts is None or current.dim() < 2 or not current.numel():
         return scan(step, current)[0]
     function, constants, tensors = parts
     # Every step is a dense block: seen in memory order, all layers are [T, N] to the compiler.
     order = [0, *sorted(range(1, current.dim()), key=lambda d: current.stride()[d], reverse=True)]
     ordered = current.permute(order)
+    kernels = _kernels(function, constants, tuple(tensors))
+    flat = compiled_or_none(lambda: _Scan.apply(kernels, ordered.flatten(1), *tensors.values()))
+    if flat is None:
+        return scan(step, current)[0]
+    inverse = sorted(range(current.dim()), key=order.__getitem__)
+    return flat.view(ordered.shape).permute(inverse)
+
+
+def compiled_or_none(call: Callable[[], Value]) -> Value | None:
+    """What ``call`` returns, which may compile; ``None`` once something did not compile here, which is logged once."""
+    if _failed:
+        return None
     try:
-        flat = _Scan.apply(_kernels(function, constants, tuple(tensors)), ordered.flatten(1), *tensors.values())
+        return call()
     except Exception as error:  # the compiler raises types of its own, of the C++ compiler and of the driver
         if not type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
             raise
         _failed.add(type(error).__name__)
         log.warning("neurons run eagerly, they do not compile here: %s", str(error).splitlines()[0])
-        return scan(step, current)[0]
-    inverse = sorted(range(current.dim()), key=order.__getitem__)
-    return flat.view(ordered.shape).permute(inverse)
+        return None
+
+
+def compile_for(function: Callable[..., Any], *inputs: Tensor) -> Callable[..., Any]:
+    """``function`` compiled for inputs like these: what it does to them is recorded, and compiled for other sizes too.
+
+    A size of 0 or 1 stands for itself alone, and so does everything that is no tensor.
+    """
+    with torch.no_grad():
+        graph = make_fx(function, tracing_mode="symbolic")(*inputs)
+    return torch.compile(graph, dynamic=True, options=_OPTIONS)
 
 
 class _Scan(torch.autograd.Function):
@@ -96,9 +123,7 @@ class _Kernels:
         current = inputs[0]
         key = (function.__name__, current.shape[0], current.dtype, current.device)
         if key not in self.compiled:
-            with torch.no_grad():
-                graph = make_fx(function, tracing_mode="symbolic")(*inputs)
-            self.compiled[key] = torch.compile(graph, dynamic=True, options=_OPTIONS)
+            self.compiled[key] = compile_for(function, *inputs)
         with torch.no_grad():
             return self.compiled[key](*inputs)
 
