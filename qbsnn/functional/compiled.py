@@ -23,7 +23,11 @@ log = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
-_OPTIONS: dict[str, Any] = {"cpp.enable_floating_point_contract_flag": "off", "emulate_precision_casts": True}
+_OPTIONS: dict[str, Any] = {
+    "cpp.enable_floating_point_contract_flag": "off",
+    "emulate_precision_casts": True,
+    "eager_numerics.division_rounding": True,
+}
 if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512"):
     # torch 2.13's own probe of these loads its library into a bare Python, which crashes with a CUDA build where there
     # is no driver, and leaves kernels scalar, without a word.
