@@ -19,24 +19,25 @@ from qbsnn.deploy.int8_kernels import Kernel, kernel, obstacle, unit
 from qbsnn.deploy.integer import IntBranch, IntPool, IntStage
 from qbsnn.deploy.neuron_step import NeuronKind, Part, scan_neurons
 from qbsnn.deploy.quantize import Quantized
-from qbsnn.deploy.wiring import check
 from qbsnn.errors import DeployError
 
 
 class Int8Engine(TorchEngine):
-    """Runs a quantised network on ``device``. compiled: whether neurons are one kernel, which takes seconds to build."""
+    """Runs a quantised network on ``device``.
+
+    compiled: whether the neurons of a stage are one kernel, which takes seconds to build; else they run step by step.
+    """
 
     def __init__(self, quantized: Quantized, device: torch.device | str = "cpu", compiled: bool = False) -> None:
         super().__init__(quantized, device)
         self.quantized, self.compiled = quantized, compiled
         self.unit = unit(self.device)
-        shapes = check(self.net)
         self._kernels: dict[int, Kernel] = {}
         self._obstacles: dict[int, str] = {}
         for branch in self._weighted():
             reason = obstacle(self.net, branch, self.unit)
             if reason is None:
-                self._kernels[id(branch)] = kernel(branch, shapes[branch.source], self.unit, self.device)
+                self._kernels[id(branch)] = kernel(branch, self.unit, self.device)
             else:
                 self._obstacles[id(branch)] = reason
         self._neuron_types = [self._neuron_type(i) for i in range(len(self.net.stages))]
@@ -87,7 +88,7 @@ class Int8Engine(TorchEngine):
         return [branch for branch in branches if branch.weight is not None]
 
     def _neuron_type(self, index: int) -> torch.dtype | None:
-        """The floating-point type that holds all values of a stage's neurons; ``None`` where V may leave its register."""
+        """The floating-point type that holds all values of a stage's neurons; ``None`` if V may leave its register."""
         stage, bound = self.net.stages[index], self.bounds[index]
         if bound.membrane > register_max(self.net):
             return None

@@ -23,8 +23,6 @@ from qbsnn.deploy.integer import IntBranch, IntegerNetwork
 Kernel = Callable[[Tensor], Tensor]
 """Spikes ``[N, C, H, W]`` or ``[N, C]`` to the sums Σ q·s ``[N, O, ...]``."""
 
-CPU_BATCH = 16
-"""The batch that weights are laid out for."""
 PATCH_BYTES = 2**28
 """GPU memory that patches of one convolution may take at a time."""
 
@@ -78,34 +76,36 @@ def obstacle(net: IntegerNetwork, branch: IntBranch, unit: str) -> str | None:
     return None
 
 
-def kernel(branch: IntBranch, shape: tuple[int, ...], unit: str, device: torch.device) -> Kernel:
-    """The int8 kernel of a branch whose source has samples of ``shape``; weights are laid out once, here."""
+def kernel(branch: IntBranch, unit: str, device: torch.device) -> Kernel:
+    """The int8 kernel of a branch. Its weights are laid out once, those of a convolution at the first batch."""
     assert branch.weight is not None
     weight = torch.from_numpy(branch.weight).to(device)
     if unit == "int_mm":
         return _patches(branch, weight) if branch.kind == "conv" else _int_mm(weight)
-    return _onednn_conv(branch, weight, shape) if branch.kind == "conv" else _onednn_linear(weight, prod(shape))
+    return _onednn_conv(branch, weight) if branch.kind == "conv" else _onednn_linear(weight)
 
 
 ONE, ZERO = torch.ones(1), torch.zeros(1, dtype=torch.int32)  # scale and zero point: the integers are themselves
 AS_FLOAT: tuple[Any, ...] = (1.0, 0, torch.float32, "none", [], "")
 
 
-def _onednn_conv(branch: IntBranch, weight: Tensor, shape: tuple[int, ...]) -> Kernel:
+def _onednn_conv(branch: IntBranch, weight: Tensor) -> Kernel:
     """Output ``[N, O, H, W]`` float32, channels last."""
     layout = (list(branch.stride), list(branch.padding), [1, 1], branch.groups)
-    packed = torch.ops.onednn.qconv_prepack(weight, ONE, 1.0, 0, *layout, [CPU_BATCH, *shape])
+    packed: list[Tensor] = []
 
     def run(x: Tensor) -> Tensor:
+        if not packed:
+            packed.append(torch.ops.onednn.qconv_prepack(weight, ONE, 1.0, 0, *layout, list(x.shape)))
         x = x.to(torch.uint8).contiguous(memory_format=torch.channels_last)
-        return torch.ops.onednn.qconv_pointwise(x, 1.0, 0, packed, ONE, ZERO, None, *layout, *AS_FLOAT)
+        return torch.ops.onednn.qconv_pointwise(x, 1.0, 0, packed[0], ONE, ZERO, None, *layout, *AS_FLOAT)
 
     return run
 
 
-def _onednn_linear(weight: Tensor, inputs: int) -> Kernel:
+def _onednn_linear(weight: Tensor) -> Kernel:
     """Output ``[N, O]`` float32."""
-    packed = torch.ops.onednn.qlinear_prepack(weight, [CPU_BATCH, inputs])
+    packed = torch.ops.onednn.qlinear_prepack(weight, None)
 
     def run(x: Tensor) -> Tensor:
         x = x.to(torch.uint8).flatten(1).contiguous()
