@@ -1,6 +1,8 @@
 """The int8 engine: the proof at its limits, the kernels there against int64, the neurons as one kernel."""
 
+import json
 import os
+import runpy
 import subprocess
 import sys
 from dataclasses import replace
@@ -285,3 +287,17 @@ def test_a_run_records_the_kernels():
     first, *others = found.layers
     assert found.passed and first.kernel == "none: the input current"
     assert {layer.kernel for layer in others} | {found.readout_kernel} == {f"int8 {unit(CPU)}"}
+
+
+@compiling
+@pytest.mark.slow
+def test_the_benchmark_runs_and_checks_itself(monkeypatch, tmp_path):
+    out = tmp_path / "inference.json"
+    command = ["inference.py", "--small", "--models", "vgg11", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", command)
+    runpy.run_path(str(Path(__file__).parents[2] / "benchmarks/inference.py"), run_name="__main__")
+    (row,) = json.loads(out.read_text(encoding="utf-8"))["rows"]
+    assert row["not_exact"] == 0 and row["mean_burst"] > 0.1
+    rates = row["images_per_second"]
+    assert row["ratio"] == rates["int8 kernels"] / rates["own fp32, compiled neurons"] > 0
+    assert {"ReLU twin fp32, 4 passes", "ReLU twin fp32, one pass", "own fp32, absorbed"} <= rates.keys()
