@@ -152,7 +152,7 @@ def test_without_vnni_the_kernel_is_exact_up_to_the_proven_limit_and_not_beyond(
 def test_random_networks_without_vnni():
     test = "tests/deploy/test_engines.py::test_random_networks"
     env = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", test]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout
 
