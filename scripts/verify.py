@@ -1,7 +1,8 @@
 """All engines against the int64 engine, layer by layer: ``python scripts/verify.py ckpt=PATH [images=N] [scalar=N]``.
 
 images: test images, default all; scalar: of these also through plain Python, default 1 (0 where that takes too long).
-Other arguments change single keys of the checkpoint's configuration: deploy.overflow=wrap deploy.membrane_bits=16.
+Other arguments change single keys of the checkpoint's configuration: deploy.overflow=wrap deploy.membrane_bits=16;
+compile=neuron also has the int8 engine run its neurons as compiled kernels.
 Exits with 1 at the first batch in which anything differs, or in which a membrane overflows under the policy "error".
 """
 
@@ -38,7 +39,9 @@ def main(arguments: list[str]) -> None:
 
     totals: dict[tuple[str, str], Row] = {}
     seen, wrong = 0, None
-    for batch, rows in zip(pixels(), compare_engines(quantized, deployed.grid, pixels(), scalar), strict=True):
+    compiled = parts.module.config.get("compile") == "neuron"
+    compared = compare_engines(quantized, deployed.grid, pixels(), scalar, compiled)
+    for batch, rows in zip(pixels(), compared, strict=True):
         seen += len(batch)
         for row in rows:
             total = totals.setdefault((row.engine, row.layer), Row(row.engine, row.layer))

@@ -111,6 +111,14 @@ class IntegerSimulation(_Verification):
     ) -> Integer:
         """Absorb, quantise, run every engine."""
         candidate = deployed(network, module, data)
-        found = check_integer(candidate.quantized, batches, name, self.onnx_images, candidate.grid, candidate.rivals)
+        found = check_integer(
+            candidate.quantized,
+            batches,
+            name,
+            self.onnx_images,
+            candidate.grid,
+            candidate.rivals,
+            compiled=module.config.get("compile") == "neuron",
+        )
         found.mode = candidate.mode
         return found

@@ -7,6 +7,8 @@ integers the format holds: the static bound of each layer decides between float3
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qbsnn.deploy.bounds import Bound, bounds, output_range
-from qbsnn.deploy.integer import IntBranch, IntegerNetwork, IntPool, IntStage, Leak, Overflow, Trace
+from qbsnn.deploy.integer import IntBranch, IntegerNetwork, IntPool, IntStage, Overflow, Trace
+from qbsnn.deploy.neuron_step import NeuronKind, fired, leaked
 from qbsnn.deploy.quantize import Quantized
 from qbsnn.errors import DeployError
 
@@ -31,25 +34,36 @@ class TorchEngine:
 
     def run(self, current: NDArray[np.int32]) -> Trace:
         """Spikes, membranes and logits for the input current J, int32 ``[T or 1, B, *first shape]``."""
-        j = torch.from_numpy(np.ascontiguousarray(current)).to(self.device)
-        outputs: list[Tensor] = []
+        seen = Overflows()
         spikes, membranes = [], []
-        seen = _Overflows()
-        for index, (stage, bound) in enumerate(zip(self.net.stages, self.bounds, strict=False)):
-            total = self._accumulate(stage, j, outputs, bound)
-            s, v = self._neurons(index, total, bound, seen)
-            outputs.append(s if stage.pool is None else _pool(s, stage.pool))
+        j = self._input(current)
+        outputs: list[Tensor] = []
+        for index, stage in enumerate(self.net.stages):
+            s, v = self._stage(index, j, outputs, seen)
+            outputs.append(s if stage.pool is None else self._pool(s, stage.pool))
             spikes.append(s.cpu().numpy())
             membranes.append(v.cpu().numpy())
+        running = self._readout(outputs[self.net.readout.branch.source], seen)
+        return Trace(spikes, membranes, running[-1].cpu().numpy(), seen.count, seen.first)
+
+    def _input(self, current: NDArray[np.int32]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(current)).to(self.device)
+
+    def _stage(self, index: int, j: Tensor, outputs: Sequence[Tensor], seen: Overflows) -> tuple[Tensor, Tensor]:
+        """Bursts and membranes of a stage, ``[T, B, *shape]``, from J and what left the stages before it."""
+        bound = self.bounds[index]
+        return self._neurons(index, self._accumulate(self.net.stages[index], j, outputs, bound), bound, seen)
+
+    def _readout(self, x: Tensor, seen: Overflows) -> Tensor:
+        """Z after each step, ``[T, B, classes]``."""
         readout = self.net.readout
-        z = self._contract(readout.branch, outputs[readout.branch.source])
-        steps = z.long() + torch.from_numpy(readout.bias.astype(np.int64)).to(self.device)
+        steps = self._contract(readout.branch, x).long() + torch.from_numpy(readout.bias.astype(np.int64)).to(x.device)
         running = steps.cumsum(0)
         for t in range(len(steps)):
             seen.add(t, len(self.net.stages), "readout", steps[t], running[t], INT32_MAX)
-        return Trace(spikes, membranes, running[-1].cpu().numpy(), seen.count, seen.first)
+        return running
 
-    def _accumulate(self, stage: IntStage, j: Tensor, outputs: list[Tensor], bound: Bound) -> Tensor:
+    def _accumulate(self, stage: IntStage, j: Tensor, outputs: Sequence[Tensor], bound: Bound) -> Tensor:
         """Σ q·s + b + Σ m·s of all steps, ``[T or 1, B, *shape]``."""
         dtype = torch.int32 if bound.accumulator <= INT32_MAX else torch.int64
         total = self._channels(stage.bias, stage).to(dtype)
@@ -63,29 +77,26 @@ class TorchEngine:
             total = total + part.to(dtype)
         return total
 
-    def _neurons(self, index: int, total: Tensor, bound: Bound, seen: _Overflows) -> tuple[Tensor, Tensor]:
+    def _neurons(self, index: int, total: Tensor, bound: Bound, seen: Overflows) -> tuple[Tensor, Tensor]:
         """The neuron equations over T, on sums ``[T or 1, B, *shape]``."""
         net, stage = self.net, self.net.stages[index]
-        largest = 2 ** (net.membrane_bits - 1) - 1
+        largest = register_max(net)
         reach = bound.membrane  # of V plus a step's sum
         if net.overflow != "error" and reach > largest:
             reach = largest + 1 + bound.accumulator
-        needed = max(reach + int(stage.theta.max()), reach * 4096 if stage.leak.kind == "mul12_to_zero" else 0)
+        needed = largest_value(stage, reach)
         total = total.to(torch.int64 if needed > INT32_MAX else torch.int32).expand(net.T, *total.shape[1:])
         theta = self._channels(stage.theta, stage).to(total.dtype)
         v = torch.zeros_like(total[0])
-        burst = torch.uint8 if stage.s_min == 0 else torch.int8
-        spikes = torch.empty(total.shape, dtype=burst, device=self.device)
+        kind = NeuronKind.of(stage)
+        spikes = torch.empty(total.shape, dtype=kind.burst, device=self.device)
         membranes = torch.empty_like(total, memory_format=torch.contiguous_format)
         for t in range(net.T):
-            v = _leak(stage.leak, v) + total[t]
+            v = leaked(stage.leak, v) + total[t]
             if reach > largest:
                 seen.add(t, index, stage.name, total[t], v, largest)
                 v = _fit(net, v)
-            raised = v + theta // 2 if stage.rounding == "round" else v
-            mode = "trunc" if stage.rounding == "to_zero" else "floor"
-            s = torch.div(raised, theta, rounding_mode=mode).clamp_(stage.s_min, stage.s_max)
-            v = torch.where(s != 0, 0, v) if stage.reset == "hard" else v - theta * s
+            s, v = fired(kind, v, theta)
             spikes[t], membranes[t] = s, v
         return spikes, membranes
 
@@ -102,12 +113,15 @@ class TorchEngine:
             y = F.conv2d(merged, weight, None, branch.stride, branch.padding, groups=branch.groups)
         return y.unflatten(0, x.shape[:2]).to(torch.int32 if dtype == torch.float32 else torch.int64)
 
+    def _pool(self, s: Tensor, pool: IntPool) -> Tensor:
+        return pooled(s, pool)
+
     def _channels(self, values: NDArray[np.int32], stage: IntStage) -> Tensor:
         """Shape per-channel values to broadcast over ``[T, B, *shape]``."""
         return torch.from_numpy(values).to(self.device).view(-1, *[1] * (len(stage.shape) - 1))
 
 
-class _Overflows:
+class Overflows:
     """How many positions did not fit, and the earliest of them."""
 
     def __init__(self) -> None:
@@ -127,17 +141,14 @@ class _Overflows:
         self.first = found if self.first is None or found < self.first else self.first
 
 
-def _leak(leak: Leak, v: Tensor) -> Tensor:
-    """What the leak leaves of V; the dtype must hold V·4096 for the leak that multiplies."""
-    match leak.kind:
-        case "shift_floor":
-            return v - (v >> leak.amount)
-        case "shift_xylo":
-            lost = (v.abs() >> leak.amount).clamp_(min=1)
-            return v - v.sign() * lost
-        case "mul12_to_zero":
-            return torch.div(v * (4096 - leak.amount), 4096, rounding_mode="trunc")
-    return v
+def register_max(net: IntegerNetwork) -> int:
+    """The largest V that the membrane register holds."""
+    return 2 ** (net.membrane_bits - 1) - 1
+
+
+def largest_value(stage: IntStage, reach: int) -> int:
+    """The largest magnitude in the neuron equations where V plus a step's sum is at most ``reach``."""
+    return max(reach + int(stage.theta.max()), reach * 4096 if stage.leak.kind == "mul12_to_zero" else 0)
 
 
 def _fit(net: IntegerNetwork, v: Tensor) -> Tensor:
@@ -157,7 +168,7 @@ def exact_float(largest: int, device: torch.device) -> torch.dtype:
     raise DeployError(f"an accumulation of up to {largest} is exact in no floating-point format")
 
 
-def _pool(s: Tensor, pool: IntPool) -> Tensor:
+def pooled(s: Tensor, pool: IntPool) -> Tensor:
     """Pool spikes ``[T, B, C, H, W]``; sums come back as int32."""
     merged = s.flatten(0, 1).float()  # bursts and their sums are far below 2^24, so float32 pooling is exact
     if pool.kind == "max":

@@ -13,6 +13,7 @@ from torch import Tensor
 from qbsnn.deploy import onnx_engine, reference, scalar
 from qbsnn.deploy.engine import TorchEngine
 from qbsnn.deploy.grid import GridNetwork
+from qbsnn.deploy.int8_engine import Int8Engine
 from qbsnn.deploy.integer import IntegerNetwork, Trace
 from qbsnn.deploy.quantize import Quantized
 
@@ -34,12 +35,17 @@ class Row:
     first: str | None = None
 
 
-def engines(quantized: Quantized, grid: GridNetwork) -> dict[str, Engine]:
-    """All engines but the yardstick and the scalar one: functions of encoded pixels and current to a trace."""
-    fast = TorchEngine(quantized, next(quantized.front.parameters()).device)
+def engines(quantized: Quantized, grid: GridNetwork, compiled: bool = False) -> dict[str, Engine]:
+    """All engines but the yardstick and the scalar one: functions of encoded pixels and current to a trace.
+
+    compiled: as of :class:`~qbsnn.deploy.int8_engine.Int8Engine`.
+    """
+    device = next(quantized.front.parameters()).device
+    fast, int8 = TorchEngine(quantized, device), Int8Engine(quantized, device, compiled)
     found: dict[str, Engine] = {
         "grid": lambda encoded, current: grid_trace(grid, encoded),
         "torch": lambda encoded, current: fast.run(current),
+        "int8": lambda encoded, current: int8.run(current),
     }
     if onnx_engine.available() is None:
         loaded: dict[bool, onnx_engine.OnnxEngine] = {}
@@ -89,11 +95,15 @@ def compare_layers(engine: str, net: IntegerNetwork, trace: Trace, yardstick: Tr
 
 
 def compare_engines(
-    quantized: Quantized, grid: GridNetwork, batches: Iterator[Tensor], scalar_images: int = 1
+    quantized: Quantized,
+    grid: GridNetwork,
+    batches: Iterator[Tensor],
+    scalar_images: int = 1,
+    compiled: bool = False,
 ) -> Iterator[list[Row]]:
     """Rows of every engine, per batch of pixels ``[B, C, H, W]``; the scalar engine sees the first images only."""
     net = quantized.net
-    others = engines(quantized, grid)
+    others = engines(quantized, grid, compiled)
     left = min(scalar_images, SCALAR_WORK // scalar_work(net))
     for pixels in batches:
         with torch.no_grad():

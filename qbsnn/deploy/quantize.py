@@ -55,6 +55,10 @@ class Quantized:
 
     def current_of(self, encoded: Tensor) -> NDArray[np.int32]:
         """The same for an input that is encoded already."""
+        return self.current_tensor(encoded).cpu().numpy()
+
+    def current_tensor(self, encoded: Tensor) -> Tensor:
+        """The same, where it was computed."""
         first = self.net.stages[0]
         stage = next(stage for _, stage in self.front.named_stages())
         current = stage.parts[0](encoded)
@@ -62,7 +66,7 @@ class Quantized:
         scaled = (current.double() * theta.view(-1, *[1] * (current.dim() - 3))).round()
         if not bool((scaled.abs() <= INT32_MAX).all()):
             raise DeployError(f"{first.name}: input current leaves the int32 range or is not a number")
-        return scaled.to(torch.int32).cpu().numpy()
+        return scaled.to(torch.int32)
 
 
 def quantize(

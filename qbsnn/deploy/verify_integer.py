@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qbsnn.deploy import onnx_engine, reference
-from qbsnn.deploy.engine import TorchEngine
 from qbsnn.deploy.grid import GridNetwork
+from qbsnn.deploy.int8_engine import Int8Engine
 from qbsnn.deploy.integer import IntBranch, IntegerNetwork, Trace
 from qbsnn.deploy.oplist import multiplying_stages, weight_bytes
 from qbsnn.deploy.profiles import findings as fits_profile
@@ -39,16 +39,18 @@ def check_integer(
     onnx_images: int = 128,
     grid: GridNetwork | None = None,
     rivals: Mapping[str, Predictor] | None = None,
+    compiled: bool = False,
 ) -> Integer:
-    """Run the integer network on all batches in the fast engine and compare every spike, membrane and logit.
+    """Run the integer network on all batches in the int8 engine and compare every spike, membrane and logit.
 
     Compared with the independent int64 engine and the grid network (``grid``, by default one made from ``quantized``)
     on all images, and with onnxruntime on the first ``onnx_images`` or more. On the first batch the comparison is
     repeated with one weight changed by one unit, which it must notice. rivals: other networks whose accuracy is
-    measured, as functions of pixels ``[B, C, H, W]`` to classes ``[B]`` by the name of a field of the result.
+    measured, as functions of pixels ``[B, C, H, W]`` to classes ``[B]`` by the name of a field of the result. compiled:
+    as of :class:`~qbsnn.deploy.int8_engine.Int8Engine`.
     """
     net, absorbed = quantized.net, quantized.front
-    engine = TorchEngine(quantized, next(absorbed.parameters()).device)
+    engine = Int8Engine(quantized, next(absorbed.parameters()).device, compiled)
     grid = grid or GridNetwork(quantized)
     layers = _integer_layers(quantized, engine)
     unavailable = onnx_engine.available() if onnx_images else "switched off"
@@ -125,6 +127,7 @@ def check_integer(
         grid_mismatches=grid_mismatches,
         first_overflow=None if first_overflow is None else str(first_overflow),
         multiplying_layers=multiplying_stages(net),
+        readout_kernel=engine.kernels()["readout"],
         first_layer=settings.first_layer,
         profile=settings.profile,
         findings=fits_profile(quantized, settings.profile) if settings.profile else [],
@@ -203,7 +206,8 @@ def _per_channel(spikes: NDArray[np.integer]) -> NDArray[np.int64]:
     return np.abs(spikes.astype(np.int64)).reshape(*spikes.shape[:3], -1).sum((0, 1, 3))
 
 
-def _integer_layers(quantized: Quantized, engine: TorchEngine) -> list[LayerCheck]:
+def _integer_layers(quantized: Quantized, engine: Int8Engine) -> list[LayerCheck]:
+    kernels = engine.kernels()
     return [
         LayerCheck(
             stage.name,
@@ -217,6 +221,7 @@ def _integer_layers(quantized: Quantized, engine: TorchEngine) -> list[LayerChec
             theta_min=int(stage.theta.min()),
             theta_max=int(stage.theta.max()),
             clipped_weights=quantized.clipped[stage.name],
+            kernel=kernels[stage.name],
         )
         for stage, bound in zip(quantized.net.stages, engine.bounds, strict=False)
     ]

@@ -14,8 +14,13 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 log = logging.getLogger(__name__)
 
-# Without contraction into fused multiply-adds and with every rounding to half precision, kernels equal eager code.
-OPTIONS: dict[str, Any] = {"cpp.enable_floating_point_contract_flag": "off", "emulate_precision_casts": True}
+# Without fused multiply-adds and approximate division, and with every rounding to half precision, kernels equal eager
+# code.
+OPTIONS: dict[str, Any] = {
+    "cpp.enable_floating_point_contract_flag": "off",
+    "emulate_precision_casts": True,
+    "eager_numerics.division_rounding": True,
+}
 if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512"):
     # torch 2.13's own probe of these loads its library into a bare Python, which crashes with a CUDA build where there
     # is no driver, and leaves kernels scalar, without a word.

@@ -57,6 +57,7 @@ class LayerCheck:
     from ``membrane_mismatches`` on belong to the integer network and are 0 in an absorption check; ``disagreement`` is
     the share of positions whose burst differs from the absorbed network's. ``*_bound`` is the largest magnitude that
     any input can cause, ``membrane_seen`` the largest one met, ``theta_*`` the range of the integer thresholds.
+    ``kernel``: what multiplied there, ``int8`` and the unit, or ``exact float`` and why int8 was not provably exact.
 
     ``spikes`` is the sum of all bursts the layer emitted in the network that was checked: a check of a silent layer
     proves nothing, so a layer with 0 spikes makes the whole check fail.
@@ -78,6 +79,7 @@ class LayerCheck:
     theta_min: int = 0
     theta_max: int = 0
     clipped_weights: int = 0
+    kernel: str = ""
 
 
 @dataclass
@@ -116,7 +118,7 @@ class Finding:
 
 @dataclass
 class Integer:
-    """The integer network (fast engine) against the independent int64 engine, and against onnxruntime.
+    """The integer network (int8 engine) against the independent int64 engine, and against onnxruntime.
 
     ``flip_mismatches`` is what the same comparison reports after one weight was changed by one unit: it must not be 0.
     ``disagreement`` per layer is the share of positions where the integer network's burst differs from the absorbed
@@ -130,7 +132,8 @@ class Integer:
     which ``overflows`` counts membranes that did not fit ``register_bits`` (under ``error`` none may);
     ``first_overflow`` names the first. ``weight_bytes``: all weights behind the first layer, packed.
     ``first_layer``: float, whose current is rounded once, or integer. ``multiplying_layers``: those with a product
-    among their integer operations. ``findings``: what does not fit the hardware ``profile``.
+    among their integer operations.
+    ``findings``: what does not fit the hardware ``profile``. ``readout_kernel``: as ``LayerCheck.kernel``.
     """
 
     checkpoint: str
@@ -166,6 +169,7 @@ class Integer:
     float_comparator_acc: float | None = None
     multiplying_layers: list[str] = field(default_factory=list)
     first_layer: str = "float"
+    readout_kernel: str = ""
     profile: str | None = None
     findings: list[Finding] = field(default_factory=list)
 

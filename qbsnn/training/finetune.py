@@ -25,8 +25,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from qbsnn.data import DataModule
 from qbsnn.deploy.absorb import absorb
-from qbsnn.deploy.engine import TorchEngine
 from qbsnn.deploy.grid import GridNetwork
+from qbsnn.deploy.int8_engine import Int8Engine
 from qbsnn.deploy.quantize import Quantized, quantize
 from qbsnn.errors import CheckpointError, DeployError
 from qbsnn.models.network import SpikingNetwork
@@ -125,14 +125,8 @@ def deployed(network: SpikingNetwork, module: Classifier, data: DataModule) -> D
 
 
 def _classes(grid: GridNetwork) -> Callable[[Tensor], Tensor]:
-    """Classes by Z as the engines have it: the lowest index among the largest, which numpy's argmax takes."""
-    quantized = grid.integers()
-    engine = TorchEngine(quantized, next(grid.parameters()).device)
-
-    def predict(pixels: Tensor) -> Tensor:
-        return torch.from_numpy(engine.run(quantized.current(pixels)).logits.argmax(1)).to(pixels.device)
-
-    return predict
+    """Classes by Z as the engines have it: the lowest index among the largest."""
+    return Int8Engine(grid.integers(), next(grid.parameters()).device).predict
 
 
 def calibration(config: dict[str, Any], data: DataModule) -> Tensor | None:

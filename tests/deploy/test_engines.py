@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from qbsnn.deploy import engine, onnx_engine, reference, scalar
 from qbsnn.deploy.bounds import bounds
 from qbsnn.deploy.engine import TorchEngine
+from qbsnn.deploy.int8_engine import Int8Engine
 from qbsnn.deploy.integer import IntegerNetwork, IntPool, Leak
 from tests.deploy import networks
 
@@ -25,7 +26,7 @@ def same(case: tuple[IntegerNetwork, NDArray[np.int32]]) -> None:
     static = bounds(networks.loose(net, current))
     assume(max(bound.accumulator for bound in static) <= INT32)
     fast = TorchEngine(networks.loose(net, current))
-    for run in (partial(reference.run, net), fast.run):
+    for run in (partial(reference.run, net), fast.run, Int8Engine(networks.loose(net, current)).run):
         trace = run(current)
         assert networks.mismatches(trace, oracle) == 0
         assert networks.same_overflows(trace, oracle)
@@ -163,6 +164,6 @@ def test_max_pool_of_signed_bursts_ignores_what_lies_outside_the_map():
     spec = IntPool("max", (2, 2), (2, 2), (1, 1))
     expected = [[-1, -1], [-1, 2]]
     assert reference.pool(spec, bursts.astype(np.int64))[0, 0, 0].tolist() == expected
-    assert engine._pool(torch.from_numpy(bursts), spec)[0, 0, 0].tolist() == expected
+    assert engine.pooled(torch.from_numpy(bursts), spec)[0, 0, 0].tolist() == expected
     by_position = {at: int(bursts[(0, 0, *at)]) for at in scalar.positions((1, 3, 3))}
     assert list(scalar.pooled(spec, (1, 3, 3), by_position).values()) == [-1, -1, -1, 2]
