@@ -1,9 +1,9 @@
 """What the benchmarks share: interleaved rounds, medians, and one form of result with the goal beside each row.
 
-A result file is ``{benchmark, small, command, started, git_commit, git_dirty, host, versions, settings, rows, skipped,
-notes}``. A row is ``{table, name, median, low, high, unit, ratio, to, goal, goal_name, met}``: ``median`` of its samples
-with their extremes; ``ratio`` to the median of the row named ``to`` in the same table, unless it was measured as one;
-``goal`` as text, ``"≤ 1.05"``; ``met`` is null where the row has no goal, and false where it has one and no value.
+A result file has the keys ``benchmark, small, command, started, git_commit, git_dirty, host, versions, settings, rows,
+skipped``. A row is ``{table, name, median, low, high, unit, ratio, to, goal, goal_name, met}``: ``median`` of its
+samples with their extremes; ``ratio`` to the median of the row named ``to`` in the same table, unless it was measured as
+one; ``goal`` as text, ``"≤ 1.05"``; ``met`` is null where the row has no goal, false where it has one and no value.
 """
 
 from __future__ import annotations
@@ -77,7 +77,6 @@ class Result:
     small: bool = False
     rows: list[Row] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
     started: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
 
     def add(
@@ -94,11 +93,13 @@ class Result:
     ) -> Row:
         """Append the row of these samples; with none, a row without a value, which meets no goal.
 
-        to: an earlier row of the same table, whose median is 1 in this row's ratio. ratio: instead, a given one. A goal
-        is compared with the ratio, or with the median where there is none. Raises SettingsError for an unknown ``to``.
+        to: an earlier row of the same table, or this one, whose median is 1 in this row's ratio. ratio: a given one
+        instead. A goal is compared with the ratio, or with the median where the row has none. Raises SettingsError for
+        an unknown ``to``.
         """
         low, median, high = (min(samples), statistics.median(samples), max(samples)) if samples else (None, None, None)
         row = Row(table, name, median, low, high, unit, ratio, to, goal, goal_name or (goal and f"{table}: {name}"))
+        self.rows.append(row)
         if to is not None and ratio is None:
             unit_row = self.find(table, to)
             if median is not None and unit_row.median:
@@ -106,7 +107,6 @@ class Result:
         if goal is not None:
             value = row.median if to is None and ratio is None else row.ratio
             row.met = value is not None and goal_met(goal, value)
-        self.rows.append(row)
         return row
 
     def find(self, table: str, name: str) -> Row:

@@ -1,8 +1,8 @@
 """The same networks in other frameworks, and as a plain ReLU network.
 
 One description of ResNet-19 and VGG (the tables of :mod:`qbsnn.models`) is filled with the layers of a framework, a
-:class:`Kit`. As in qbsnn, a static image passes the first convolution and norm once and is repeated after them, except in
-the ReLU twin, whose batch is T·B different images. All LIF neurons have τ = 2, threshold 1, soft reset, and where the
+:class:`Kit`. As in qbsnn, an image passes the first convolution and norm once and is repeated after them, except in the
+ReLU twin, whose batch is T·B different images. All LIF neurons have τ = 2, threshold 1, soft reset, and where the
 framework offers it an arctangent surrogate and a detached reset.
 """
 
@@ -45,7 +45,7 @@ def torch_layers(neuron: Callable[[int], nn.Module], **options: Any) -> Kit:
 
 
 def relu() -> Kit:
-    """The ReLU twin: the same layers on T·B images. In place, as the norm before it keeps its input and not its output."""
+    """The ReLU twin: the same layers on T·B images; in place, as the norm before it keeps its input, not its output."""
     return torch_layers(lambda steps: nn.ReLU(inplace=True), static=False)
 
 
@@ -61,6 +61,8 @@ def spikingjelly(compiled: bool = False) -> Kit:
     def neuron(steps: int) -> nn.Module:
         node = jelly_lif()
         if compiled:
+            # every layer has a shape and a state of its own; beyond the limit torch runs them eagerly
+            torch._dynamo.config.recompile_limit = 128
             node.compile()
         return node
 
@@ -147,7 +149,7 @@ def loop(make: Callable[[], nn.Module]) -> Kit:
 
 
 class Block(nn.Module):
-    """Two 3×3 convolutions and a shortcut, with the neuron after the sum, as :func:`qbsnn.models.resnet.basic_block`."""
+    """Two 3×3 convolutions and a shortcut, with the neuron after the sum, as in :mod:`qbsnn.models.resnet`."""
 
     def __init__(self, kit: Kit, channels: int, out: int, stride: int, steps: int) -> None:
         super().__init__()
@@ -164,7 +166,7 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    """Images ``[B, C, H, W]`` to logits ``[T, B, classes]``; of the ReLU twin ``[T·B, C, H, W]`` to ``[1, T·B, classes]``."""
+    """Images ``[B, C, H, W]`` to logits ``[T, B, classes]``; the ReLU twin's have T = 1."""
 
     def __init__(self, kit: Kit, steps: int, stem: nn.Module, body: nn.Module, readout: nn.Module) -> None:
         super().__init__()
@@ -194,8 +196,10 @@ def build(kit: Kit, name: str, steps: int, in_shape: tuple[int, int, int], class
 
 
 def convolution(kit: Kit, channels: int, out: int, kernel: int = 3, stride: int = 1) -> tuple[nn.Module, nn.Module]:
-    """Convolution and norm."""
-    return kit.conv(channels, out, kernel, stride=stride, padding=kernel // 2, bias=False), kit.norm(out)
+    """Convolution and norm, initialised as qbsnn's."""
+    conv = kit.conv(channels, out, kernel, stride=stride, padding=kernel // 2, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return conv, kit.norm(out)
 
 
 def _hidden(kit: Kit, size: int, out: int, steps: int) -> list[nn.Module]:
