@@ -2,8 +2,8 @@
 
 A result file has the keys ``benchmark, small, command, started, git_commit, git_dirty, host, versions, settings, rows,
 skipped``. A row is ``{table, name, median, low, high, unit, ratio, to, goal, goal_name, met}``: ``median`` of its
-samples with their extremes; ``ratio`` to the median of the row named ``to`` in the same table, unless it was measured as
-one; ``goal`` as text, ``"≤ 1.05"``; ``met`` is null where the row has no goal, false where it has one and no value.
+samples with their extremes; ``ratio`` to the median of the row named ``to`` in the same table, unless it was measured
+as one; ``goal`` as text, ``"≤ 1.05"``; ``met`` is null where the row has no goal, false where it has one and no value.
 """
 
 from __future__ import annotations
