@@ -25,7 +25,7 @@ def test_contenders_take_turns_and_the_first_round_does_not_count():
         return float(len(order))
 
     times = interleaved({"a": lambda: "a", "b": lambda: "b", "c": lambda: "c"}, 2, timer)
-    assert "".join(order) == "abc" "bca" "cab"
+    assert "".join(order) == "abcbcacab"
     assert times == {"a": [6.0, 8.0], "b": [4.0, 9.0], "c": [5.0, 7.0]}
 
 
@@ -117,9 +117,7 @@ def test_fits_over_time_steps():
     # conv1 1×8×8, then halved: conv2 and conv3 2×4×4 each, fc1 4; two images, 4 bits a burst
     packed = (64 + 32 + 32 + 4) * 2 * 4 / 8
     assert scaling.packed_bytes(base) == packed
-    points = [
-        {"T": t, "seconds": {"QB-LIF": 0.5 * t}, "bytes": {"QB-LIF": 1000 + 2 * packed * t}} for t in (1, 2, 4)
-    ]
+    points = [{"T": t, "seconds": {"QB-LIF": 0.5 * t}, "bytes": {"QB-LIF": 1000 + 2 * packed * t}} for t in (1, 2, 4)]
     result = Result("scaling", {})
     scaling.fit(result, points, base)
     time, memory = result.rows

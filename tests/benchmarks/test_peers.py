@@ -1,4 +1,4 @@
-"""The peers' networks are the same network: parameters, shapes, gradients, and with the same weights the same logits."""
+"""The peers' networks are the same network: sizes, shapes, gradients, and with the same weights the same logits."""
 
 import pytest
 import torch
@@ -72,7 +72,9 @@ def test_full_size_resnet19_has_its_published_size():
 def test_an_absent_mode_or_package_is_reported(monkeypatch):
     heard = []
     monkeypatch.setitem(KITS, "absent", lambda: (_ for _ in ()).throw(Unavailable("not installed")))
-    found = trainings((TWIN, "absent"), SHAPES[1], torch.device("cpu"), lambda name, why: heard.append((name, str(why))))
+    found = trainings(
+        (TWIN, "absent"), SHAPES[1], torch.device("cpu"), lambda name, why: heard.append((name, str(why)))
+    )
     assert list(found) == [TWIN] and heard == [("absent", "not installed")]
 
 
