@@ -117,7 +117,9 @@ def consume(data: EventDataModule) -> float:
 
 def training(data: EventDataModule, steps: int = 5) -> tuple[float, float]:
     """Median seconds of a training step of a small network, and of waiting for its batch, in one process."""
-    network = vgg(QBLIF, data.in_shape, data.num_classes, data.mean, data.std, "vgg5", T, 0.25, encoding="events")
+    network = vgg(
+        QBLIF, data.in_shape, data.num_classes, data.mean, data.std, "vgg5", T=T, width=0.25, encoding="events"
+    )
     taken, waited = [], []
     start = time.perf_counter()
     for number, (frames, labels) in enumerate(data.train_dataloader()):

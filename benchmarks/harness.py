@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -49,6 +49,13 @@ def goal_met(goal: str, value: float) -> bool:
         return _RELATIONS[relation](value, float(bound))
     except (KeyError, ValueError):
         raise SettingsError(f"a goal must be '≤ NUMBER' or '≥ NUMBER', got {goal!r}") from None
+
+
+class Goal(NamedTuple):
+    """What a page calls a goal, and its bound: ``Goal("training step time ÷ ReLU twin", "≤ 1.05")``."""
+
+    name: str
+    bound: str
 
 
 @dataclass
@@ -88,8 +95,7 @@ class Result:
         *,
         to: str | None = None,
         ratio: float | None = None,
-        goal: str | None = None,
-        goal_name: str | None = None,
+        goal: Goal | None = None,
     ) -> Row:
         """Append the row of these samples; with none, a row without a value, which meets no goal.
 
@@ -98,7 +104,7 @@ class Result:
         an unknown ``to``.
         """
         low, median, high = (min(samples), statistics.median(samples), max(samples)) if samples else (None, None, None)
-        row = Row(table, name, median, low, high, unit, ratio, to, goal, goal_name or (goal and f"{table}: {name}"))
+        row = Row(table, name, median, low, high, unit, ratio, to)
         self.rows.append(row)
         if to is not None and ratio is None:
             unit_row = self.find(table, to)
@@ -106,7 +112,8 @@ class Result:
                 row.ratio = median / unit_row.median
         if goal is not None:
             value = row.median if to is None and ratio is None else row.ratio
-            row.met = value is not None and goal_met(goal, value)
+            row.goal, row.goal_name = goal.bound, goal.name
+            row.met = value is not None and goal_met(goal.bound, value)
         return row
 
     def find(self, table: str, name: str) -> Row:

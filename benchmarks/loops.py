@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import lightning
 import torch
@@ -85,7 +85,7 @@ def ours(task: Task, seed: int, root: Path, folder: Path) -> Found:
     parts = built(task, seed, root, folder, compile=_best_mode(task))
     clock = Stopwatch(task.target)
     watch = Watch(clock)
-    parts.trainer.callbacks.insert(0, watch)
+    cast("list[Callback]", parts.trainer.callbacks).insert(0, watch)  # type: ignore[attr-defined]
     parts.data.setup()
     clock.start()
     parts.trainer.fit(parts.module, datamodule=parts.data)

@@ -172,9 +172,8 @@ def markdown(found: Found, reasons: dict[str, str], figures: list[str]) -> str:
 
 def _machine(found: Found) -> list[str]:
     first = next(iter(found.values()))
-    host, versions = first["host"], {}
-    for content in found.values():
-        versions |= content.get("versions", {})
+    host = first["host"]
+    versions = {name: v for content in found.values() for name, v in content.get("versions", {}).items()}
     days = sorted({content["started"][:10] for content in found.values() if "started" in content})
     commit = first.get("git_commit") or "unknown"
     lines = {

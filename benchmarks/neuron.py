@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from benchmarks import peers
 from benchmarks.contenders import execute
-from benchmarks.harness import Result, Unavailable, device, interleaved, parser, positive, where
+from benchmarks.harness import Goal, Result, Unavailable, device, interleaved, parser, positive, where
 from qbsnn.neurons import LIF, QBLIF, ReLU
 from qbsnn.training.allocator import keep_freed_memory
 
@@ -78,13 +78,13 @@ def measure(result: Result, steps: int, shape: tuple[int, ...], rounds: int) -> 
         calls[f"{name}|inference"] = partial(infer, neurons[name], x)
         calls[f"{name}|forward + backward"] = partial(step, neurons[name], x)
     times = interleaved(calls, rounds)
-    for kind, goal in GOALS.items():
+    for kind, bound in GOALS.items():
         table = f"Neuron, T = {steps}, {kind}, in copies"
         add = partial(result.add, table, unit="ms", to=COPY)
         add(COPY, milliseconds(times[COPY]))
         for name in neurons:
-            wanted = {"goal": goal, "goal_name": f"neuron, {kind}, T = {steps}, in copies"} if name == CHOSEN else {}
-            add(name, milliseconds(times[f"{name}|{kind}"]), **wanted)
+            goal = Goal(f"neuron, {kind}, T = {steps}, in copies", bound) if name == CHOSEN else None
+            add(name, milliseconds(times[f"{name}|{kind}"]), goal=goal)
 
 
 def milliseconds(seconds: list[float]) -> list[float]:

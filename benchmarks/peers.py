@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +56,7 @@ def spikingjelly(compiled: bool = False) -> Kit:
     except ImportError:
         raise Unavailable("not installed (pip install 'qbsnn[peers]')") from None
     makers = (layer.Conv2d, layer.BatchNorm2d, layer.BatchNorm1d, layer.Linear, layer.MaxPool2d, layer.AvgPool2d)
-    wrapped = (partial(make, step_mode="m") for make in makers)
+    conv, norm, norm1d, linear, max_pool, avg_pool = (partial(make, step_mode="m") for make in makers)
 
     def neuron(steps: int) -> nn.Module:
         node = jelly_lif()
@@ -66,7 +66,7 @@ def spikingjelly(compiled: bool = False) -> Kit:
             node.compile()
         return node
 
-    return Kit(*wrapped, neuron=neuron, multi=True, before=functional.reset_net)
+    return Kit(conv, norm, norm1d, linear, max_pool, avg_pool, neuron, multi=True, before=functional.reset_net)
 
 
 def jelly_lif() -> Any:
@@ -198,7 +198,7 @@ def build(kit: Kit, name: str, steps: int, in_shape: tuple[int, int, int], class
 def convolution(kit: Kit, channels: int, out: int, kernel: int = 3, stride: int = 1) -> tuple[nn.Module, nn.Module]:
     """Convolution and norm, initialised as qbsnn's."""
     conv = kit.conv(channels, out, kernel, stride=stride, padding=kernel // 2, bias=False)
-    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    nn.init.kaiming_normal_(cast("Tensor", conv.weight), mode="fan_out", nonlinearity="relu")
     return conv, kit.norm(out)
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import torch
 
 from benchmarks import memory
 from benchmarks.contenders import MODES, TWIN, Problem, network, trainings
-from benchmarks.harness import Result, Unavailable, device, interleaved, parser, where
+from benchmarks.harness import Goal, Result, Unavailable, device, interleaved, parser, where
 from benchmarks.plots import draw_scaling
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.training.allocator import keep_freed_memory
@@ -56,7 +57,7 @@ def curve(result: Result, base: Problem, axis: str, values: tuple[float, ...], r
     """For each value ``{axis: value, seconds: {contender: median}, bytes: {contender: kept for the backward}}``."""
     points = []
     for value in values:
-        problem = replace(base, **{axis: value})
+        problem = replace(base, **cast("dict[str, Any]", {axis: value}))
         found = trainings(CONTENDERS, problem, device(), result.skip)
         times = interleaved({name: training.step for name, training in found.items()}, rounds)
         kept: dict[str, int] = {}
@@ -78,16 +79,15 @@ def fit(result: Result, points: list[dict[str, Any]], base: Problem) -> None:
     before, last = points[-2:]
     packed = packed_bytes(base)
     for name in (name for name in CONTENDERS if name in last["seconds"]):
-        ours = name in MODES
         table = f"Cost in T: time at T = {last['T']} ÷ {last['T'] / before['T']:g} × time at T = {before['T']}"
         growth = last["seconds"][name] / before["seconds"][name] / (last["T"] / before["T"])
-        goal = {"goal": "≤ 1.05", "goal_name": f"cost in T: no more than linear, {name}"} if ours else {}
-        result.add(table, name, [growth], "", **goal)
+        goal = Goal(f"cost in T: no more than linear, {name}", "≤ 1.05") if name in MODES else None
+        result.add(table, name, [growth], "", goal=goal)
     for name in (name for name in CONTENDERS if name in last["bytes"]):
         table = "Cost in T: memory kept per further step ÷ packed bursts of one step"
         step = slope([point["T"] for point in points], [point["bytes"][name] for point in points])
-        goal = {"goal": "≤ 1", "goal_name": f"memory per further step ÷ packed bursts, {name}"} if name in MODES else {}
-        result.add(table, name, [step / memory.MIB], "MiB", ratio=step / packed, **goal)
+        goal = Goal(f"memory per further step ÷ packed bursts, {name}", "≤ 1") if name in MODES else None
+        result.add(table, name, [step / memory.MIB], "MiB", ratio=step / packed, goal=goal)
     print(f"the bursts of one step take {packed / memory.MIB:.3g} MiB at {burst_bits(S_MAX)} bits each")
 
 
@@ -119,8 +119,6 @@ def packed_bytes(problem: Problem) -> float:
 
 def neurons(made: SpikingNetwork) -> int:
     """Number of spiking neurons, counted on one black image."""
-    import torch
-
     count = 0
 
     def add(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import ROOT, Result, Unavailable, parser, where
+from benchmarks.harness import ROOT, Goal, Result, Unavailable, parser, where
 
 OURS, PEER = "QB-LIF", "SpikingJelly"
 _UNAVAILABLE = 3  # exit code
@@ -97,14 +97,14 @@ def measure(result: Result, task: Task, root: Path) -> None:
 def add_rows(result: Result, task: Task, runs: dict[str, list[dict[str, float | None]]]) -> None:
     """Tables of time, of what compilation took of it, and of accuracy; a missed target leaves a row without value."""
     shown = f"{task.data}: time to {task.target:.0%} validation accuracy"
-    goal = {"goal": "≤ 0.5", "goal_name": f"time to {task.target:.0%} on {task.data} ÷ SpikingJelly"}
+    goal = Goal(f"time to {task.target:.0%} on {task.data} ÷ SpikingJelly", "≤ 0.5")
     for name, found in runs.items():
         reached = [entry["reached"] for entry in found if entry["reached"] is not None]
         if len(reached) < len(found):
             result.skip(f"{name} on {task.data}", f"{len(found) - len(reached)} of {len(found)} runs missed the target")
             reached = []
         to = PEER if PEER in runs else None
-        result.add(shown, name, reached, "s", to=to, **(goal if name == OURS and to else {}))
+        result.add(shown, name, reached, "s", to=to, goal=goal if name == OURS and to else None)
     parts = {
         "first step beyond the median step (compilation)": ("compile", "s"),
         "median step": ("step", "s"),

@@ -12,14 +12,16 @@ from dataclasses import asdict
 from functools import partial
 
 from benchmarks import memory
-from benchmarks.contenders import KITS, MODES, NAMES, TWIN, Problem, bf16_supported, trainings
-from benchmarks.harness import Result, Unavailable, device, interleaved, parser, positive, where
+from benchmarks.contenders import KITS, NAMES, TWIN, Problem, bf16_supported, trainings
+from benchmarks.harness import Goal, Result, Unavailable, device, interleaved, parser, positive, where
 from qbsnn.training.allocator import keep_freed_memory
 from qbsnn.training.host import host_info
 
 BF16 = ("QB-LIF", "QB-LIF block", "SpikingJelly", TWIN)
 TIME_GOALS = ("QB-LIF block", "QB-LIF")
 """The first of these that runs is compared with the goals."""
+STEP = Goal("training step time ÷ ReLU twin, ResNet-19", "≤ 1.05")
+HALF = Goal("training step in bf16 ÷ best peer's in fp32", "≤ 0.5")
 
 
 def main() -> None:
@@ -56,15 +58,15 @@ def measure_time(result: Result, names: tuple[str, ...], problem: Problem, round
     chosen = next((name for name in TIME_GOALS if name in times), None)
     table = "Step time, fp32"
     for name in (name for name in times if not name.endswith("bf16")):
-        goal = {"goal": "≤ 1.05", "goal_name": "training step time ÷ ReLU twin, ResNet-19"} if name == chosen else {}
-        result.add(table, name, times[name], "s", to=TWIN, **goal)
+        goal = STEP if name == chosen else None
+        result.add(table, name, times[name], "s", to=TWIN, goal=goal)
     table = "Step time, bf16, against the best peer in fp32"
     fast = [name for name in times if name.endswith("bf16")]
     if fast and best is not None:
         result.add(table, best, times[best], "s", to=best)
         for name in fast:
-            goal = {"goal": "≤ 0.5", "goal_name": "training step in bf16 ÷ best peer's in fp32"}
-            result.add(table, name, times[name], "s", to=best, **(goal if name == f"{chosen}, bf16" else {}))
+            goal = HALF if name == f"{chosen}, bf16" else None
+            result.add(table, name, times[name], "s", to=best, goal=goal)
     table = "Step time of binary neurons, against the best peer in fp32"
     binary = [name for name in times if name in ("QB-LIF, s_max = 1", "qbsnn LIF")]
     if binary and best is not None:
@@ -87,8 +89,8 @@ def measure_memory(result: Result, names: tuple[str, ...], problem: Problem) -> 
         add = partial(result.add, table, unit="MiB", to=TWIN if TWIN in found else None)
         for name, sizes in found.items():
             label = f"{table.lower()} ÷ ReLU twin" + (", packed bursts" if name == "QB-LIF packed" else "")
-            goal = {"goal": goals[name], "goal_name": label} if name in goals and name in MODES else {}
-            add(name, [sizes[key] / memory.MIB], **goal)
+            goal = Goal(label, goals[name]) if name in goals else None
+            add(name, [sizes[key] / memory.MIB], goal=goal)
     return bool(found)
 
 

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from benchmarks import harness, loops, scaling
-from benchmarks.harness import Result, goal_met, interleaved
+from benchmarks.harness import Goal, Result, goal_met, interleaved
 from benchmarks.time_to_accuracy import OURS, PEER, TASKS, add_rows
 from qbsnn.errors import SettingsError
 
@@ -32,17 +32,18 @@ def test_contenders_take_turns_and_the_first_round_does_not_count():
 def test_medians_ratios_and_goals():
     result = Result("trial", {})
     result.add("speed", "twin", [2.0, 4.0, 3.0], "s", to="twin")
-    row = result.add("speed", "ours", [1.5, 9.0, 1.0], "s", to="twin", goal="≤ 0.5")
+    row = result.add("speed", "ours", [1.5, 9.0, 1.0], "s", to="twin", goal=Goal("time", "≤ 0.5"))
     assert (row.median, row.low, row.high, row.ratio, row.met) == (1.5, 1.0, 9.0, 0.5, True)
+    assert (row.goal, row.goal_name) == ("≤ 0.5", "time")
     assert result.rows[0].ratio == 1.0 and result.rows[0].met is None
-    assert not result.add("speed", "slow", [1.6], "s", to="twin", goal="≤ 0.5").met
-    assert result.add("rate", "int8", [6.0], "images/s", ratio=3.0, goal="≥ 3").met
+    assert not result.add("speed", "slow", [1.6], "s", to="twin", goal=Goal("time", "≤ 0.5")).met
+    assert result.add("rate", "int8", [6.0], "images/s", ratio=3.0, goal=Goal("int8", "≥ 3")).met
     text = result.text()
     assert "goal ≤ 0.5: met" in text and "goal ≤ 0.5: not met" in text and "0.5 × twin" in text
 
 
 def test_a_goal_without_a_value_is_not_met():
-    row = Result("trial", {}).add("speed", "ours", [], "s", goal="≤ 1")
+    row = Result("trial", {}).add("speed", "ours", [], "s", goal=Goal("time", "≤ 1"))
     assert row.median is None and row.met is False
 
 

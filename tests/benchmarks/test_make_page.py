@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks import make_page
-from benchmarks.harness import Result
+from benchmarks.harness import Goal, Result
 
 GOALS = {"neuron": "neuron, forward + backward, T = 4, in copies", "train_step": "training step time ÷ ReLU twin"}
 POINTS = [
@@ -16,8 +16,8 @@ POINTS = [
 def result_of(name: str) -> dict:
     result = Result(name, {"T": 4})
     result.add("Time", "twin", [2.0, 4.0, 3.0], "s", to="twin")
-    goal = {"goal": "≤ 1.05", "goal_name": GOALS[name]} if name in GOALS else {}
-    result.add("Time", "ours", [6.0 if name == "neuron" else 3.0], "s", to="twin", **goal)
+    goal = Goal(GOALS[name], "≤ 1.05") if name in GOALS else None
+    result.add("Time", "ours", [6.0 if name == "neuron" else 3.0], "s", to="twin", goal=goal)
     result.skip("peer", "not installed")
     return {**result.as_dict(), **({"curves": {"T": POINTS}} if name == "scaling" else {})}
 
