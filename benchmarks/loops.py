@@ -95,7 +95,7 @@ def ours(task: Task, seed: int, root: Path, folder: Path) -> Found:
 def peer(task: Task, seed: int, root: Path, folder: Path) -> Found:
     """Train SpikingJelly's network in a plain loop. Raises DataError for absent files, Unavailable without it."""
     keep_freed_memory()
-    kit = peers.spikingjelly()
+    kit = peers.spikingjelly(task.compiled)
     data = built(task, seed, root, folder).data
     data.setup()
     network = Normalised(peers.build(kit, "vgg5", task.T, data.in_shape, data.num_classes, task.width), data)
@@ -170,11 +170,11 @@ def built(task: Task, seed: int, root: Path, folder: Path, **settings: str) -> P
 
 
 def _best_mode(task: Task) -> str:
-    """How qbsnn runs: as it decides itself where it can; else compiled only where training lasts for minutes."""
+    """How qbsnn runs: as it decides itself, where this version can."""
     try:
         import qbsnn.models.execution  # noqa: F401
     except ImportError:
-        return "none" if task.data == "digits" else "neuron"
+        return "neuron" if task.compiled else "none"
     return "auto"
 
 

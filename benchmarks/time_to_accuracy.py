@@ -32,7 +32,8 @@ class Task:
     """A data set, the accuracy to reach, and the settings that both contenders share.
 
     checks: validations per epoch. epochs: at most, and the length of the cosine schedule. val: share of the training
-    images that is held out. val_limit, train_limit: images at most.
+    images that is held out. val_limit, train_limit: images at most. compiled: whether training lasts long enough for
+    both to gain from compiled neurons.
     """
 
     data: str
@@ -46,12 +47,23 @@ class Task:
     val_limit: int | None = None
     train_limit: int | None = None
     batch: int = 64
+    compiled: bool = False
 
 
 TASKS = {
     "digits": Task("digits", 0.97, (0, 1, 2), epochs=20, checks=1, T=4, width=0.5, val=0.2),
     "fashion_mnist": Task(
-        "fashion_mnist", 0.90, (0,), epochs=4, checks=4, T=2, width=0.5, val=0.1, val_limit=3000, batch=128
+        "fashion_mnist",
+        0.90,
+        (0,),
+        epochs=4,
+        checks=4,
+        T=2,
+        width=0.5,
+        val=0.1,
+        val_limit=3000,
+        batch=128,
+        compiled=True,
     ),
 }
 
@@ -75,7 +87,7 @@ def main() -> None:
 
 def small(task: Task) -> Task:
     """The same task in seconds, with a target that any network reaches."""
-    return replace(task, target=0.0, seeds=(0,), epochs=1, val_limit=64, train_limit=128, width=0.125)
+    return replace(task, target=0.0, seeds=(0,), epochs=1, val_limit=64, train_limit=128, width=0.125, compiled=False)
 
 
 def measure(result: Result, task: Task, root: Path) -> None:
