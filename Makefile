@@ -7,6 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
+BENCHMARKS := neuron train_step inference time_to_accuracy scaling data
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -42,9 +43,9 @@ format: $(STAMP) ## format the code
 report: $(STAMP) ## write outputs/report.html over all runs (ARGS=RUN_DIR: one run's page again)
 	@$(BIN)/python scripts/make_report.py $(ARGS)
 
-bench: $(STAMP) ## measure the neuron beside ReLU, a peer and a memory copy; the event pipeline beside Tonic's
-	$(BIN)/python benchmarks/neuron.py $(ARGS)
-	$(BIN)/python benchmarks/data.py
+bench: $(STAMP) ## measure beside peers (about 25 minutes on two cores), write docs/benchmarks.md, print the goals
+	@for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; done
+	@$(BIN)/python -m benchmarks.make_page
 
 clean: ## remove caches and the environment, keep outputs and data
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

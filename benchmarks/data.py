@@ -2,42 +2,37 @@
 
 All on events made here, so nothing is downloaded: digits simulated as recordings, and random events with the numbers of
 DVS128 Gesture and N-MNIST, written in their true layouts. Contenders take turns; medians are shown.
-``python benchmarks/data.py [--rounds 5] [--small]``
+``python -m benchmarks.data [--rounds 5] [--small]``
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from tonic.transforms import ToFrame
 
+from benchmarks.harness import Result, parser, where
 from qbsnn.data import NMNIST, DVS128Gesture, EventDataModule, SimulatedDigitsDVS
 from qbsnn.data.events import EVENT, Events, Sensor
 from qbsnn.data.frames import Framing
 from qbsnn.models import vgg
 from qbsnn.neurons import QBLIF
-from qbsnn.training.host import host_info
 
 T = 10
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="rounds, of which the median is taken")
-    parser.add_argument("--small", action="store_true", help="a tenth of the events and samples, to try the script")
-    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/data.json"))
-    args = parser.parse_args()
+    args = parser(__doc__, "data", rounds=5).parse_args()
     scale = 10 if args.small else 1
-    host = host_info()
-    print(f"{host.cpu}, {host.cores} cores, torch {host.versions['torch']}; T = {T}, medians of {args.rounds} rounds")
+    result = Result("data", {"T": T, "rounds": args.rounds}, args.small)
+    print(f"{where()}; T = {T}, medians of {args.rounds} rounds")
     framing = [
         framed("gesture-like, 300,000 events", Sensor(128, 128, 2), 300_000 // scale, args.rounds),
         framed("N-MNIST-like, 4,000 events", Sensor(34, 34, 2), 4_000, args.rounds),
@@ -49,13 +44,20 @@ def main() -> None:
             SimulatedDigitsDVS(root=folder, T=T, limit_train=128 if args.small else None),
         ]
         epochs = [epoch(data, args.rounds) for data in sets]
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    result = {"host": vars(host), "framing": framing, "epochs": epochs}
-    args.out.write_text(json.dumps(result, indent=2), encoding="utf-8")
-    print(f"written to {args.out}")
+    for found in framing:
+        rates: dict[str, float] = found["samples_per_second"]
+        for contender, rate in rates.items():
+            result.add(f"Framing, {found['name']}", contender, [rate], "samples/s", to="tonic")
+    for found in epochs:
+        table = f"{found['name']}{' (simulated)' if found['simulated'] else ''}"
+        result.add(table, "cold epoch", [found["cold"]], "samples/s", to="cold epoch")
+        result.add(table, "cached epoch", [found["cached"]], "samples/s", to="cold epoch")
+        result.add(table, "cache ÷ float32 frames", [found["cache_share"]], "")
+        result.add(table, "waiting ÷ a training step of vgg5", [found["wait_seconds"] / found["step_seconds"]], "")
+    result.write(args.out, framing=framing, epochs=epochs)
 
 
-def framed(name: str, sensor: Sensor, count: int, rounds: int) -> dict[str, object]:
+def framed(name: str, sensor: Sensor, count: int, rounds: int) -> dict[str, Any]:
     """Samples per second of both, on the same events, whose frames must be equal."""
     samples = [blob(sensor, count, seed) for seed in range(4)]
     ours, keeping = Framing(sensor, T, keep_tail=False), Framing(sensor, T)
@@ -81,7 +83,7 @@ def framed(name: str, sensor: Sensor, count: int, rounds: int) -> dict[str, obje
     return {"name": name, "samples_per_second": rates, "ratio": ratio, "tonic_drops": dropped}
 
 
-def epoch(data: EventDataModule, rounds: int) -> dict[str, object]:
+def epoch(data: EventDataModule, rounds: int) -> dict[str, Any]:
     """Seconds of a cold epoch (read, frame, write the cache), of cached ones, and of the network's own steps."""
     start = time.perf_counter()
     data.setup("fit")
@@ -115,7 +117,9 @@ def consume(data: EventDataModule) -> float:
 
 def training(data: EventDataModule, steps: int = 5) -> tuple[float, float]:
     """Median seconds of a training step of a small network, and of waiting for its batch, in one process."""
-    network = vgg(QBLIF, data.in_shape, data.num_classes, data.mean, data.std, "vgg5", T, 0.25, encoding="events")
+    network = vgg(
+        QBLIF, data.in_shape, data.num_classes, data.mean, data.std, "vgg5", T=T, width=0.25, encoding="events"
+    )
     taken, waited = [], []
     start = time.perf_counter()
     for number, (frames, labels) in enumerate(data.train_dataloader()):

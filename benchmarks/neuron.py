@@ -1,79 +1,94 @@
-"""Time of one neuron layer, forward and backward, in copies of its input tensor.
+"""Time of one neuron layer in copies of its input, at T = 4 and T = 16, beside ReLU and the peers' neurons.
 
-The unit is one plain copy of the tensor into existing memory, measured in the same run: contenders take turns, and the
-median over rounds is shown. ``python benchmarks/neuron.py [--steps 4] [--rounds 7] [--small]``
+The unit is one plain copy of the tensor into existing memory, a contender like the others: all take turns, medians over
+rounds are shown. ``python -m benchmarks.neuron [--steps 4 16] [--rounds 5] [--small]``
 """
 
-import argparse
-import json
-import statistics
-import time
+from __future__ import annotations
+
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks import peers
+from benchmarks.harness import Goal, Result, Unavailable, device, interleaved, parser, positive, where
 from qbsnn.neurons import LIF, QBLIF, ReLU
 from qbsnn.training.allocator import keep_freed_memory
-from qbsnn.training.host import host_info
 
 SHAPE = (32, 64, 32, 32)
+COPY = "copy"
+CHOSEN = "QB-LIF, s_max = 8, compiled"
+GOALS = {"forward + backward": "≤ 5", "inference": "≤ 1.5"}
+
+
+def compiled(neuron: nn.Module) -> nn.Module:
+    """The same neuron with a compiled scan."""
+    neuron.compiled = True
+    return neuron
+
+
+def jelly_compiled() -> nn.Module:
+    """SpikingJelly's LIF under ``torch.compile``."""
+    neuron = peers.jelly_lif()
+    neuron.compile()
+    return neuron
+
+
+NEURONS: dict[str, Callable[[], nn.Module]] = {
+    "ReLU": ReLU,
+    "QB-LIF, s_max = 8": partial(QBLIF, s_max=8),
+    CHOSEN: lambda: compiled(QBLIF(s_max=8)),
+    "QB-LIF, s_max = 1, compiled": lambda: compiled(QBLIF(s_max=1)),
+    "qbsnn LIF, compiled": lambda: compiled(LIF()),
+    "SpikingJelly LIF": peers.jelly_lif,
+    "SpikingJelly LIF, compiled": jelly_compiled,
+    "SpikingJelly I-LIF, s_max = 8": partial(peers.jelly_ilif, 8),
+    "snnTorch Leaky": peers.snntorch_lif,
+    "Norse LIFBox": peers.norse_lif,
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=4, help="time steps T")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds, of which the median is taken")
-    parser.add_argument("--small", action="store_true", help="a batch of 2 instead of 32, to try the script")
-    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/neuron.json"))
-    args = parser.parse_args()
+    arguments = parser(__doc__, "neuron", rounds=5)
+    arguments.add_argument("--steps", type=positive, nargs="+", default=[4, 16], help="time steps T, one table each")
+    args = arguments.parse_args()
+    shape = (2, *SHAPE[1:]) if args.small else SHAPE
     keep_freed_memory()  # for every contender
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    x = torch.randn(args.steps, *((2, *SHAPE[1:]) if args.small else SHAPE), device=device)
+    result = Result("neuron", {"shape": ["T", *shape], "T": args.steps, "rounds": args.rounds}, args.small)
+    print(f"{where()}, [T, {', '.join(map(str, shape))}] float32", flush=True)
+    for steps in args.steps:
+        measure(result, steps, shape, args.rounds)
+    result.write(args.out)
+
+
+def measure(result: Result, steps: int, shape: tuple[int, ...], rounds: int) -> None:
+    """The two tables of one T, measured in the same rounds."""
+    x = torch.randn(steps, *shape, device=device())
     target = torch.empty_like(x)
-    contenders: dict[str, Callable[[], object]] = {"copy": lambda: target.copy_(x)}
-    for name, neuron in contestants(device).items():
-        contenders[f"{name}, inference"] = lambda neuron=neuron: infer(neuron, x)
-        contenders[f"{name}, forward + backward"] = lambda neuron=neuron: step(neuron, x)
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for warm in [True] + [False] * args.rounds:
-        for name, call in contenders.items():
-            seconds = clock(call, device)
-            if not warm:
-                times[name].append(seconds)
-    unit = statistics.median(times["copy"])
-    rows = {name: statistics.median(values) / unit for name, values in times.items()}
-    host = host_info()
-    print(f"{host.gpu or host.cpu}, {host.cores} cores, torch {host.versions['torch']}, {list(x.shape)} float32")
-    print(f"one copy: {unit * 1e3:.2f} ms; everything below in copies, median of {args.rounds}")
-    for name, ratio in rows.items():
-        print(f"  {name:<48} {ratio:7.1f}")
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(
-        json.dumps({"host": vars(host), "shape": list(x.shape), "seconds": times, "copies": rows}, indent=2),
-        encoding="utf-8",
-    )
-    print(f"written to {args.out}")
+    calls: dict[str, Callable[[], object]] = {COPY: lambda: target.copy_(x)}
+    neurons = {}
+    for name, make in NEURONS.items():
+        try:
+            neurons[name] = make().to(device())
+        except Unavailable as why:
+            result.skip(name, why)
+            continue
+        calls[f"{name}|inference"] = partial(infer, neurons[name], x)
+        calls[f"{name}|forward + backward"] = partial(step, neurons[name], x)
+    times = interleaved(calls, rounds)
+    for kind, bound in GOALS.items():
+        table = f"Neuron, T = {steps}, {kind}, in copies"
+        add = partial(result.add, table, unit="ms", to=COPY)
+        add(COPY, milliseconds(times[COPY]))
+        for name in neurons:
+            goal = Goal(f"neuron, {kind}, T = {steps}, in copies", bound) if name == CHOSEN else None
+            add(name, milliseconds(times[f"{name}|{kind}"]), goal=goal)
 
 
-def contestants(device: torch.device) -> dict[str, nn.Module]:
-    neurons = {"ReLU": ReLU(), "QB-LIF, s_max = 8": QBLIF(s_max=8), "QB-LIF, s_max = 1": QBLIF(s_max=1), "LIF": LIF()}
-    for name, neuron in (("QB-LIF, s_max = 8, compiled", QBLIF(s_max=8)), ("LIF, compiled", LIF())):
-        neuron.compiled = True
-        neurons[name] = neuron
-    neurons |= peers()
-    return {name: neuron.to(device) for name, neuron in neurons.items()}
-
-
-def peers() -> dict[str, nn.Module]:
-    """SpikingJelly's multi-step LIF, where the ``peers`` extra is installed."""
-    try:
-        from spikingjelly.activation_based.neuron import LIFNode
-    except ImportError:
-        print("SpikingJelly is not installed (pip install 'qbsnn[peers]'): its row is left out")
-        return {}
-    return {"SpikingJelly LIF, torch backend": LIFNode(tau=2.0, detach_reset=True, step_mode="m")}
+def milliseconds(seconds: list[float]) -> list[float]:
+    return [1e3 * second for second in seconds]
 
 
 def infer(neuron: nn.Module, x: Tensor) -> None:
@@ -82,26 +97,16 @@ def infer(neuron: nn.Module, x: Tensor) -> None:
         neuron(x)
 
 
-def forget(neuron: nn.Module) -> None:
-    """Clear the state that a peer keeps between calls."""
-    if hasattr(neuron, "reset") and callable(neuron.reset):
-        neuron.reset()
-
-
 def step(neuron: nn.Module, x: Tensor) -> None:
     forget(neuron)
     leaf = x.detach().requires_grad_()
     neuron(leaf).backward(x)
 
 
-def clock(call: Callable[[], object], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+def forget(neuron: nn.Module) -> None:
+    """Clear the state that SpikingJelly keeps between calls."""
+    if callable(reset := getattr(neuron, "reset", None)):
+        reset()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Speed and memory beside peers, run as ``python -m benchmarks.NAME``; ``make bench`` runs all and writes the page."""

@@ -1,0 +1,132 @@
+"""Who takes part: the ReLU twin, qbsnn's networks in each of its modes, and the peers, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks import peers
+from benchmarks.harness import Unavailable
+from qbsnn.models import resnet, vgg
+from qbsnn.models.execution import prepare
+from qbsnn.models.resnet import TABLES as RESNETS
+from qbsnn.neurons import LIF, QBLIF, Neuron
+
+TWIN = "ReLU twin"
+LEARNING_RATE = 1e-3
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One training problem: architecture, steps, batch, sizes."""
+
+    name: str = "resnet19"
+    T: int = 4
+    batch: int = 8
+    width: float = 1.0
+    in_shape: tuple[int, int, int] = (3, 32, 32)
+    classes: int = 10
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A network of qbsnn: its neuron, and how it is executed."""
+
+    neuron: Callable[[], Neuron]
+    compile: str
+    memory: str = "none"
+
+
+QB = partial(QBLIF, s_max=8)
+MODES: dict[str, Mode] = {
+    "QB-LIF": Mode(QB, "neuron"),
+    "QB-LIF block": Mode(QB, "block"),
+    "QB-LIF packed": Mode(QB, "block", "packed"),
+    "QB-LIF checkpoint": Mode(QB, "block", "checkpoint"),
+    "QB-LIF, s_max = 1": Mode(partial(QBLIF, s_max=1), "neuron"),
+    "qbsnn LIF": Mode(LIF, "neuron"),
+}
+KITS: dict[str, Callable[[], peers.Kit]] = {
+    "SpikingJelly": peers.spikingjelly,
+    "SpikingJelly, compiled": partial(peers.spikingjelly, compiled=True),
+    "snnTorch": lambda: peers.loop(peers.snntorch_lif),
+    "Norse": lambda: peers.loop(peers.norse_lif),
+}
+NAMES = (TWIN, *MODES, *KITS)
+
+
+def network(contender: str, problem: Problem) -> nn.Module:
+    """The network of a contender, in training mode. Raises Unavailable."""
+    torch.manual_seed(0)
+    p = problem
+    if mode := MODES.get(contender):
+        family: Any = resnet if p.name in RESNETS else vgg
+        ones = [0.0] * p.in_shape[0], [1.0] * p.in_shape[0]
+        made = family(mode.neuron, p.in_shape, p.classes, *ones, name=p.name, T=p.T, width=p.width)
+        return prepare(made, mode.compile, mode.memory)
+    kit = peers.relu() if contender == TWIN else KITS[contender]()
+    return peers.build(kit, p.name, p.T, p.in_shape, p.classes, p.width)
+
+
+class Training:
+    """Training steps of one contender: forward, loss, backward, optimiser, on the same images each time.
+
+    precision: ``fp32``, or ``bf16`` for autocast. ``step()`` is one step; ``forward()`` its first part, whose graph
+    lives as long as its result.
+    """
+
+    def __init__(self, contender: str, problem: Problem, device: torch.device, precision: str = "fp32") -> None:
+        self.network = network(contender, problem).to(device).train()
+        repeats = problem.T if contender == TWIN else 1
+        gen = torch.Generator().manual_seed(1)
+        count = problem.batch * repeats
+        self.images = torch.randn(count, *problem.in_shape, generator=gen).to(device)
+        self.labels = torch.randint(problem.classes, (count,), generator=gen).to(device)
+        self.optimiser = torch.optim.SGD(self.network.parameters(), lr=LEARNING_RATE, momentum=0.9)
+        self.autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=precision == "bf16")
+
+    def forward(self) -> Tensor:
+        """The loss of the mean logits."""
+        with self.autocast():
+            logits = self.network(self.images)
+            return F.cross_entropy(logits.float().mean(0), self.labels)
+
+    def step(self) -> None:
+        """One training step."""
+        loss = self.forward()
+        loss.backward()
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+
+
+def bf16_supported(device: torch.device, isa: list[str]) -> bool:
+    """Whether the processor or card multiplies bfloat16 itself."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool({"avx512_bf16", "amx_bf16"} & set(isa))
+
+
+def trainings(
+    names: Mapping[str, str] | tuple[str, ...],
+    problem: Problem,
+    device: torch.device,
+    report: Callable[[str, object], None],
+) -> dict[str, Training]:
+    """Training of each contender that is available; ``report(name, why)`` hears of the others.
+
+    names: contenders, or title -> ``"contender|precision"``.
+    """
+    made = {}
+    for title in names:
+        contender, _, precision = (names[title] if isinstance(names, Mapping) else title).partition("|")
+        try:
+            made[title] = Training(contender, problem, device, precision or "fp32")
+        except Unavailable as why:
+            report(title, why)
+    return made

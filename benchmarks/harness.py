@@ -1,0 +1,233 @@
+"""What the benchmarks share: interleaved rounds, medians, and one form of result with the goal beside each row.
+
+A result file has the keys ``benchmark, small, command, started, git_commit, git_dirty, host, versions, settings, rows,
+skipped``. A row is ``{table, name, median, low, high, unit, ratio, to, goal, goal_name, met}``: ``median`` of its
+samples with their extremes; ``ratio`` to the median of the row named ``to`` in the same table, unless it was measured
+as one; ``goal`` as text, ``"≤ 1.05"``; ``met`` is null where the row has no goal, false where it has one and no value.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import operator
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from qbsnn.errors import SettingsError
+from qbsnn.report.files import write_atomically
+from qbsnn.training.host import git_state, host_info
+
+ROOT = Path(__file__).parent.parent
+RESULTS = Path("outputs/benchmarks")
+PACKAGES = ("spikingjelly", "snntorch", "norse", "tonic", "triton", "onnxruntime", "scikit-learn")
+_RELATIONS: dict[str, Callable[[float, float], bool]] = {"≤": operator.le, "≥": operator.ge}
+
+
+class Unavailable(Exception):
+    """A contender that cannot run here; the message says why."""
+
+
+def goal_met(goal: str, value: float) -> bool:
+    """Whether a value meets a goal such as ``"≤ 1.05"`` or ``"≥ 3"``; raises SettingsError for another form.
+
+    >>> goal_met("≤ 5", 4.9), goal_met("≥ 3", 2.9)
+    (True, False)
+    """
+    relation, _, bound = goal.partition(" ")
+    try:
+        return _RELATIONS[relation](value, float(bound))
+    except (KeyError, ValueError):
+        raise SettingsError(f"a goal must be '≤ NUMBER' or '≥ NUMBER', got {goal!r}") from None
+
+
+class Goal(NamedTuple):
+    """What a page calls a goal, and its bound: ``Goal("training step time ÷ ReLU twin", "≤ 1.05")``."""
+
+    name: str
+    bound: str
+
+
+@dataclass
+class Row:
+    """One line of a table: see the module's docstring."""
+
+    table: str
+    name: str
+    median: float | None
+    low: float | None
+    high: float | None
+    unit: str
+    ratio: float | None = None
+    to: str | None = None
+    goal: str | None = None
+    goal_name: str | None = None
+    met: bool | None = None
+
+
+@dataclass
+class Result:
+    """Rows of one benchmark, and where they were measured."""
+
+    benchmark: str
+    settings: dict[str, Any]
+    small: bool = False
+    rows: list[Row] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    started: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
+
+    def add(
+        self,
+        table: str,
+        name: str,
+        samples: Sequence[float],
+        unit: str,
+        *,
+        to: str | None = None,
+        ratio: float | None = None,
+        goal: Goal | None = None,
+    ) -> Row:
+        """Append the row of these samples; with none, a row without a value, which meets no goal.
+
+        to: an earlier row of the same table, or this one, whose median is 1 in this row's ratio. ratio: a given one
+        instead. A goal is compared with the ratio, or with the median where the row has none. Raises SettingsError for
+        an unknown ``to``.
+        """
+        low, median, high = (min(samples), statistics.median(samples), max(samples)) if samples else (None, None, None)
+        row = Row(table, name, median, low, high, unit, ratio, to)
+        self.rows.append(row)
+        if to is not None and ratio is None:
+            unit_row = self.find(table, to)
+            if median is not None and unit_row.median:
+                row.ratio = median / unit_row.median
+        if goal is not None:
+            value = row.median if to is None and ratio is None else row.ratio
+            row.goal, row.goal_name = goal.bound, goal.name
+            row.met = value is not None and goal_met(goal.bound, value)
+        return row
+
+    def find(self, table: str, name: str) -> Row:
+        """The row of this name; raises SettingsError where there is none."""
+        for row in self.rows:
+            if (row.table, row.name) == (table, name):
+                return row
+        names = ", ".join(row.name for row in self.rows if row.table == table) or "none"
+        raise SettingsError(f"no row {name!r} in table {table!r}; its rows: {names}")
+
+    def skip(self, what: str, why: object) -> None:
+        """Say, here and in the file, that something did not run and why."""
+        line = f"{what}: {why}"
+        if line not in self.skipped:
+            self.skipped.append(line)
+            print(f"skipped {line}", flush=True)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The content of the result file."""
+        host = vars(host_info())
+        versions = {**host["versions"], **{name: version for name in PACKAGES if (version := _version(name))}}
+        commit, dirty = git_state(ROOT)
+        made = {
+            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "git_commit": commit,
+            "git_dirty": dirty,
+        }
+        return {**asdict(self), **made, "host": host, "versions": versions}
+
+    def write(self, path: Path, **more: Any) -> None:
+        """Print all tables and write the result file, with ``more`` beside its own keys."""
+        print(f"\n{self.text()}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps({**self.as_dict(), **more}, indent=2, ensure_ascii=False).encode())
+        print(f"written to {path}")
+
+    def text(self) -> str:
+        """All tables as aligned text, goals beside the ratios they are about."""
+        lines = [where()]
+        for table in dict.fromkeys(row.table for row in self.rows):
+            rows = [row for row in self.rows if row.table == table]
+            width = max(len(row.name) for row in rows)
+            lines += ["", table, *(f"  {row.name:<{width}}  {_cells(row)}".rstrip() for row in rows)]
+        return "\n".join(lines)
+
+
+def _cells(row: Row) -> str:
+    value = "-" if row.median is None else f"{row.median:.4g} {row.unit}"
+    spread = "" if row.median is None or row.low == row.high else f"({row.low:.4g} to {row.high:.4g})"
+    ratio = "" if row.ratio is None else f"{row.ratio:.3g} × {row.to}" if row.to else f"{row.ratio:.3g}"
+    goal = "" if row.goal is None else f"goal {row.goal}: {'met' if row.met else 'not met'}"
+    return f"{value:<16} {spread:<24} {ratio:<28} {goal}"
+
+
+def where() -> str:
+    """The machine in one line."""
+    host = host_info()
+    return f"{host.gpu or host.cpu}, {host.cores} cores, torch {host.versions['torch']}"
+
+
+def device() -> torch.device:
+    """A GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def clock(call: Callable[[], object]) -> float:
+    """Seconds of one call, work queued on a GPU included."""
+    wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    wait()
+    start = time.perf_counter()
+    call()
+    wait()
+    return time.perf_counter() - start
+
+
+def interleaved(
+    contenders: Mapping[str, Callable[[], object]],
+    rounds: int,
+    timer: Callable[[Callable[[], object]], float] = clock,
+) -> dict[str, list[float]]:
+    """Seconds of each contender in each round, after one round that does not count.
+
+    Contenders take turns and every round begins with the next one, so that neither a drift of the machine nor a fixed
+    neighbour favours any.
+    """
+    names = list(contenders)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(rounds + 1):
+        first = number % len(names) if names else 0
+        for name in names[first:] + names[:first]:
+            seconds = timer(contenders[name])
+            if number:
+                times[name].append(seconds)
+    return times
+
+
+def parser(doc: str | None, name: str, rounds: int) -> argparse.ArgumentParser:
+    """The arguments that all benchmarks have."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--rounds", type=positive, default=rounds, help="rounds, of which the median is taken")
+    made.add_argument("--small", action="store_true", help="tiny sizes, to try the script; no page takes them")
+    made.add_argument("--out", type=Path, default=RESULTS / f"{name}.json")
+    return made
+
+
+def positive(text: str) -> int:
+    """An argument that is an integer of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}")
+    return int(text)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

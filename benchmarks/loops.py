@@ -1,0 +1,201 @@
+"""The two training loops of the time to an accuracy: qbsnn's own, and a plain one for SpikingJelly."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import lightning
+import torch
+from hydra import compose, initialize_config_dir
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks import peers
+from benchmarks.harness import ROOT, device
+from qbsnn.data import DataModule
+from qbsnn.training.allocator import keep_freed_memory
+from qbsnn.training.optim import parameter_groups
+from qbsnn.training.run import Parts, build
+from qbsnn.training.settings import validate
+
+if TYPE_CHECKING:
+    from benchmarks.time_to_accuracy import Task
+
+Found = tuple["Stopwatch", float, float]
+"""What a loop returns: its clock, the epochs it ran and the test accuracy."""
+
+
+class Stopwatch:
+    """Seconds of training, without the pauses, up to the first accuracy at or above ``target``."""
+
+    def __init__(self, target: float) -> None:
+        self.target, self.seconds, self.reached = target, 0.0, None
+        self.accuracy, self.steps, self._since = 0.0, [], 0.0
+
+    seconds: float
+    reached: float | None
+    steps: list[float]
+
+    def start(self) -> None:
+        """Run, from the start or after a pause."""
+        self._since = _now()
+
+    def pause(self) -> None:
+        """Stand still."""
+        self.seconds += _now() - self._since
+
+    def check(self, accuracy: float) -> bool:
+        """Hear an accuracy, during a pause; whether the target is reached."""
+        self.accuracy = accuracy
+        if self.reached is None and accuracy >= self.target:
+            self.reached = self.seconds
+        return self.reached is not None
+
+
+class Watch(Callback):
+    """Tells a stopwatch of Lightning's loop, and ends it at the target."""
+
+    def __init__(self, clock: Stopwatch) -> None:
+        self.clock, self.begun, self.epochs = clock, 0.0, 0.0
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        """Remember when the step began."""
+        self.begun = _now()
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *args: Any) -> None:
+        """Record the step."""
+        self.clock.steps.append(_now() - self.begun)
+        self.epochs = trainer.global_step / trainer.num_training_batches
+
+    def on_validation_start(self, *args: Any) -> None:
+        """Validation does not count."""
+        self.clock.pause()
+
+    def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Stop at the target."""
+        trainer.should_stop = self.clock.check(float(trainer.callback_metrics["val/acc"]))
+        self.clock.start()
+
+
+def ours(task: Task, seed: int, root: Path, folder: Path) -> Found:
+    """Train as ``train.py`` does, up to the target. Raises DataError for absent files."""
+    parts = built(task, seed, root, folder, compile=_best_mode(task))
+    clock = Stopwatch(task.target)
+    watch = Watch(clock)
+    cast("list[Callback]", parts.trainer.callbacks).insert(0, watch)  # type: ignore[attr-defined]
+    parts.data.setup()
+    clock.start()
+    parts.trainer.fit(parts.module, datamodule=parts.data)
+    return clock, watch.epochs, accuracy(parts.module.network, parts.data)
+
+
+def peer(task: Task, seed: int, root: Path, folder: Path) -> Found:
+    """Train SpikingJelly's network in a plain loop. Raises DataError for absent files, Unavailable without it."""
+    keep_freed_memory()
+    kit = peers.spikingjelly(task.compiled)
+    data = built(task, seed, root, folder).data
+    data.setup()
+    network = Normalised(peers.build(kit, "vgg5", task.T, data.in_shape, data.num_classes, task.width), data)
+    network.to(device()).train()
+    optimiser = torch.optim.AdamW(parameter_groups(network), lr=1e-3, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=task.epochs)
+    clock = Stopwatch(task.target)
+    loader = data.train_dataloader()
+    every = max(1, len(loader) // task.checks)
+    clock.start()
+    for epoch in range(task.epochs):
+        for number, (images, labels) in enumerate(loader, start=1):
+            begun = _now()
+            loss = F.cross_entropy(network(images.to(device())).mean(0), labels.to(device()))
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimiser.step()
+            clock.steps.append(_now() - begun)
+            if number % every == 0:
+                clock.pause()
+                if clock.check(accuracy(network, data, "val")):
+                    return clock, epoch + number / len(loader), accuracy(network, data)
+                clock.start()
+        schedule.step()
+    return clock, float(task.epochs), accuracy(network, data)
+
+
+class Normalised(nn.Module):
+    """A network behind the normalisation of the data's pixels."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, data: DataModule) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(data.mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(data.std).view(-1, 1, 1))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Pixels ``[B, C, H, W]`` to logits ``[T, B, classes]``."""
+        return self.network((pixels - self.mean) / self.std)
+
+
+def built(task: Task, seed: int, root: Path, folder: Path, **settings: str) -> Parts:
+    """Data, network and trainer from ``conf/`` with the task's settings. Reads no data."""
+    overrides = {
+        "data": task.data,
+        "model": "vgg5",
+        "model.width": task.width,
+        "T": task.T,
+        "seed": seed,
+        "name": "time_to_accuracy",
+        "report": "false",
+        "data.root": root,
+        "data.download": "false",
+        "data.batch_size": task.batch,
+        "data.val_fraction": task.val,
+        "data.limit_val": _null(task.val_limit),
+        "data.limit_train": _null(task.train_limit),
+        "trainer.max_epochs": task.epochs,
+        "+trainer.val_check_interval": 1.0 / task.checks,
+        "callbacks.checkpoint": "null",
+        "callbacks.progress": "null",
+        **{f"paths.{name}": folder for name in ("run", "outputs", "data")},
+        **settings,
+    }
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", [f"{key}={value}" for key, value in overrides.items()])
+    return build(validate(cfg))
+
+
+def _best_mode(task: Task) -> str:
+    """How qbsnn runs: as it decides itself, where this version can."""
+    try:
+        import qbsnn.models.execution  # noqa: F401
+    except ImportError:
+        return "neuron" if task.compiled else "none"
+    return "auto"
+
+
+def accuracy(network: nn.Module, data: DataModule, part: str = "test") -> float:
+    """Share of right answers, from the mean logits over time; the network is left in training mode."""
+    loader = data.test_dataloader() if part == "test" else data.val_dataloader()
+    right = total = 0
+    network.eval()
+    with torch.no_grad():
+        for images, labels in loader:
+            right += int((network(images.to(device())).mean(0).argmax(1).cpu() == labels).sum())
+            total += len(labels)
+    network.train()
+    return right / total
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _null(value: int | None) -> str:
+    return "null" if value is None else str(value)

@@ -1,0 +1,231 @@
+"""Write ``docs/benchmarks.md`` and its plots from the result files of one ``make bench``; print the table of goals.
+
+The page is made from ``outputs/benchmarks/*.json`` and from nothing else, except for the reasons in
+``benchmarks/notes.yaml`` beside goals that are not met. Results of different machines, versions or commits, results
+more than a day apart, results of ``--small`` and absent results are refused. ``--partial`` takes absent ones;
+``--goals`` only prints. ``python -m benchmarks.make_page``
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from benchmarks.harness import RESULTS, ROOT
+from benchmarks.plots import draw_scaling
+from qbsnn.errors import DataError, QBSNNError, SettingsError
+from qbsnn.report.files import write_atomically
+
+TITLES = {
+    "neuron": "Neuron",
+    "train_step": "Training step",
+    "inference": "Inference",
+    "time_to_accuracy": "Time to an accuracy",
+    "scaling": "Scaling",
+    "data": "Event pipeline",
+}
+SAME = ("cpu", "cores", "isa", "gpu", "platform")
+LONGEST = timedelta(days=1)
+Found = dict[str, dict[str, Any]]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result files")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs/benchmarks.md")
+    parser.add_argument("--notes", type=Path, default=ROOT / "benchmarks/notes.yaml")
+    parser.add_argument(
+        "--partial", action="store_true", help="write the page though results are absent; it names them"
+    )
+    parser.add_argument("--goals", action="store_true", help="print the goals and write nothing")
+    args = parser.parse_args()
+    try:
+        found = load(args.results, args.partial or args.goals)
+        if not args.goals:
+            check(found)
+            write(found, notes(args.notes), args.page)
+    except QBSNNError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(goals_text(found))
+    return 0
+
+
+def load(folder: Path, partial: bool = False) -> Found:
+    """The result files by benchmark. Raises DataError naming those that are absent or damaged."""
+    found = {}
+    for name in TITLES:
+        path = folder / f"{name}.json"
+        if not path.is_file():
+            continue
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            rows = content["rows"]
+            assert all({"name", "median", "unit"} <= set(row) for row in rows)
+        except (ValueError, KeyError, TypeError, AssertionError) as error:
+            raise DataError(
+                f"{path} is no result of benchmarks.harness ({error!r}); run {_command(name)} again"
+            ) from error
+        found[name] = content
+    absent = [name for name in TITLES if name not in found]
+    if not found or (absent and not partial):
+        raise DataError(f"no results in {folder} of {', '.join(absent)}; run {', '.join(map(_command, absent))}")
+    return found
+
+
+def check(found: Found) -> None:
+    """Raise DataError unless all results are full ones of one machine, one set of versions, one commit and one day."""
+    if tiny := [name for name, content in found.items() if content.get("small")]:
+        raise DataError(f"{', '.join(tiny)}: made with --small, which is no measurement; run {_command(tiny[0])}")
+    first, *others = found
+    facts = {name: _facts(content) for name, content in found.items()}
+    for other in others:
+        for key in facts[first].keys() & facts[other].keys():
+            if facts[first][key] != facts[other][key]:
+                both = f"{first} has {facts[first][key]!r}, {other} has {facts[other][key]!r}"
+                raise DataError(f"results of different {key}: {both}; run make bench again")
+    times = {name: datetime.fromisoformat(content["started"]) for name, content in found.items()}
+    old, new = min(times, key=times.__getitem__), max(times, key=times.__getitem__)
+    if times[new] - times[old] > LONGEST:
+        raise DataError(f"{old} is stale: it was measured {times[new] - times[old]} before {new}; run {_command(old)}")
+
+
+def notes(path: Path) -> dict[str, str]:
+    """Reasons by goal. Raises SettingsError for a file that is not of that form."""
+    content = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else {}
+    if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
+        raise SettingsError(f"{path} must hold lines 'goal: reason', got {content!r}")
+    return {str(key): value for key, value in content.items()}
+
+
+def write(found: Found, reasons: dict[str, str], page: Path) -> None:
+    """Write the plots, then the page. Raises SettingsError for a reason whose goal no result has."""
+    known = {name for name, *_ in goals(found)}
+    if unknown := sorted(set(reasons) - known):
+        raise SettingsError(
+            f"a note on a goal that no result has: {unknown[0]!r}; there are {', '.join(sorted(known))}"
+        )
+    images = page.parent / "images"
+    plots = draw_scaling(found["scaling"]["curves"], images) if "scaling" in found else []
+    figures = [f"![Scaling in {path.stem[6:]}](images/{path.name})" for path in plots if path.suffix == ".png"]
+    write_atomically(page, markdown(found, reasons, figures).encode())
+    print(f"written to {page}")
+
+
+def goals(found: Found) -> list[tuple[str, str, float | None, str, bool]]:
+    """(goal, bound, measured, unit or name of what it is measured in, met) of every row that has one."""
+    return [
+        (
+            row.get("goal_name") or f"{TITLES[name]}: {row['name']}",
+            str(row["goal"]),
+            row["median"] if row.get("ratio") is None else row["ratio"],
+            row["unit"] if row.get("ratio") is None else "×",
+            bool(row["met"]),
+        )
+        for name, content in found.items()
+        for row in content["rows"]
+        if row.get("goal") is not None
+    ]
+
+
+def goals_text(found: Found) -> str:
+    """The goals as aligned text."""
+    rows = goals(found)
+    width = max((len(row[0]) for row in rows), default=0)
+    return "\n".join(
+        f"{name:<{width}}  {_number(value, unit):>10}  goal {bound:<8}  {'met' if met else 'NOT met'}"
+        for name, bound, value, unit, met in rows
+    )
+
+
+def markdown(found: Found, reasons: dict[str, str], figures: list[str]) -> str:
+    """The page."""
+    lines = [
+        "# Benchmarks",
+        "",
+        "Made by `make bench` from the result files of one machine, not written by hand. A goal is a ratio of medians",
+        "from one run in which all contenders take turns. Peers run on their fastest public settings.",
+        "",
+        "| goal | measured | bound | met | reason |",
+        "|---|---|---|---|---|",
+    ]
+    for name, bound, value, unit, met in goals(found):
+        reason = "" if met else reasons.get(name, "")
+        lines.append(f"| {name} | {_number(value, unit)} | {bound} | {'yes' if met else 'no'} | {reason} |")
+    lines += ["", *_machine(found)]
+    for name, title in TITLES.items():
+        lines += ["", f"## {title}", ""]
+        if name not in found:
+            lines.append(f"Not measured: `{_command(name)}`.")
+            continue
+        lines += _section(name, found[name])
+        if name == "scaling":
+            lines += ["", *figures]
+    return "\n".join(lines) + "\n"
+
+
+def _machine(found: Found) -> list[str]:
+    first = next(iter(found.values()))
+    host = first["host"]
+    versions = {name: v for content in found.values() for name, v in content.get("versions", {}).items()}
+    days = sorted({content["started"][:10] for content in found.values() if "started" in content})
+    commit = first.get("git_commit") or "unknown"
+    lines = {
+        "processor": f"{host['cpu']}, {host['cores']} cores, {', '.join(host['isa'])}",
+        "graphics card": host["gpu"] or "none: rows that need one are left out",
+        "system": host["platform"],
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "date": " to ".join(dict.fromkeys([*days[:1], *days[-1:]])),
+        "commit": f"`{commit[:12]}`" + (" with changes" if first.get("git_dirty") else ""),
+    }
+    return ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in lines.items())]
+
+
+def _section(name: str, content: dict[str, Any]) -> list[str]:
+    settings = ", ".join(f"{key} {_setting(value)}" for key, value in content.get("settings", {}).items())
+    lines = [f"`{_command(name)}`" + (f": {settings}." if settings else ".")]
+    for table in dict.fromkeys(row.get("table", "") for row in content["rows"]):
+        rows = [row for row in content["rows"] if row.get("table", "") == table]
+        to = next((row["to"] for row in rows if row.get("to")), None)
+        lines += ["", *([f"**{table}**", ""] if table else [])]
+        lines += [f"| | median | lowest to highest | {f'÷ {to}' if to else 'ratio'} | goal |", "|---|---|---|---|---|"]
+        lines += [_line(row) for row in rows]
+    if skipped := content.get("skipped"):
+        lines += ["", "Not run:", "", *(f"- {line}" for line in skipped)]
+    return lines
+
+
+def _line(row: dict[str, Any]) -> str:
+    spread = "" if row.get("low") in (None, row.get("high")) else f"{row['low']:.3g} to {row['high']:.3g}"
+    goal = "" if row.get("goal") is None else f"{row['goal']}, {'met' if row['met'] else 'not met'}"
+    ratio = "" if row.get("ratio") is None else f"{row['ratio']:.3g}"
+    return f"| {row['name']} | {_number(row['median'], row['unit'])} | {spread} | {ratio} | {goal} |"
+
+
+def _number(value: float | None, unit: str) -> str:
+    return "-" if value is None else f"{value:.3g} {unit}".strip()
+
+
+def _setting(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False).replace('"', "")
+
+
+def _command(name: str) -> str:
+    return f"python -m benchmarks.{name}"
+
+
+def _facts(content: dict[str, Any]) -> dict[str, Any]:
+    """What must be equal in all results: the machine, the versions that both name, the commit."""
+    host = {key: content["host"].get(key) for key in SAME}
+    versions = {f"version of {name}": version for name, version in content.get("versions", {}).items()}
+    return {**host, **versions, **({"commit": content["git_commit"]} if "git_commit" in content else {})}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""Time to 97 % on digits and to 90 % on Fashion-MNIST, beside SpikingJelly with the same network.
+
+Both train vgg5 on the same batches in the same order, with the same AdamW, schedule, clipping and initialisation; ours
+through ``train.py``'s own path (Lightning, its training callbacks, no progress bar and no checkpoints), SpikingJelly in
+a plain loop. The clock starts before the first step, so compilation counts, and stands still during validation, which
+both do at the same intervals; it ends at the first validation accuracy at or above the target. Test accuracy at that
+moment is shown beside it. Each run is a process of its own with an empty compiler cache.
+``python -m benchmarks.time_to_accuracy [--sets digits fashion_mnist] [--root data] [--small]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import ROOT, Goal, Result, Unavailable, parser, where
+
+OURS, PEER = "QB-LIF", "SpikingJelly"
+_UNAVAILABLE = 3  # exit code
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set, the accuracy to reach, and the settings that both contenders share.
+
+    checks: validations per epoch. epochs: at most, and the length of the cosine schedule. val: share of the training
+    images that is held out. val_limit, train_limit: images at most. compiled: whether training lasts long enough for
+    both to gain from compiled neurons.
+    """
+
+    data: str
+    target: float
+    seeds: tuple[int, ...]
+    epochs: int
+    checks: int
+    T: int
+    width: float
+    val: float
+    val_limit: int | None = None
+    train_limit: int | None = None
+    batch: int = 64
+    compiled: bool = False
+
+
+TASKS = {
+    "digits": Task("digits", 0.97, (0, 1, 2), epochs=20, checks=1, T=4, width=0.5, val=0.2),
+    "fashion_mnist": Task(
+        "fashion_mnist",
+        0.90,
+        (0,),
+        epochs=4,
+        checks=4,
+        T=2,
+        width=0.5,
+        val=0.1,
+        val_limit=3000,
+        batch=128,
+        compiled=True,
+    ),
+}
+
+
+def main() -> None:
+    arguments = parser(__doc__, "time_to_accuracy", rounds=1)
+    arguments.add_argument("--sets", nargs="+", choices=TASKS, default=list(TASKS))
+    arguments.add_argument("--root", type=Path, default=Path(os.environ.get("QBSNN_DATA", "data")))
+    arguments.add_argument("--only", nargs=3, metavar=("CONTENDER", "TASK", "SEED"), help=argparse.SUPPRESS)
+    args = arguments.parse_args()
+    if args.only:
+        contender, task, seed = args.only
+        sys.exit(run_here(contender, Task(**json.loads(task)), int(seed), args.root))
+    tasks = [small(TASKS[name]) if args.small else TASKS[name] for name in args.sets]
+    result = Result("time_to_accuracy", {"model": "vgg5", "tasks": [asdict(task) for task in tasks]}, args.small)
+    print(where(), flush=True)
+    for task in tasks:
+        measure(result, task, args.root.absolute())
+    result.write(args.out)
+
+
+def small(task: Task) -> Task:
+    """The same task in seconds, with a target that any network reaches."""
+    return replace(task, target=0.0, seeds=(0,), epochs=1, val_limit=64, train_limit=128, width=0.125, compiled=False)
+
+
+def measure(result: Result, task: Task, root: Path) -> None:
+    """The rows of one task; contenders take turns, seed by seed."""
+    runs: dict[str, list[dict[str, float | None]]] = {PEER: [], OURS: []}
+    for seed in task.seeds:
+        for name, found in runs.items():
+            try:
+                found.append(run(name, task, seed, root))
+            except Unavailable as why:
+                result.skip(f"{name} on {task.data}", why)
+                if name == OURS:
+                    return
+            else:
+                print(f"{task.data}, seed {seed}, {name}: {found[-1]}", flush=True)
+    add_rows(result, task, {name: found for name, found in runs.items() if found})
+
+
+def add_rows(result: Result, task: Task, runs: dict[str, list[dict[str, float | None]]]) -> None:
+    """Tables of time, of what compilation took of it, and of accuracy; a missed target leaves a row without value."""
+    shown = f"{task.data}: time to {task.target:.0%} validation accuracy"
+    goal = Goal(f"time to {task.target:.0%} on {task.data} ÷ SpikingJelly", "≤ 0.5")
+    for name, found in runs.items():
+        reached = [entry["reached"] for entry in found if entry["reached"] is not None]
+        if len(reached) < len(found):
+            result.skip(f"{name} on {task.data}", f"{len(found) - len(reached)} of {len(found)} runs missed the target")
+            reached = []
+        to = PEER if PEER in runs else None
+        result.add(shown, name, reached, "s", to=to, goal=goal if name == OURS and to else None)
+    parts = {
+        "first step beyond the median step (compilation)": ("compile", "s"),
+        "median step": ("step", "s"),
+        "epochs": ("epochs", ""),
+        "test accuracy when the target was reached": ("test", ""),
+    }
+    for title, (key, unit) in parts.items():
+        for name, found in runs.items():
+            result.add(f"{task.data}: {title}", name, [v for entry in found if (v := entry[key]) is not None], unit)
+
+
+def run(contender: str, task: Task, seed: int, root: Path) -> dict[str, float | None]:
+    """One training in a new process: see :func:`run_here`. Raises Unavailable with the child's reason."""
+    with tempfile.TemporaryDirectory() as cache:
+        command = [sys.executable, "-m", "benchmarks.time_to_accuracy", "--root", str(root)]
+        command += ["--only", contender, json.dumps(asdict(task)), str(seed)]
+        paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        environment = {**os.environ, "PYTHONPATH": paths, "TORCHINDUCTOR_CACHE_DIR": cache, "TRITON_CACHE_DIR": cache}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL)
+    last = (done.stdout.strip().splitlines() or [""])[-1]
+    if done.returncode == _UNAVAILABLE:
+        raise Unavailable(last)
+    if done.returncode != 0:
+        raise RuntimeError(f"training {contender} on {task.data} failed:\n{done.stderr.strip()[-2000:]}")
+    return json.loads(last)
+
+
+def run_here(contender: str, task: Task, seed: int, root: Path) -> int:
+    """Train in this process and print what was measured as JSON."""
+    from benchmarks.loops import ours, peer
+    from qbsnn.errors import DataError
+
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            clock, epochs, test = (ours if contender == OURS else peer)(task, seed, root, Path(folder))
+    except (Unavailable, DataError) as why:
+        print(" ".join(str(why).split()))
+        return _UNAVAILABLE
+    step = statistics.median(clock.steps[1:] or clock.steps)
+    found: dict[str, Any] = {"reached": clock.reached, "step": step, "compile": max(0.0, clock.steps[0] - step)}
+    print(json.dumps({**found, "epochs": epochs, "val": clock.accuracy, "test": test}))
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Time and memory of a training step of ResNet-19 beside the ReLU twin and the peers.
+
+The twin is the same network with ReLU on T·B images. A step is forward, loss, backward and SGD with momentum. Times are
+medians over rounds in which all contenders take turns in one process; memory is measured in a process each
+(:mod:`benchmarks.memory`). bf16 (autocast) runs where the processor or the card multiplies it.
+``python -m benchmarks.train_step [--batch 8] [--rounds 3] [--only NAME ...]``
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import partial
+
+from benchmarks import memory
+from benchmarks.contenders import KITS, NAMES, TWIN, Problem, bf16_supported, trainings
+from benchmarks.harness import Goal, Result, Unavailable, device, interleaved, parser, positive, where
+from qbsnn.training.allocator import keep_freed_memory
+from qbsnn.training.host import host_info
+
+BF16 = ("QB-LIF", "QB-LIF block", "SpikingJelly", TWIN)
+TIME_GOALS = ("QB-LIF block", "QB-LIF")
+"""The first of these that runs is compared with the goals."""
+STEP = Goal("training step time ÷ ReLU twin, ResNet-19", "≤ 1.05")
+HALF = Goal("training step in bf16 ÷ best peer's in fp32", "≤ 0.5")
+
+
+def main() -> None:
+    arguments = parser(__doc__, "train_step", rounds=3)
+    arguments.add_argument("--batch", type=positive, default=8, help="images; the twin has T times as many")
+    arguments.add_argument("--steps", type=positive, default=4, help="time steps T")
+    arguments.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME", help="these contenders")
+    args = arguments.parse_args()
+    problem = Problem(T=args.steps, batch=args.batch)
+    if args.small:
+        problem = Problem(T=2, batch=2, width=1 / 16, in_shape=(3, 16, 16))
+    names = tuple(name for name in NAMES if name in {TWIN, *args.only})
+    result = Result("train_step", {**asdict(problem), "rounds": args.rounds, "optimiser": "SGD"}, args.small)
+    print(f"{where()}; {problem}", flush=True)
+    keep = measure_memory(result, names, problem)
+    measure_time(result, names, problem, args.rounds)
+    if not keep:
+        result.skip("memory", "no contender could be measured")
+    result.write(args.out)
+
+
+def measure_time(result: Result, names: tuple[str, ...], problem: Problem, rounds: int) -> None:
+    """Seconds of a step, fp32 and bf16 in the same rounds."""
+    keep_freed_memory()  # for every contender
+    titles = {name: f"{name}|fp32" for name in names}
+    if bf16_supported(device(), host_info().isa):
+        titles |= {f"{name}, bf16": f"{name}|bf16" for name in BF16 if name in names}
+    else:
+        result.skip("bf16", "this processor has no bf16 instructions")
+    contenders = trainings(titles, problem, device(), result.skip)
+    times = interleaved({title: training.step for title, training in contenders.items()}, rounds)
+    peers = [name for name in KITS if name in times]
+    best = min(peers, key=lambda name: sorted(times[name])[rounds // 2], default=None)
+    chosen = next((name for name in TIME_GOALS if name in times), None)
+    table = "Step time, fp32"
+    for name in (name for name in times if not name.endswith("bf16")):
+        goal = STEP if name == chosen else None
+        result.add(table, name, times[name], "s", to=TWIN, goal=goal)
+    table = "Step time, bf16, against the best peer in fp32"
+    fast = [name for name in times if name.endswith("bf16")]
+    if fast and best is not None:
+        result.add(table, best, times[best], "s", to=best)
+        for name in fast:
+            goal = HALF if name == f"{chosen}, bf16" else None
+            result.add(table, name, times[name], "s", to=best, goal=goal)
+    table = "Step time of binary neurons, against the best peer in fp32"
+    binary = [name for name in times if name in ("QB-LIF, s_max = 1", "qbsnn LIF")]
+    if binary and best is not None:
+        for name in (best, *binary):
+            result.add(table, name, times[name], "s", to=best)
+
+
+def measure_memory(result: Result, names: tuple[str, ...], problem: Problem) -> bool:
+    """Peak and saved bytes of each contender; whether there are any."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = memory.measure(name, problem)
+        except Unavailable as why:
+            result.skip(f"{name}, memory", why)
+    tables = {"peak": "Memory, peak over the step", "saved": "Memory, saved for the backward pass"}
+    chosen = next((name for name in TIME_GOALS if name in found), None)
+    goals = {chosen: "≤ 1.0", "QB-LIF packed": "≤ 0.8"}
+    for key, table in tables.items():
+        add = partial(result.add, table, unit="MiB", to=TWIN if TWIN in found else None)
+        for name, sizes in found.items():
+            label = f"{table.lower()} ÷ ReLU twin" + (", packed bursts" if name == "QB-LIF packed" else "")
+            goal = Goal(label, goals[name]) if name in goals else None
+            add(name, [sizes[key] / memory.MIB], goal=goal)
+    return bool(found)
+
+
+if __name__ == "__main__":
+    main()

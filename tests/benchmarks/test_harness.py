@@ -1,0 +1,126 @@
+"""Rounds, medians, ratios and goals, against numbers worked out by hand."""
+
+import doctest
+import json
+
+import pytest
+
+from benchmarks import harness, loops, scaling
+from benchmarks.harness import Goal, Result, goal_met, interleaved
+from benchmarks.time_to_accuracy import OURS, PEER, TASKS, add_rows
+from qbsnn.errors import SettingsError
+
+
+@pytest.mark.parametrize("module", [harness, scaling])
+def test_examples_hold(module):
+    found = doctest.testmod(module)
+    assert found.attempted and not found.failed
+
+
+def test_contenders_take_turns_and_the_first_round_does_not_count():
+    order = []
+
+    def timer(call):
+        order.append(call())
+        return float(len(order))
+
+    times = interleaved({"a": lambda: "a", "b": lambda: "b", "c": lambda: "c"}, 2, timer)
+    assert "".join(order) == "abcbcacab"
+    assert times == {"a": [6.0, 8.0], "b": [4.0, 9.0], "c": [5.0, 7.0]}
+
+
+def test_medians_ratios_and_goals():
+    result = Result("trial", {})
+    result.add("speed", "twin", [2.0, 4.0, 3.0], "s", to="twin")
+    row = result.add("speed", "ours", [1.5, 9.0, 1.0], "s", to="twin", goal=Goal("time", "≤ 0.5"))
+    assert (row.median, row.low, row.high, row.ratio, row.met) == (1.5, 1.0, 9.0, 0.5, True)
+    assert (row.goal, row.goal_name) == ("≤ 0.5", "time")
+    assert result.rows[0].ratio == 1.0 and result.rows[0].met is None
+    assert not result.add("speed", "slow", [1.6], "s", to="twin", goal=Goal("time", "≤ 0.5")).met
+    assert result.add("rate", "int8", [6.0], "images/s", ratio=3.0, goal=Goal("int8", "≥ 3")).met
+    text = result.text()
+    assert "goal ≤ 0.5: met" in text and "goal ≤ 0.5: not met" in text and "0.5 × twin" in text
+
+
+def test_a_goal_without_a_value_is_not_met():
+    row = Result("trial", {}).add("speed", "ours", [], "s", goal=Goal("time", "≤ 1"))
+    assert row.median is None and row.met is False
+
+
+@pytest.mark.parametrize("goal", ["< 5", "5", "≤ fast", "≤5"])
+def test_a_goal_of_another_form_is_refused(goal):
+    with pytest.raises(SettingsError, match="a goal must be"):
+        goal_met(goal, 1.0)
+
+
+def test_an_unknown_reference_is_refused():
+    result = Result("trial", {})
+    result.add("speed", "twin", [1.0], "s")
+    with pytest.raises(SettingsError, match="no row 'tiwn' in table 'speed'; its rows: twin, ours"):
+        result.add("speed", "ours", [1.0], "s", to="tiwn")
+
+
+def test_the_file_names_machine_versions_and_commit(tmp_path, capsys):
+    result = Result("trial", {"T": 4}, small=True)
+    result.add("speed", "ours", [1.0], "s")
+    result.skip("peer", "not installed")
+    result.skip("peer", "not installed")
+    result.write(tmp_path / "deep/trial.json", curves={"T": []})
+    read = json.loads((tmp_path / "deep/trial.json").read_text(encoding="utf-8"))
+    assert read["small"] and read["curves"] == {"T": []} and read["skipped"] == ["peer: not installed"]
+    assert read["host"]["cpu"] and read["versions"]["torch"] and read["started"]
+    assert {"git_commit", "git_dirty", "command"} <= read.keys()
+    assert capsys.readouterr().out.count("skipped peer") == 1
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5"])
+def test_rounds_must_be_positive(text, capsys):
+    with pytest.raises(SystemExit):
+        harness.parser("doc", "trial", 3).parse_args(["--rounds", text])
+    assert f"at least 1, got '{text}'" in capsys.readouterr().err
+
+
+def test_the_stopwatch_leaves_pauses_out(monkeypatch):
+    now = iter([10.0, 13.0, 100.0, 104.0, 200.0, 201.0])
+    monkeypatch.setattr(loops, "_now", lambda: next(now))
+    clock = loops.Stopwatch(0.9)
+    clock.start()
+    clock.pause()
+    assert not clock.check(0.89)
+    clock.start()
+    clock.pause()
+    assert clock.check(0.9) and clock.reached == 7.0
+    clock.start()
+    clock.pause()
+    assert clock.check(0.1) and clock.reached == 7.0
+
+
+def entry(reached):
+    return {"reached": reached, "compile": 1.0, "step": 0.1, "epochs": 2.0, "test": 0.95}
+
+
+def test_a_missed_target_is_no_time():
+    result = Result("time_to_accuracy", {})
+    add_rows(result, TASKS["digits"], {PEER: [entry(4.0), entry(6.0)], OURS: [entry(1.0), entry(None)]})
+    theirs, ours = result.rows[:2]
+    assert (theirs.median, ours.median, ours.met) == (5.0, None, False)
+    assert result.skipped == ["QB-LIF on digits: 1 of 2 runs missed the target"]
+
+
+def test_half_the_time_meets_the_goal():
+    result = Result("time_to_accuracy", {})
+    add_rows(result, TASKS["digits"], {PEER: [entry(4.0)], OURS: [entry(2.0)]})
+    assert result.rows[1].ratio == 0.5 and result.rows[1].met
+
+
+def test_fits_over_time_steps():
+    base = scaling.Problem("vgg5", T=4, batch=2, width=1 / 64, in_shape=(1, 8, 8))
+    # conv1 1×8×8, then halved: conv2 and conv3 2×4×4 each, fc1 4; two images, 4 bits a burst
+    packed = (64 + 32 + 32 + 4) * 2 * 4 / 8
+    assert scaling.packed_bytes(base) == packed
+    points = [{"T": t, "seconds": {"QB-LIF": 0.5 * t}, "bytes": {"QB-LIF": 1000 + 2 * packed * t}} for t in (1, 2, 4)]
+    result = Result("scaling", {})
+    scaling.fit(result, points, base)
+    time, memory = result.rows
+    assert time.median == 1.0 and time.met
+    assert memory.ratio == pytest.approx(2.0) and not memory.met

@@ -1,0 +1,129 @@
+"""The page holds what the result files hold, and refuses files that do not belong together."""
+
+import json
+
+import pytest
+
+from benchmarks import make_page
+from benchmarks.harness import Goal, Result
+
+GOALS = {"neuron": "neuron, forward + backward, T = 4, in copies", "train_step": "training step time ÷ ReLU twin"}
+POINTS = [
+    {"T": t, "seconds": {"QB-LIF": 0.1 * t, "ReLU twin": 0.1 * t}, "bytes": {"QB-LIF": 2**20 * t}} for t in (1, 2, 4)
+]
+
+
+def result_of(name: str) -> dict:
+    result = Result(name, {"T": 4})
+    result.add("Time", "twin", [2.0, 4.0, 3.0], "s", to="twin")
+    goal = Goal(GOALS[name], "≤ 1.05") if name in GOALS else None
+    result.add("Time", "ours", [6.0 if name == "neuron" else 3.0], "s", to="twin", goal=goal)
+    result.skip("peer", "not installed")
+    return {**result.as_dict(), **({"curves": {"T": POINTS}} if name == "scaling" else {})}
+
+
+@pytest.fixture
+def results(tmp_path):
+    folder = tmp_path / "results"
+    folder.mkdir()
+    for name in make_page.TITLES:
+        change(folder, name, result_of(name))
+    (tmp_path / "docs").mkdir()
+    return folder
+
+
+def change(folder, name, content):
+    (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def changed(folder, name, **keys):
+    change(folder, name, {**json.loads((folder / f"{name}.json").read_text(encoding="utf-8")), **keys})
+
+
+def run(monkeypatch, folder, *arguments, notes=None):
+    page = folder.parent / "docs/benchmarks.md"
+    reasons = folder.parent / "notes.yaml"
+    reasons.write_text("# none\n" if notes is None else notes, encoding="utf-8")
+    paths = ["--results", str(folder), "--page", str(page), "--notes", str(reasons)]
+    monkeypatch.setattr("sys.argv", ["make_page.py", *paths, *arguments])
+    return make_page.main(), page
+
+
+def test_the_page(monkeypatch, results, capsys):
+    code, page = run(monkeypatch, results, notes=f'"{GOALS["neuron"]}": kernels differ\n')
+    assert code == 0
+    text = page.read_text(encoding="utf-8")
+    lines = text.splitlines()
+    assert f"| {GOALS['neuron']} | 2 × | ≤ 1.05 | no | kernels differ |" in lines
+    assert f"| {GOALS['train_step']} | 1 × | ≤ 1.05 | yes |  |" in lines
+    assert "| twin | 3 s | 2 to 4 | 1 |  |" in lines
+    assert "| ours | 6 s |  | 2 | ≤ 1.05, not met |" in lines
+    host = result_of("neuron")["host"]
+    assert host["cpu"] in text and f"torch {host['versions']['torch']}" in text
+    assert "- peer: not installed" in lines
+    assert "`python -m benchmarks.train_step`: T 4." in lines
+    assert "![Scaling in T](images/bench_T.png)" in text
+    images = page.parent / "images"
+    assert (images / "bench_T.png").read_bytes()[:4] == b"\x89PNG"
+    assert "<svg" in (images / "bench_T.svg").read_text(encoding="utf-8")
+    assert "NOT met" in capsys.readouterr().out
+
+
+def test_writing_twice_gives_the_same_files(monkeypatch, results):
+    _, page = run(monkeypatch, results)
+    files = [page, page.parent / "images/bench_T.svg"]
+    first = [path.read_bytes() for path in files]
+    run(monkeypatch, results)
+    assert [path.read_bytes() for path in files] == first
+
+
+CASES = {
+    "small": ({"small": True}, "data: made with --small"),
+    "commit": ({"git_commit": "0" * 40}, "results of different commit"),
+    "versions": ({"versions": {"torch": "0.1"}}, "results of different version of torch"),
+    "stale": ({"started": "2020-01-01T00:00:00+00:00"}, "data is stale"),
+    "no rows": ({"rows": [{"name": "x"}]}, "is no result of benchmarks.harness"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_files_that_do_not_belong_together(monkeypatch, results, capsys, case):
+    keys, message = CASES[case]
+    changed(results, "data", **keys)
+    code, page = run(monkeypatch, results)
+    assert code == 1 and not page.exists()
+    assert message in capsys.readouterr().err
+
+
+def test_results_of_two_machines_are_refused(monkeypatch, results, capsys):
+    changed(results, "scaling", host={**result_of("scaling")["host"], "cpu": "another"})
+    code, page = run(monkeypatch, results)
+    assert code == 1 and not page.exists()
+    assert "results of different cpu" in capsys.readouterr().err
+
+
+def test_absent_results(monkeypatch, results, capsys):
+    (results / "inference.json").unlink()
+    code, page = run(monkeypatch, results)
+    assert code == 1 and not page.exists()
+    assert "inference; run python -m benchmarks.inference" in capsys.readouterr().err
+    code, page = run(monkeypatch, results, "--partial")
+    assert code == 0 and "Not measured: `python -m benchmarks.inference`." in page.read_text(encoding="utf-8")
+
+
+def test_only_the_goals(monkeypatch, results, capsys):
+    changed(results, "data", small=True)
+    code, page = run(monkeypatch, results, "--goals")
+    assert code == 0 and not page.exists()
+    assert GOALS["train_step"] in capsys.readouterr().out
+
+
+def test_a_note_on_no_goal_is_refused(monkeypatch, results, capsys):
+    code, page = run(monkeypatch, results, notes='"training step tiem": slow\n')
+    assert code == 1 and not page.exists()
+    assert "a note on a goal that no result has: 'training step tiem'" in capsys.readouterr().err
+
+
+def test_notes_of_another_form_are_refused(monkeypatch, results, capsys):
+    assert run(monkeypatch, results, notes="- slow\n")[0] == 1
+    assert "must hold lines 'goal: reason'" in capsys.readouterr().err

@@ -1,0 +1,71 @@
+"""Every script with ``--small``, as ``make bench`` runs it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.cli import ROOT
+
+pytestmark = pytest.mark.slow
+
+
+def run(name, folder, *arguments):
+    """Run a script in a process of its own; returns its result file."""
+    out = folder / f"{name}.json"
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--small", "--rounds", "1", "--out", str(out), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "written to" in done.stdout
+    result = json.loads(out.read_text(encoding="utf-8"))
+    assert result["benchmark"] == name and result["small"] and result["rows"]
+    return result
+
+
+def table(result, word):
+    return {row["name"]: row for row in result["rows"] if word in row["table"]}
+
+
+def test_neuron(tmp_path):
+    result = run("neuron", tmp_path, "--steps", "2")
+    for kind in ("forward + backward", "inference"):
+        rows = table(result, kind)
+        assert rows["copy"]["ratio"] == 1 and rows["QB-LIF, s_max = 8, compiled"]["goal"]
+        assert all(row["median"] > 0 for row in rows.values())
+
+
+def test_train_step(tmp_path):
+    result = run("train_step", tmp_path, "--only", "QB-LIF", "SpikingJelly")
+    assert table(result, "Step time, fp32")["QB-LIF"]["goal"] == "≤ 1.05"
+    for word in ("peak over the step", "saved for the backward"):
+        rows = table(result, word)
+        if not rows:
+            assert any("memory" in line for line in result["skipped"])
+            continue
+        assert rows["ReLU twin"]["ratio"] == 1 and rows["QB-LIF"]["goal"] == "≤ 1.0"
+        assert all(row["median"] > 0 for row in rows.values())
+
+
+def test_scaling(tmp_path):
+    result = run("scaling", tmp_path)
+    assert [point["T"] for point in result["curves"]["T"]] == [1, 2, 4]
+    assert table(result, "no more than") == {} and table(result, "Cost in T: time")["QB-LIF"]["goal"] == "≤ 1.05"
+    assert {path.suffix for path in tmp_path.glob("bench_T.*")} == {".png", ".svg"}
+
+
+def test_time_to_accuracy(tmp_path):
+    result = run("time_to_accuracy", tmp_path, "--root", str(tmp_path / "data"))
+    rows = table(result, "digits: time to")
+    assert rows["QB-LIF"]["median"] > 0
+    assert any("fashion_mnist" in line and "is missing" in line for line in result["skipped"])
+
+
+def test_make_bench_runs_every_script():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    listed = set(re.search(r"^BENCHMARKS := (.*)$", makefile, re.M).group(1).split())
+    tools = {"__init__", "harness", "peers", "contenders", "memory", "loops", "plots", "make_page"}
+    assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} <= listed | tools
