@@ -45,6 +45,7 @@ report: $(STAMP) ## write the page of the newest run again (ARGS=RUN_DIR for ano
 bench: $(STAMP) ## measure the neuron beside ReLU, a peer and a memory copy; the event pipeline beside Tonic's
 	$(BIN)/python benchmarks/neuron.py $(ARGS)
 	$(BIN)/python benchmarks/data.py
+	$(BIN)/python benchmarks/inference.py
 
 clean: ## remove caches and the environment, keep outputs and data
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
