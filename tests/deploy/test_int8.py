@@ -189,7 +189,10 @@ KINDS = [
 ]
 
 
-def compiled_equals_eager(kind: NeuronKind) -> None:
+@compiling
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_one_kernel_over_time_equals_step_by_step(kind):
     rng = torch.Generator().manual_seed(0)
     for n, c in ((33, 19), (64, 16), (5, 40)):
         theta = torch.randint(1, 90, (c,), generator=rng).float()
@@ -204,13 +207,6 @@ def compiled_equals_eager(kind: NeuronKind) -> None:
             assert torch.equal(fast[0], slow[0]) and fast[0].any() and fast[0].dtype == kind.burst
             assert (fast[1] is None) == (not keep) and (not keep or torch.equal(fast[1], slow[1]))
     assert not compiled._failed
-
-
-@compiling
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_one_kernel_over_time_equals_step_by_step(kind):
-    compiled_equals_eager(kind)
 
 
 @compiling
