@@ -29,7 +29,7 @@ CAPTIONS = {
 
 
 def find_plan(name: str, conf: Path) -> Plan:
-    """The plan ``table_NAME`` or ``NAME`` of a folder, or a path that ends in .yaml; raises DataError if there is none."""
+    """The plan ``table_NAME`` or ``NAME`` of a folder, or a path ending in .yaml; raises DataError if there is none."""
     if name.endswith(".yaml"):
         return read_plan(Path(name))
     for stem in (f"table_{name}", name):
