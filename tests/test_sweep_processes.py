@@ -8,15 +8,20 @@ import sys
 import time
 
 import pytest
+import torch
 
 from tests.cli import ROOT
 from tests.sweeping import SMALL, numbers, results, steps
 
 
+def environment():
+    """With as many threads as this process has: sums depend on their number in the last digit."""
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+
+
 def started(folder, *arguments):
     """A process of its own, as a user starts it."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True,
+    return subprocess.run([sys.executable, *arguments], cwd=folder, env=environment(), capture_output=True, text=True,
                           timeout=600)  # fmt: skip
 
 
@@ -81,9 +86,12 @@ def test_launchers_give_the_numbers_of_the_plain_one(tool, sweep, monkeypatch, l
 def test_a_killed_job_of_a_launcher_goes_on_from_its_checkpoint(tool, sweep):
     sweep.write(SMALL.replace("[0, 1]", "[0]"))
     command = [sys.executable, str(ROOT / "train.py"), "--config-dir", "conf", "sweep=small", "trainer.max_epochs=60"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
-        [*command, "hydra/launcher=submitit_local"], cwd=tool.folder, env=environment, stdout=subprocess.PIPE, text=True
+        [*command, "hydra/launcher=submitit_local"],
+        cwd=tool.folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         while process.poll() is None and not (victims := [log for log in logs(sweep.folder) if len(log) > 2]):
             time.sleep(0.05)
