@@ -1,9 +1,9 @@
 """Tables and figures of a sweep from its result files: ``python scripts/make_tables.py table=NAME [out=DIR]``.
 
 NAME is a file of conf/sweep, with or without its ``table_``, or the path of another one. Writes NAME.md, .tex, .csv,
-NAME_runs.csv (a row per run) and the figures (PNG, PDF) into ``out`` (default outputs/tables). ``figure=`` draws another
-one (timesteps, s_max, alpha_beta, energy, rows, delta); ``sweeps=`` says where the sweeps lie (default outputs/sweeps).
-``docs=true`` instead writes docs/results.md with all tables, ``docs=DIR`` the same elsewhere.
+NAME_runs.csv (a row per run) and the figures (PNG, PDF) into ``out`` (default outputs/tables). ``figure=`` draws
+another one (timesteps, s_max, alpha_beta, energy, rows, delta); ``sweeps=`` says where the sweeps lie (default
+outputs/sweeps). ``docs=true`` instead writes docs/results.md with all tables, ``docs=DIR`` the same elsewhere.
 """
 
 from pathlib import Path

@@ -3,9 +3,16 @@
 import pytest
 
 from tests.cli import Tool
+from tests.sweeping import Sweeping
 
 
 @pytest.fixture
 def tool(monkeypatch, tmp_path):
     """The command-line tools in an empty folder."""
     return Tool(monkeypatch, tmp_path)
+
+
+@pytest.fixture
+def sweep(tool):
+    """A small sweep in the tool's folder."""
+    return Sweeping(tool)

@@ -2,75 +2,15 @@
 
 import csv
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
-from qbsnn.report.cells import fingerprint
 from qbsnn.training.module import Classifier
-from tests.cli import ROOT, TINY, one_paragraph
-
-SETTINGS = [
-    "model=mlp", '"model.hidden=[32]"', *(word for word in TINY if "width" not in word), "data.batch_size=32",
-    "report=false", "callbacks.integer=null", "callbacks.energy=null", "trainer.limit_train_batches=null",
-    "trainer.max_epochs=2",
-]  # fmt: skip  # 4 steps in each of 2 epochs
-SMALL = f"""
-title: A small sweep
-overrides: [{", ".join(SETTINGS)}]
-rows:
-  - {{label: LIF, overrides: [neuron=lif]}}
-  - {{label: QB, overrides: [neuron.s_max=4]}}
-seeds: [0, 1]
-baseline: LIF
-"""
-
-
-@pytest.fixture
-def sweep(tool):
-    """``sweep(*arguments)`` runs the sweep file ``small`` in the tool's folder, whose text ``sweep.write`` changes."""
-    path = tool.folder / "conf/sweep/small.yaml"
-    path.parent.mkdir(parents=True)
-
-    def run(*arguments):
-        return tool("train.py", "--config-dir", "conf", "sweep=small", *arguments)
-
-    run.write = path.write_text
-    run.write(SMALL)
-    run.folder = tool.folder / "outputs/sweeps/small"
-    run.cells = lambda: json.loads((run.folder / "cells.json").read_text())
-    return run
-
-
-def results(folder):
-    """The finished results below a folder, by fingerprint: the numbers, and the run directory."""
-    found = {}
-    for path in folder.rglob("result.json"):
-        result = json.loads(path.read_text())
-        assert result["cell"] not in found, f"{path} was trained twice"
-        assert result["cell"] == fingerprint(result["config"])
-        if result["status"] == "finished":
-            keys = ("metrics", "layers", "params", "absorption", "seed", "checkpoints")
-            found[result["cell"]] = ({key: result[key] for key in keys}, path.parent)
-    return found
-
-
-def numbers(folder):
-    return {cell: found for cell, (found, _) in results(folder).items()}
-
-
-def steps(run):
-    """(epoch, step) of every start of an epoch, for each process that trained here."""
-    by_process = {}
-    for line in (run / "steps.jsonl").read_text().splitlines():
-        entry = json.loads(line)
-        by_process.setdefault(entry["pid"], []).append((entry["epoch"], entry["step"]))
-    return list(by_process.values())
+from tests.cli import one_paragraph
+from tests.sweeping import SETTINGS, SMALL, numbers, results, steps
 
 
 def test_a_sweep_trains_every_cell_once_and_then_nothing(tool, sweep, capsys):
@@ -226,67 +166,3 @@ def test_a_bad_sweep_is_one_paragraph_and_leaves_nothing(tool, capsys, arguments
     assert tool("train.py", *arguments) == 1
     assert words in one_paragraph(capsys.readouterr().err)
     assert [path for path in tool.left_behind() if path.name != "multirun.yaml"] == []
-
-
-def started(folder, *arguments):
-    """A process of its own, as a user starts it."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True,
-                          timeout=600)  # fmt: skip
-
-
-@pytest.mark.slow
-def test_a_sweep_killed_in_an_epoch_and_in_a_checkpoint_write_ends_as_an_undisturbed_one(tool, sweep):
-    arguments = ("train.py", "--config-dir", "conf", "sweep=small")
-    assert sweep() == 0
-    whole = numbers(sweep.folder)
-    sweep.folder.rename(tool.folder / "undisturbed")
-
-    killed = started(tool.folder, "-m", "tests.killed", "step", "7", *arguments)  # in the second epoch
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    (run,) = sweep.folder.glob("neuron-lif_seed-0_*")
-    assert steps(run) == [[(0, 0), (1, 4)]] and not (run / "result.json").exists()
-
-    # The first cell's second epoch writes at least last.ckpt; the second cell's checkpoints follow.
-    killed = started(tool.folder, "-m", "tests.killed", "write", "4", *arguments)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    parts = list(sweep.folder.rglob(".*.ckpt.part"))
-    assert len(parts) == 1 and parts[0].stat().st_size > 0
-    after_two_kills = {cell: steps(run) for cell, (_, run) in results(sweep.folder).items()}
-    assert 1 <= len(after_two_kills) < 4
-
-    done = started(tool.folder, str(ROOT / "train.py"), *arguments[1:])
-    assert done.returncode == 0, done.stderr
-    assert "4 cells: 4 done, 0 running, 0 failed, 0 missing" in done.stdout
-    assert numbers(sweep.folder) == whole
-    assert not list(sweep.folder.rglob("*.part"))
-    for cell, (_, run) in results(sweep.folder).items():
-        if cell in after_two_kills:
-            assert steps(run) == after_two_kills[cell], "a finished cell was trained again"
-        for earlier, later in zip(steps(run), steps(run)[1:], strict=False):
-            assert later[0] in (earlier[-1], (earlier[-1][0] + 1, earlier[-1][1] + 4))  # at most one epoch again
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("launcher", "settings"),
-    [("joblib", ["hydra.launcher.n_jobs=2"]), ("submitit_local", ["hydra.launcher.timeout_min=10"])],
-)
-def test_launchers_give_the_numbers_of_the_plain_one(tool, sweep, monkeypatch, launcher, settings):
-    rows = "rows:\n  - {label: wrong, overrides: [neuron.s_max=0]}\n"
-    sweep.write(SMALL.replace("rows:\n", rows).replace("[0, 1]", "[0]"))
-    assert sweep() == 1
-    whole = numbers(sweep.folder)
-    sweep.folder.rename(tool.folder / "undisturbed")
-    done = started(tool.folder, str(ROOT / "train.py"), "--config-dir", "conf", "sweep=small",
-                   f"hydra/launcher={launcher}", *settings)  # fmt: skip
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "3 cells: 2 done, 0 running, 1 failed, 0 missing" in done.stdout
-    assert "failed: wrong, seed 0: neuron.s_max must be an integer from 1 to 127, got 0" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert numbers(sweep.folder) == whole
-    pids = {
-        json.loads((run / "steps.jsonl").read_text().splitlines()[0])["pid"]
-        for _, run in results(sweep.folder).values()
-    }
-    assert len(pids) == 2

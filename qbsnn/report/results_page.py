@@ -29,7 +29,7 @@ CAPTIONS = {
 
 
 def find_plan(name: str, conf: Path) -> Plan:
-    """The plan ``table_NAME`` or ``NAME`` of a folder, or a path that ends in .yaml; raises DataError if there is none."""
+    """The plan ``table_NAME`` or ``NAME`` of a folder, or a path ending in .yaml; raises DataError if there is none."""
     if name.endswith(".yaml"):
         return read_plan(Path(name))
     for stem in (f"table_{name}", name):
@@ -74,7 +74,7 @@ def write_results(conf: Path, sweeps: Path, docs: Path) -> Path:
     Raises:
         DataError: none of the sweeps was run.
     """
-    plans = sorted((read_plan(path) for path in conf.glob("*.yaml")), key=lambda plan: (_order(plan), plan.name))
+    plans = sorted((read_plan(path) for path in conf.glob("*.yaml")), key=_order)
     ran = {plan.name: sweep for plan in plans if (sweep := _run(plan, sweeps))}
     if not ran:
         raise DataError(f"no sweep of {conf} has cells in {sweeps}: nothing to make results of")
@@ -125,7 +125,7 @@ def _not_run(plan: Plan) -> str:
     need = f" It needs the data set `{data}` ([where the files go](data.md))." if plan.name.startswith("table_") else ""
     lines = [f"## {plan.title}", "", f"Not run here. Command: {_command(plan)}.{need}"]
     others = of_the_same_sets([key for row in plan.rows for key in row.published])
-    if others:
+    if others and not plan.name.endswith("_document"):
         lines += ["", "Published on this data, none of it measured here:", "", *table_files.others(others)]
     return "\n".join(lines) + "\n"
 
@@ -136,9 +136,9 @@ def _run(plan: Plan, sweeps: Path) -> Sweep | None:
     return read_sweep(plan, folder) if (folder / "cells.json").exists() else None
 
 
-def _order(plan: Plan) -> int:
-    """Tables first, then the sweeps that are there for a figure."""
-    return 0 if plan.name.startswith("table_") else 1
+def _order(plan: Plan) -> tuple[bool, str, bool]:
+    """Tables first, each before its ``_document`` variant, then the sweeps that are there for a figure."""
+    return not plan.name.startswith("table_"), plan.name.removesuffix("_document"), plan.name.endswith("_document")
 
 
 def _command(plan: Plan) -> str:

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 Value = TypeVar("Value")
 INDENT = " " * 14
 
-_failures: list[str] = []
+_failures: list[str] | None = None  # of this process, if it is the one that the user started
 
 
 def uid() -> str:
@@ -56,19 +56,25 @@ def run_dir(fresh: str) -> str:
     return f"outputs/runs/{fresh}" if name is None else f"outputs/sweeps/{name}"
 
 
+register_resolvers()  # a launcher's process composes its job without coming through launch()
+
+
 def guarded(task: Callable[[DictConfig], Value], cfg: DictConfig) -> Value | None:
     """Run one task; an error that a user can mend is printed as one paragraph and remembered for the exit code.
 
-    In a sweep the other jobs go on. A SettingsError leaves nothing behind: its fresh run directory is removed.
+    In a multirun the other jobs go on. A SettingsError leaves nothing behind: its fresh run directory is removed. In a
+    process of a launcher, which has no exit code of its own, the error is raised for the launcher to carry on.
     """
     try:
         return task(cfg)
     except QBSNNError as error:
         if isinstance(error, SettingsError):
             _remove_fresh(Path(HydraConfig.get().runtime.output_dir))
+        if _failures is None:
+            raise
         fail(error)
     except Exception as error:
-        if HydraConfig.get().mode != RunMode.MULTIRUN:
+        if HydraConfig.get().mode != RunMode.MULTIRUN or _failures is None:
             raise
         log.exception("this job failed; the sweep goes on")
         _failures.append(str(error))
@@ -80,13 +86,14 @@ def sweep(cfg: DictConfig) -> None:
     from qbsnn.training import sweep_run  # loads torch
 
     states = guarded(sweep_run.run, cfg)
-    if states is not None and not cfg.sweep.get("list"):
+    if states is not None and _failures is not None and not cfg.sweep.get("list"):
         _failures.extend(f"{state.cell.label}: {state.status}" for state in states if state.status != "done")
 
 
 def fail(error: Exception) -> None:
     """Print an error as one paragraph on stderr and remember it."""
-    _failures.append(str(error))
+    if _failures is not None:
+        _failures.append(str(error))
     width = shutil.get_terminal_size().columns if sys.stderr.isatty() else 0
     text = f"error: {' '.join(str(error).split())}"
     print(textwrap.fill(text, width) if width else text, file=sys.stderr, flush=True)
@@ -94,8 +101,8 @@ def fail(error: Exception) -> None:
 
 def launch(main: Callable[[], object], conf: Path, config_name: str) -> None:
     """Run a Hydra main function; exit with 1 if anything failed, with one paragraph for what does not compose."""
-    _failures.clear()
-    register_resolvers()
+    global _failures
+    _failures = []
     sys.argv[1:] = ["++sweep.list=true" if word == "--list" else word for word in sys.argv[1:]]
     # Hydra would otherwise print its own form of an error and exit before it can be explained.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
@@ -103,6 +110,8 @@ def launch(main: Callable[[], object], conf: Path, config_name: str) -> None:
         main()
     except HydraException as error:
         fail(explain(error, conf, config_name))
+    except QBSNNError as error:
+        fail(error)
     if _failures:
         sys.exit(1)
 
