@@ -23,17 +23,18 @@ from lightning.pytorch.strategies import FSDPStrategy
 from omegaconf import DictConfig
 
 from qbsnn.data import DataModule
-from qbsnn.errors import SettingsError, VerificationError
+from qbsnn.errors import SettingsError
 from qbsnn.models.execution import prepare
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.report import build as build_report
-from qbsnn.report.schema import Absorption, Integer, Result
+from qbsnn.report.schema import Result
 from qbsnn.training import checkpoint_io, finetune, processes
 from qbsnn.training.allocator import keep_freed_memory
 from qbsnn.training.host import git_state, host_info
 from qbsnn.training.loggers import close_loggers
 from qbsnn.training.module import Classifier
 from qbsnn.training.objects import build_all, build_object
+from qbsnn.training.outcome import final_metrics, require_proof
 from qbsnn.training.settings import validate
 from qbsnn.training.sync_norm import SyncNorm
 
@@ -246,18 +247,6 @@ def _online(trainer: lightning.Trainer) -> list[Logger]:
     return [logger for logger in trainer.loggers if not isinstance(logger, CSVLogger)]
 
 
-def _final_metrics(result: Result) -> dict[str, float]:
-    """The numbers a dashboard compares runs by."""
-    final = {f"final/{name}": value for name, value in result.metrics.best.items()}
-    final |= {f"final/last/{name}": value for name, value in result.metrics.last.items()}
-    for name in ("absorption", "integer"):
-        block = getattr(result, name)
-        for key in ("acc", "spike_mismatches", "membrane_mismatches", "ties"):
-            if hasattr(block, key):
-                final[f"final/{name}/{key}"] = float(getattr(block, key))
-    return final
-
-
 @contextmanager
 def _recorded(parts: Parts, plain: dict[str, Any]) -> Iterator[None]:
     """Write ``result.json`` and the report when the body ends, with the error when it fails; close all loggers."""
@@ -273,8 +262,8 @@ def _recorded(parts: Parts, plain: dict[str, Any]) -> Iterator[None]:
         try:
             yield
             for logger in _online(parts.trainer):
-                logger.log_metrics(_final_metrics(result))
-            _require_proof(result)
+                logger.log_metrics(final_metrics(result))
+            require_proof(result)
             result.status, failed = "finished", False
         except BaseException as error:
             # Lightning turns Ctrl-C into SystemExit once it has shut down.
@@ -289,33 +278,6 @@ def _recorded(parts: Parts, plain: dict[str, Any]) -> Iterator[None]:
         result.write(folder / "result.json")
         if plain["report"]:
             build_report(folder)
-
-
-def _require_proof(result: Result) -> None:
-    """Fail a run whose engines disagree. A silent layer proves nothing, which is a warning and not a disagreement."""
-    for name in ("absorption", "integer"):
-        block: Absorption | Integer | dict[str, str] | None = getattr(result, name)
-        if block is None or isinstance(block, dict):
-            continue
-        silent = [layer.name for layer in block.layers if not layer.spikes]
-        if silent:
-            log.warning("%s proves nothing: no spikes in %s", name, ", ".join(silent))
-        elif not block.passed:
-            raise VerificationError(f"{name} check failed: {_disagreement(block)}; see result.json for every layer")
-
-
-def _disagreement(block: Absorption | Integer) -> str:
-    facts = [f"{block.spike_mismatches} of {block.positions} spikes differ"]
-    if isinstance(block, Integer):
-        facts += [
-            f"{block.membrane_mismatches} membranes differ",
-            f"{block.logit_mismatches} logits differ",
-            f"{block.onnxruntime_mismatches} values differ in onnxruntime",
-            f"{block.grid_mismatches} values differ in the grid network",
-            f"{block.overflows} overflows" + (f", the first: {block.first_overflow}" if block.first_overflow else ""),
-            f"a flipped weight gave {block.flip_mismatches} differences",
-        ]
-    return ", ".join(facts)
 
 
 def _numbers(metrics: Mapping[str, Any], prefixes: tuple[str, ...]) -> dict[str, float]:

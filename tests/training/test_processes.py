@@ -108,6 +108,19 @@ def test_norms_that_are_computed_twice_are_not_reduced():
         to_start({**plain, "memory": "checkpoint"})
 
 
+def test_a_slurm_job_of_one_task_starts_its_processes_and_one_of_many_is_left_alone(monkeypatch):
+    trainer = {"_target_": "lightning.Trainer", "accelerator": "cpu", "devices": 2, "strategy": "ddp"}
+    plain = {"trainer": trainer, "data": {"batch_size": 64}}
+    for name in ("JOB_ID", "NODEID", "LOCALID", "PROCID"):
+        monkeypatch.setenv(f"SLURM_{name}", "0")
+    monkeypatch.setenv("SLURM_JOB_NAME", "train")
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    assert to_start(plain) == 2
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "2")
+    assert to_start(plain) == 1
+
+
 def test_processes_from_outside_need_one_run_directory(tool, capsys, monkeypatch):
     outside = {"TORCHELASTIC_RUN_ID": "1", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     for name, value in {**outside, "GROUP_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
