@@ -10,6 +10,7 @@ import lightning
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from qbsnn import __version__
@@ -65,6 +66,8 @@ class Classifier(lightning.LightningModule):
         self.config, self.result = config, result
         self.verify_as: str | None = None
         self.tuned: Tuned | None = None
+        # means of their own: Lightning divides the summed losses by a number of samples that it averages as an integer
+        self.train_loss, self.val_loss, self.test_loss = MeanMetric(), MeanMetric(), MeanMetric()
         self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
@@ -115,8 +118,8 @@ class Classifier(lightning.LightningModule):
         metric: MulticlassAccuracy = getattr(self, f"{part}_accuracy")
         decided = self.network.decide(logits.detach())
         metric(decided, hard(labels))
-        both: dict[str, Any] = {f"{part}/loss": loss.detach(), f"{part}/acc": metric}
-        self.log_dict(
-            both, on_step=False, on_epoch=True, batch_size=len(labels), prog_bar=part != "test", sync_dist=True
-        )
+        mean: MeanMetric = getattr(self, f"{part}_loss")
+        mean.update(loss.detach(), len(labels))
+        both: dict[str, Any] = {f"{part}/loss": mean, f"{part}/acc": metric}
+        self.log_dict(both, on_step=False, on_epoch=True, batch_size=len(labels), prog_bar=part != "test")
         return {"loss": loss, "predicted": decided.argmax(1), "classes": decided.shape[1]}
