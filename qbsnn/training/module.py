@@ -179,11 +179,11 @@ class Classifier(lightning.LightningModule):
         return {"loss": loss, "predicted": predicted, "classes": decided.shape[1]}
 
     def _log(self, part: str) -> None:
+        # Summed over processes here: Lightning would divide by a number of samples that it averages as an integer.
         tally = self._tallies[part]
-        means = {f"{part}/{name}": value for name, value in tally.means().items()}
-        self.log_dict(
-            means, on_step=False, on_epoch=True, batch_size=tally.samples, prog_bar=part != "test", sync_dist=True
-        )
+        loss, right, samples = self.trainer.strategy.reduce(tally.sums(self.device), reduce_op="sum")
+        means = {f"{part}/loss": loss / samples, f"{part}/acc": right / samples}
+        self.log_dict(means, on_step=False, on_epoch=True, batch_size=1, prog_bar=part != "test")
         tally.reset()
 
 

@@ -194,11 +194,17 @@ def _cause(failures: Mapping[int, ProcessFailure]) -> Exception:
     if known:
         return known[0]
     first = min(failures.values(), key=lambda failure: failure.timestamp)
-    return RuntimeError(f"process {first.local_rank} of the run failed: {first.message}")
+    return RuntimeError(f"process {first.local_rank} of the run failed: {_message(first)}")
+
+
+def _message(failure: ProcessFailure) -> str:
+    """``Type: text`` of what a process raised, or what is known of one that was killed."""
+    found: Any = failure.message
+    return str(found["message"] if isinstance(found, dict) else found)
 
 
 def _own(failure: ProcessFailure) -> Exception | None:
-    name, _, message = failure.message.partition(": ")
+    name, _, message = _message(failure).partition(": ")
     kind = getattr(errors, name, None)
     return kind(message) if isinstance(kind, type) and issubclass(kind, errors.QBSNNError) else None
 

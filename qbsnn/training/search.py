@@ -131,7 +131,7 @@ def search(conf: Path, wanted: SearchSettings, fixed: list[str], folder: Path) -
         import optuna
     except ImportError:
         raise SettingsError("a search needs Optuna, which is an extra: pip install 'qbsnn[search]'") from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # a failed trial is told in one line, below
     # the heartbeat, by which a trial that ended with its process is told from one that runs
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     runs = folder / wanted.name

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
 class Tally:
     """Sums of what batches gave, kept on their device: adding waits for nothing, reading the means does.
 
-    >>> import torch
     >>> tally = Tally()
     >>> tally.add(torch.tensor(1.0), torch.tensor(3), 4)
     >>> tally.add(torch.tensor(4.0), torch.tensor(0), 2)
@@ -36,3 +36,8 @@ class Tally:
         if not self.samples:
             return {}
         return {"loss": self.loss / self.samples, "acc": self.right / self.samples}
+
+    def sums(self, device: torch.device) -> Tensor:
+        """Loss summed over samples, right ones, samples: ``[3]``, to be added up over processes."""
+        values = (self.loss, self.right, self.samples)
+        return torch.stack([torch.as_tensor(value, device=device).float() for value in values])

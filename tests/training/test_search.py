@@ -69,11 +69,12 @@ def test_a_trial_that_fails_does_not_stop_the_search(tool, capsys):
     arguments = [*RUN, "trainer.gradient_clip_val=null", f"search={file}", "search.space.T=null"]
     assert tool("scripts/search.py", *arguments) == 0
     shown = capsys.readouterr()
-    assert "DivergenceError" in shown.out and "Traceback" not in shown.err
+    assert "fail  neuron.delta=" in shown.out and "Error: " in shown.out and "Traceback" not in shown.err
     found = study(tool, "mine")
     assert len(found.trials) == 4 and all(set(t.params) == {"neuron.delta", "optim.optimizer.lr"} for t in found.trials)
     states = {trial.params["optim.optimizer.lr"]: trial.state.name for trial in found.trials}
     assert states == {1e-3: "COMPLETE", 1e30: "FAIL"}
+    assert all("error" in trial.user_attrs for trial in found.trials if trial.state.name == "FAIL")
     assert found.best_trial.params["optim.optimizer.lr"] == 1e-3
 
 
