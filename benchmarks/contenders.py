@@ -47,7 +47,6 @@ QB = partial(QBLIF, s_max=8)
 MODES: dict[str, Mode] = {
     "QB-LIF": Mode(QB, "neuron"),
     "QB-LIF block": Mode(QB, "block"),
-    "QB-LIF recompute": Mode(QB, "block", "recompute"),
     "QB-LIF packed": Mode(QB, "block", "packed"),
     "QB-LIF checkpoint": Mode(QB, "block", "checkpoint"),
     "QB-LIF, s_max = 1": Mode(partial(QBLIF, s_max=1), "neuron"),
@@ -104,6 +103,11 @@ class Training:
         self.labels = torch.randint(problem.classes, (count,), generator=gen).to(device)
         self.optimiser = torch.optim.SGD(self.network.parameters(), lr=LEARNING_RATE, momentum=0.9)
         self.autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=precision == "bf16")
+
+    def rest(self) -> None:
+        """Drop the states that a peer keeps until its next forward pass, which belong to the step before."""
+        if isinstance(self.network, peers.Network):
+            self.network.kit.before(self.network)
 
     def forward(self) -> Tensor:
         """The loss of the mean logits."""
