@@ -91,6 +91,11 @@ class Training:
         self.optimiser = torch.optim.SGD(self.network.parameters(), lr=LEARNING_RATE, momentum=0.9)
         self.autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=precision == "bf16")
 
+    def rest(self) -> None:
+        """Drop the states that a peer keeps until its next forward pass, which belong to the step before."""
+        if isinstance(self.network, peers.Network):
+            self.network.kit.before(self.network)
+
     def forward(self) -> Tensor:
         """The loss of the mean logits."""
         with self.autocast():

@@ -86,6 +86,7 @@ def ours(task: Task, seed: int, root: Path, folder: Path) -> Found:
     clock = Stopwatch(task.target)
     watch = Watch(clock)
     cast("list[Callback]", parts.trainer.callbacks).insert(0, watch)  # type: ignore[attr-defined]
+    parts.data.prepare_data()
     parts.data.setup()
     clock.start()
     parts.trainer.fit(parts.module, datamodule=parts.data)
@@ -97,6 +98,7 @@ def peer(task: Task, seed: int, root: Path, folder: Path) -> Found:
     keep_freed_memory()
     kit = peers.spikingjelly(task.compiled)
     data = built(task, seed, root, folder).data
+    data.prepare_data()
     data.setup()
     network = Normalised(peers.build(kit, "vgg5", task.T, data.in_shape, data.num_classes, task.width), data)
     network.to(device()).train()

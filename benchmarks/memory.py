@@ -55,6 +55,7 @@ def live_bytes() -> int:
 
 def saved_bytes(training: Training) -> int:
     """Bytes alive after a forward pass, its graph included, beyond those alive before."""
+    training.rest()
     before = live_bytes()
     loss = training.forward()
     after = live_bytes()
@@ -70,6 +71,7 @@ def map_every_tensor() -> None:
 
 def peak_bytes(training: Training) -> int:
     """Largest size over one step above the resting size. Raises Unavailable without Linux's /proc or a GPU."""
+    training.rest()
     resting = live_bytes()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()

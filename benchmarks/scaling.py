@@ -23,7 +23,7 @@ from qbsnn.models.network import SpikingNetwork
 from qbsnn.training.allocator import keep_freed_memory
 
 S_MAX = 8
-CONTENDERS = ("QB-LIF", "QB-LIF block", "QB-LIF packed", "SpikingJelly", TWIN)
+CONTENDERS = (TWIN, "QB-LIF", "QB-LIF block", "QB-LIF packed", "SpikingJelly")
 BASE = Problem("vgg5", T=4, batch=16, width=0.5)
 AXES: dict[str, tuple[float, ...]] = {
     "T": (1, 2, 4, 8, 16, 32),

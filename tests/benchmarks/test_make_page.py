@@ -1,11 +1,13 @@
 """The page holds what the result files hold, and refuses files that do not belong together."""
 
 import json
+import re
 
 import pytest
 
 from benchmarks import make_page
 from benchmarks.harness import Goal, Result
+from tests.cli import ROOT
 
 GOALS = {"neuron": "neuron, forward + backward, T = 4, in copies", "train_step": "training step time ÷ ReLU twin"}
 POINTS = [
@@ -127,3 +129,9 @@ def test_a_note_on_no_goal_is_refused(monkeypatch, results, capsys):
 def test_notes_of_another_form_are_refused(monkeypatch, results, capsys):
     assert run(monkeypatch, results, notes="- slow\n")[0] == 1
     assert "must hold lines 'goal: reason'" in capsys.readouterr().err
+
+
+def test_make_bench_measures_what_the_page_shows():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    listed = re.search(r"^BENCHMARKS := (.*)$", makefile, re.M).group(1).split()
+    assert listed == list(make_page.TITLES)

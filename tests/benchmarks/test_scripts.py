@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 
@@ -62,10 +61,3 @@ def test_time_to_accuracy(tmp_path):
     rows = table(result, "digits: time to")
     assert rows["QB-LIF"]["median"] > 0
     assert any("fashion_mnist" in line and "is missing" in line for line in result["skipped"])
-
-
-def test_make_bench_runs_every_script():
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    listed = set(re.search(r"^BENCHMARKS := (.*)$", makefile, re.M).group(1).split())
-    tools = {"__init__", "harness", "peers", "contenders", "memory", "loops", "plots", "make_page"}
-    assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} <= listed | tools
