@@ -1,21 +1,22 @@
 """Images per second of the integer network on int8 kernels, beside floating-point inference of the same network.
 
 Random weights, random images; batch norm statistics are those of the images, so that spikes are realistic: the mean
-burst is shown. Contenders take turns in one process on the same batch, and the median over rounds is shown.
-``python benchmarks/inference.py [--models resnet19 vgg11] [--s-max 8 1] [--batch 8] [--rounds 5] [--small]``
+burst is shown. All take turns in one process on the same batch; medians over rounds.
+``python -m benchmarks.inference [--models resnet19 vgg11] [--s-max 8 1] [--batch 8] [--rounds 5] [--small]``
 """
 
+from __future__ import annotations
+
 import argparse
-import json
 import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.contenders import bf16_supported
+from benchmarks.harness import Goal, Result, device, interleaved, parser, positive, where
 from qbsnn.deploy import reference
 from qbsnn.deploy.absorb import absorb
 from qbsnn.deploy.int8_engine import Int8Engine
@@ -27,90 +28,67 @@ from qbsnn.training.allocator import keep_freed_memory
 from qbsnn.training.host import host_info
 
 FAMILIES = {"resnet19": resnet, "vgg11": vgg, "vgg16": vgg}
-GOALS = {"onednn vnni": 3.0, "onednn avx2": 1.3}
-"""int8 over own fp32 inference, by the unit that multiplies."""
-INT8, FP32 = "int8 kernels", "own fp32, compiled neurons"
+BOUNDS = {"onednn vnni": "≥ 3", "onednn avx2": "≥ 1.3"}
+"""int8 over own fp32 inference in images/s, by the unit that multiplies."""
+INT8, FP32 = "int8 kernels", "own fp32"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", nargs="+", choices=FAMILIES, default=["resnet19", "vgg11"])
-    parser.add_argument("--s-max", nargs="+", type=int, default=[8, 1])
-    parser.add_argument("--steps", type=int, default=4, help="time steps T")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=5, help="rounds, of which the median is taken")
-    parser.add_argument("--width", type=float, default=1.0, help="multiplies every number of channels")
-    parser.add_argument("--small", action="store_true", help="narrow networks, 2 images, 1 round: to try the script")
-    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/inference.json"))
-    args = parser.parse_args()
+    arguments = parser(__doc__, "inference", rounds=5)
+    arguments.add_argument("--models", nargs="+", choices=FAMILIES, default=["resnet19", "vgg11"])
+    arguments.add_argument("--s-max", nargs="+", type=positive, default=[8, 1])
+    arguments.add_argument("--steps", type=positive, default=4, help="time steps T")
+    arguments.add_argument("--batch", type=positive, default=8)
+    arguments.add_argument("--width", type=float, default=1.0, help="multiplies every number of channels")
+    args = arguments.parse_args()
     if args.small:
         args.width, args.batch, args.rounds, args.s_max = 0.0625, 2, 1, args.s_max[:1]
     keep_freed_memory()  # for every contender
-    host = host_info()
-    print(f"{host.gpu or host.cpu}, {host.cores} cores, {torch.get_num_threads()} threads, {' '.join(host.isa)}")
-    print(f"torch {host.versions['torch']}, T = {args.steps}, batches of {args.batch} images of 3x32x32")
-    rows = [compare(name, s_max, args) for name in args.models for s_max in args.s_max]
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(
-        json.dumps({"host": vars(host), "threads": torch.get_num_threads(), "rows": rows}, indent=2), encoding="utf-8"
-    )
-    print(f"written to {args.out}")
+    settings = {name: getattr(args, name) for name in ("models", "s_max", "steps", "batch", "width", "rounds")}
+    result = Result("inference", {**settings, "threads": torch.get_num_threads()}, args.small)
+    print(f"{where()}, {torch.get_num_threads()} threads, {' '.join(host_info().isa)}", flush=True)
+    for name in args.models:
+        for s_max in args.s_max:
+            compare(result, name, s_max, args)
+    result.write(args.out)
 
 
 @torch.no_grad()
-def compare(name: str, s_max: int, args: argparse.Namespace) -> dict:
-    """Time one network in all forms; return the row of the file."""
+def compare(result: Result, name: str, s_max: int, args: argparse.Namespace) -> None:
+    """Time one network in all forms."""
     torch.manual_seed(0)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    x = torch.rand(args.batch, 3, 32, 32, device=device)
+    x = torch.rand(args.batch, 3, 32, 32, device=device())
     network = build(name, lambda: QBLIF(s_max=s_max), args, x)
     twin = build(name, ReLU, args, x)
     absorbed = absorb(network)
-    quantized = quantize(absorbed)
-    engine = Int8Engine(quantized, device, compiled=True)
+    engine = Int8Engine(quantize(absorbed), device(), compiled=True)
     burst, unequal = check(engine, x[:2])
     for each in (network, absorbed):
         prepare(each, "block")
     repeated = x.repeat(args.steps, 1, 1, 1)
     contenders: dict[str, Callable[[], object]] = {
-        INT8: lambda: engine.predict(x),
         FP32: lambda: network(x),
+        INT8: lambda: engine.predict(x),
         "own fp32, absorbed": lambda: absorbed(x),
         f"ReLU twin fp32, {args.steps} passes": lambda: twin(repeated),
         "ReLU twin fp32, one pass": lambda: twin(x),
     }
-    if device.type == "cuda" or {"avx512_bf16", "amx_bf16"} & set(host_info().isa):
+    if bf16_supported(device(), host_info().isa):
         contenders["own bf16 autocast"] = lambda: half(network, x)
-    times: dict[str, list[float]] = {contender: [] for contender in contenders}
-    for warm in [True] + [False] * args.rounds:
-        for contender, call in contenders.items():
-            seconds = clock(call, device)
-            if not warm:
-                times[contender].append(seconds)
-    rates = {contender: args.batch / statistics.median(values) for contender, values in times.items()}
-    goal = GOALS.get(engine.unit)
-    print(f"\n{name}, s_max = {s_max}: int8 on {engine.unit}, mean burst {burst:.2f}, {unequal} values not exact")
-    print(f"  {'':<32} {'images/s':>9} {'of own fp32':>12}")
-    for contender, rate in rates.items():
-        beside = f"   goal {goal:g}" if contender == INT8 and goal else ""
-        print(f"  {contender:<32} {rate:9.2f} {rate / rates[FP32]:12.2f}{beside}")
-    slow = {layer: text for layer, text in engine.kernels().items() if text.startswith("exact float")}
-    for layer, text in slow.items():
-        print(f"  {layer}: {text}")
-    return {
-        "model": name,
-        "s_max": s_max,
-        "steps": args.steps,
-        "batch": args.batch,
-        "unit": engine.unit,
-        "kernels": engine.kernels(),
-        "mean_burst": burst,
-        "not_exact": unequal,
-        "seconds": times,
-        "images_per_second": rates,
-        "ratio": rates[INT8] / rates[FP32],
-        "goal": goal,
-    }
+    times = interleaved(contenders, args.rounds)
+    table = (
+        f"Inference, {name}, s_max = {s_max}, batch of {args.batch}: int8 on {engine.unit}, mean burst {burst:.2f}, "
+        f"{unequal} values not exact"
+    )
+    fp32 = statistics.median(times[FP32])
+    for contender, seconds in times.items():
+        bound = BOUNDS.get(engine.unit) if contender == INT8 and s_max == args.s_max[0] else None
+        goal = Goal(f"int8 inference ÷ own fp32 inference, images/s, {name}", bound) if bound else None
+        rates = [args.batch / value for value in seconds]
+        result.add(table, contender, rates, "images/s", ratio=fp32 / statistics.median(seconds), goal=goal)
+    for layer, text in engine.kernels().items():
+        if text.startswith("exact float"):
+            result.skip(f"int8 for {layer} of {name}, s_max = {s_max}", text)
 
 
 def build(name: str, neuron: Callable[[], nn.Module], args: argparse.Namespace, x: Tensor) -> SpikingNetwork:
@@ -137,16 +115,6 @@ def check(engine: Int8Engine, pixels: Tensor) -> tuple[float, int]:
 def half(network: nn.Module, x: Tensor) -> None:
     with torch.autocast(x.device.type, torch.bfloat16):
         network(x)
-
-
-def clock(call: Callable[[], object], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":
