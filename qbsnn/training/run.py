@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import signal
 import sys
 import time
 import warnings
@@ -19,6 +20,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
 from qbsnn.data import DataModule
@@ -248,6 +250,8 @@ def _recorded(parts: Parts, plain: dict[str, Any]) -> Iterator[None]:
             stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
             result.status = "failed"
             result.error = "interrupted" if stopped else f"{type(error).__name__}: {error}"
+            if isinstance(error, SIGTERMException):  # which would exit with 0
+                raise SystemExit(128 + signal.SIGTERM) from error
             raise
     finally:
         result.timing.total_seconds = parts.resumption.seconds + time.perf_counter() - started
