@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.strategies import FSDPStrategy
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
 from qbsnn.data import DataModule
@@ -278,6 +280,8 @@ def _recorded(parts: Parts, plain: dict[str, Any]) -> Iterator[None]:
             stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
             result.status = "failed"
             result.error = "interrupted" if stopped else f"{type(error).__name__}: {error}"
+            if isinstance(error, SIGTERMException):  # which would exit with 0
+                raise SystemExit(128 + signal.SIGTERM) from error
             raise
     finally:
         result.timing.total_seconds = parts.resumption.seconds + time.perf_counter() - started

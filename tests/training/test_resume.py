@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import signal
 
 import pytest
 
@@ -117,3 +119,19 @@ def test_other_settings_do_not_go_on_from_a_checkpoint(tool, stop_at):
     stop_at(None)
     assert tool("train.py", *SHORT, "seed=1", "hydra.run.dir=outputs/parts") == 0
     assert starts(tool.folder / "outputs/parts")[-4:] == [(0, 0), (1, 4), (2, 8), (3, 12)]
+
+
+def test_sigterm_ends_a_run_after_its_batch_with_an_exit_code(tool, monkeypatch):
+    honest = Classifier.training_step
+
+    def step(self, batch, batch_idx):
+        if self.trainer.global_step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return honest(self, batch, batch_idx)
+
+    monkeypatch.setattr(Classifier, "training_step", step)
+    assert tool("train.py", *SHORT, "hydra.run.dir=outputs/parts") == 128 + signal.SIGTERM
+    assert tool.result()["status"] == "failed" and tool.result()["error"] == "interrupted"
+    monkeypatch.setattr(Classifier, "training_step", honest)
+    assert tool("train.py", *SHORT, "hydra.run.dir=outputs/parts") == 0
+    assert starts(tool.folder / "outputs/parts")[2:] == [(1, 4), (2, 8), (3, 12)]
