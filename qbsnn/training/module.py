@@ -67,7 +67,8 @@ class Classifier(lightning.LightningModule):
         self.verify_as: str | None = None
         self.tuned: Tuned | None = None
         # means of their own: Lightning divides the summed losses by a number of samples that it averages as an integer
-        self.train_loss, self.val_loss, self.test_loss = MeanMetric(), MeanMetric(), MeanMetric()
+        for part in ("train", "val", "test"):
+            setattr(self, f"{part}_loss", MeanMetric(nan_strategy="disable"))  # a loss that is no number stays one
         self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
