@@ -51,9 +51,10 @@ def to_start(plain: dict[str, Any]) -> int:
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer: lightning.Trainer = build_object({**settings, **quiet, "sync_batchnorm": False}, "trainer")
     strategy = trainer.strategy
-    if not isinstance(strategy, ParallelStrategy) or trainer.world_size == 1:
+    world = trainer.num_devices * trainer.num_nodes  # slurm would say how many tasks there are
+    if not isinstance(strategy, ParallelStrategy) or world == 1:
         return 1
-    Share(0, trainer.world_size).of_batch(plain["data"]["batch_size"])
+    Share(0, world).of_batch(plain["data"]["batch_size"])
     if settings.get("sync_batchnorm") and plain.get("memory") == "checkpoint":
         raise SettingsError(
             "memory=checkpoint computes norms again, which trainer.sync_batchnorm=true would count twice: "
@@ -74,7 +75,7 @@ def to_start(plain: dict[str, Any]) -> int:
         given = HydraConfig.get().overrides.hydra
         if not any(override.startswith("hydra.run.dir=") for override in given):
             raise SettingsError(
-                f"{trainer.world_size} processes were started from outside and each would make a run directory of its "
+                f"{world} processes were started from outside and each would make a run directory of its "
                 "own: give all of them one, hydra.run.dir=outputs/runs/NAME"
             )
     return 1
