@@ -163,6 +163,7 @@ def built(task: Task, seed: int, root: Path, folder: Path, **settings: str) -> P
         "+trainer.val_check_interval": 1.0 / task.checks,
         "callbacks.checkpoint": "null",
         "callbacks.progress": "null",
+        "+trainer.enable_progress_bar": "false",
         **{f"paths.{name}": folder for name in ("run", "outputs", "data")},
         **settings,
     }
