@@ -82,7 +82,7 @@ class Watch(Callback):
 
 def ours(task: Task, seed: int, root: Path, folder: Path) -> Found:
     """Train as ``train.py`` does, up to the target. Raises DataError for absent files."""
-    parts = built(task, seed, root, folder, compile=_best_mode(task))
+    parts = built(task, seed, root, folder, compile="auto")
     clock = Stopwatch(task.target)
     watch = Watch(clock)
     cast("list[Callback]", parts.trainer.callbacks).insert(0, watch)  # type: ignore[attr-defined]
@@ -170,15 +170,6 @@ def built(task: Task, seed: int, root: Path, folder: Path, **settings: str) -> P
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", [f"{key}={value}" for key, value in overrides.items()])
     return build(validate(cfg))
-
-
-def _best_mode(task: Task) -> str:
-    """How qbsnn runs: as it decides itself, where this version can."""
-    try:
-        import qbsnn.models.execution  # noqa: F401
-    except ImportError:
-        return "neuron" if task.compiled else "none"
-    return "auto"
 
 
 def accuracy(network: nn.Module, data: DataModule, part: str = "test") -> float:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks import peers
-from benchmarks.contenders import KITS, MODES, TWIN, Problem, execute, network, trainings
+from benchmarks.contenders import KITS, TWIN, Problem, network, trainings
 from benchmarks.harness import Unavailable
 from qbsnn.models import resnet, vgg
 from qbsnn.neurons import LIF, QBLIF, ReLU
@@ -78,7 +78,6 @@ def test_an_absent_mode_or_package_is_reported(monkeypatch):
     assert list(found) == [TWIN] and heard == [("absent", "not installed")]
 
 
-def test_the_neuron_mode_compiles_the_scan():
-    made = execute(own(QBLIF, SHAPES[1]), "neuron")
-    assert all(neuron.compiled for _, _, neuron in made.spiking_stages())
-    assert MODES["QB-LIF packed"].memory == "packed"
+def test_modes_reach_the_network():
+    made = network("QB-LIF packed", SHAPES[1])
+    assert made.packs and all(neuron.compiled for _, _, neuron in made.spiking_stages())
