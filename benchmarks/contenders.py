@@ -45,7 +45,6 @@ class Mode:
 
 QB = partial(QBLIF, s_max=8)
 MODES: dict[str, Mode] = {
-    "QB-LIF": Mode(QB, "neuron"),
     "QB-LIF block": Mode(QB, "block"),
     "QB-LIF packed": Mode(QB, "block", "packed"),
     "QB-LIF checkpoint": Mode(QB, "block", "checkpoint"),

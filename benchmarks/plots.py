@@ -14,9 +14,9 @@ from qbsnn.report.files import write_atomically
 from qbsnn.report.style import SETTINGS
 
 COLOURS = {
-    "QB-LIF": "#2166ac",
     "QB-LIF block": "#1b7f4b",
     "QB-LIF packed": "#6a3d9a",
+    "QB-LIF checkpoint": "#2166ac",
     "SpikingJelly": "#d6700a",
     "ReLU twin": "#667085",
 }

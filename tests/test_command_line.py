@@ -10,7 +10,7 @@ from tests.cli import ROOT, one_paragraph
 
 CONF = ROOT / "conf"
 GROUPS = [path.relative_to(CONF).as_posix() for path in CONF.rglob("*") if path.is_dir()]
-SHOWN = sorted(group for group in GROUPS if group.partition("/")[0] not in {"hydra", "paths"})
+SHOWN = sorted(group for group in GROUPS if group.partition("/")[0] not in {"hydra", "paths", "search"})
 
 
 def options(group: str) -> set[str]:
@@ -36,7 +36,7 @@ def test_help_shows_commands_and_settings_that_work(tool, capsys):
     commands = re.findall(r"^ +python train\.py((?: +[\w./]+=\S+)+)", text.replace(" -m ", " "), re.MULTILINE)
     used = text.partition("the most used:")[2].partition("All settings")[0]
     keys = set(re.findall(r"([\w.]+)=", used)) - {"neuron.s_max"}
-    assert len(commands) == 3 and len(keys) >= 10
+    assert len(commands) == 4 and len(keys) >= 10
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for command in commands:
             compose("train", [part.split(",")[0] for part in command.split()])

@@ -71,6 +71,23 @@ class _Burst(torch.autograd.Function):
         return ctx.surrogate(ctx.quantiser.position(u), ctx.s_max).mul_(grad), None, None, None
 
 
+class _InUnits(torch.autograd.Function):
+    """u = V/Δ. The forward pass divides, so that bursts are exact; the backward pass multiplies by 1/Δ."""
+
+    @staticmethod
+    def forward(ctx: Any, v: Tensor, delta: Tensor) -> Tensor:
+        u = v / delta
+        ctx.save_for_backward(u, delta)
+        return u
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
+        u, delta = ctx.saved_tensors
+        inverse = delta.reciprocal()
+        needed = ctx.needs_input_grad[1]
+        return grad * inverse, (grad * u).sum_to_size(delta.shape).mul(-inverse) if needed else None
+
+
 def burst(u: Tensor, s_max: int, surrogate: Surrogate, quantiser: Quantiser = QUANTISERS["floor"]) -> Tensor:
     """Quantise u = V/Δ to a burst, equation (N2), with the surrogate as its derivative.
 
@@ -111,7 +128,7 @@ def burst_step(
     decay: λ, a number or a scalar tensor.
     """
     v = decay * u + current
-    s = burst(v / delta, s_max, surrogate, quantiser)
+    s = burst(_InUnits.apply(v, delta), s_max, surrogate, quantiser)
     return reset(v, s, delta), delta * s if graded else s
 
 
@@ -133,7 +150,7 @@ def adaptive_step(
     burst is cut off, the gradient goes to n_t, elsewhere to V_t; I_t/Δ is causal and does not change under absorption.
     """
     v = decay * u + current
-    s = burst(v / delta, s_max, surrogate)
+    s = burst(_InUnits.apply(v, delta), s_max, surrogate)
     n = cap(current / delta)
     s = torch.where(s > n, n, s)
     return reset(v, s, delta), delta * s if graded else s
@@ -161,6 +178,6 @@ def two_compartment_step(
     dendrite, soma = state
     dendrite = dendrite - backward_coupling * soma + current
     v = soma + forward_coupling * dendrite
-    s = burst(v / delta, s_max, surrogate)
+    s = burst(_InUnits.apply(v, delta), s_max, surrogate)
     new = reset(dendrite, gamma * s, delta), reset(v, s, delta)
     return new, delta * s if graded else s

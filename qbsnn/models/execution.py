@@ -16,9 +16,10 @@ from qbsnn.neurons.base import SpikingNeuron
 COMPILE = ("none", "neuron", "block", "model")
 MEMORY = ("none", "packed", "checkpoint")
 
-# What ``choose`` reckons with, measured on two cores with AVX-512 and rounded against compilation.
-EAGER_NANOSECONDS = 10.0  # saved per neuron-step of training
-KERNEL_SECONDS = 6.0  # to compile one kernel
+# What ``choose`` reckons with: the first two from docs/benchmarks.md, the last a count of launches, not measured.
+EAGER_NANOSECONDS = 4.0  # that eager code takes longer per neuron-step of training on two cores
+KERNEL_SECONDS = 8.0  # to compile one kernel
+LAUNCH_SECONDS = 2e-4  # that eager code takes longer per stage and time step of a training step on a GPU
 
 
 def prepare(network: SpikingNetwork, compile: str = "none", memory: str = "none") -> SpikingNetwork:
@@ -52,15 +53,18 @@ def prepare(network: SpikingNetwork, compile: str = "none", memory: str = "none"
     return network
 
 
-def choose(network: SpikingNetwork, samples: float, device: torch.device) -> tuple[str, str]:
-    """``block`` or ``none`` for a network that will see this many training samples, and the reason in one clause.
+def choose(network: SpikingNetwork, batches: float, batch_size: int, device: torch.device) -> tuple[str, str]:
+    """``block`` or ``none`` for a network that trains on this many batches, and the reason in one clause.
 
     Compiling is worth it if it takes less than half of the time that it saves.
     """
     if device.type == "cpu" and not shutil.which("g++") and not shutil.which("clang++"):
         return "none", "there is no C++ compiler"
-    neurons = sum(neuron.neurons for _, _, neuron in network.spiking_stages())
-    saved = neurons * network.T * samples * EAGER_NANOSECONDS * 1e-9
+    sizes = [neuron.neurons for _, _, neuron in network.spiking_stages()]
+    if device.type == "cpu":
+        saved = batches * batch_size * network.T * sum(sizes) * EAGER_NANOSECONDS * 1e-9
+    else:
+        saved = batches * network.T * len(sizes) * LAUNCH_SECONDS
     cost = kernels(network) * KERNEL_SECONDS
     found = f"compiling takes about {cost:.0f} s and saves about {saved:.0f} s"
     return ("block" if saved > 2 * cost else "none"), found

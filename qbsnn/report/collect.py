@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from qbsnn.errors import DataError
+from qbsnn.report.cells import dropped
 from qbsnn.report.deployed import ran
 from qbsnn.report.energy import counted_energy
 from qbsnn.report.inputs import Series, read_curves
@@ -22,11 +23,7 @@ from qbsnn.report.words import chosen, flat
 
 POINTS = 120  # of a curve in the page
 CURVES = ("train/loss", "val/loss", "train/acc", "val/acc")
-# What tells runs of one configuration apart, or where they were made, and not what they compute.
-INDIFFERENT = (
-    *("name", "report", "compile", "memory", "paths", "logger", "sweep"),
-    *("seed", "data.seed", "model.seed", "data.num_workers"),
-)
+SEEDS = ("seed", "data.seed", "model.seed")
 NAMES = ("T", "neuron.s_max", "data._target_", "model._target_", "model.name", "neuron._target_")  # have columns
 
 
@@ -36,9 +33,9 @@ class Row:
 
     ``href``: its page, or ``result.json`` where there is none (``page`` tells), relative to the collected directory.
     ``curves``: by metric, epochs and values, at most :data:`POINTS` of them. ``group``: the same for the seeds of one
-    configuration, the settings that :data:`INDIFFERENT` names left out; evaluations are apart. ``checked``: ``passed``,
-    ``failed`` or ``skipped``, of the integer network. ``seen``: when one of its files was last written, in seconds
-    since 1970.
+    configuration, equal but for seeds and for what a fingerprint leaves out (:mod:`qbsnn.report.cells`); evaluations
+    are apart. ``checked``: ``passed``, ``failed`` or ``skipped``, of the integer network. ``seen``: when one of its
+    files was last written, in seconds since 1970.
     """
 
     href: str
@@ -100,7 +97,7 @@ def settings(config: Mapping[str, Any]) -> dict[str, str]:
     places = [str(paths[key]) for key in ("run", "data") if key in paths] if isinstance(paths, Mapping) else []
     kept = {}
     for key, value in flat(config):
-        if any(key == name or key.startswith(f"{name}.") for name in INDIFFERENT):
+        if key in SEEDS or dropped(key):
             continue
         kept[key] = next((value[len(place) :] for place in places if place and value.startswith(place)), value)
     return kept

@@ -28,8 +28,8 @@ class AutoCompile(Callback):
         # All epochs, not those that are left: a fit that goes on after a stop must decide as one without.
         epochs = float("inf") if trainer.max_epochs in (None, -1) else trainer.max_epochs
         batch_size = getattr(trainer.datamodule, "batch_size", None) or 1  # type: ignore[attr-defined]
-        samples = epochs * trainer.num_training_batches * batch_size
-        chosen, reason = choose(pl_module.network, samples, pl_module.device)
+        batches = epochs * trainer.num_training_batches
+        chosen, reason = choose(pl_module.network, batches, batch_size, pl_module.device)
         prepare(pl_module.network, chosen, self.memory)
         pl_module.result.execution = f"compile={chosen}, memory={self.memory}"
         log.info("compile=auto chose %s: %s", chosen, reason)

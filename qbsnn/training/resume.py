@@ -98,11 +98,11 @@ class Resumption(Callback):
             file.write(json.dumps(line) + "\n")
 
 
-def unfinished(plain: dict[str, Any]) -> Path | None:
+def unfinished(plain: dict[str, Any], first: bool = True) -> Path | None:
     """The checkpoint that a run with these settings goes on from: the newest whole one in its run directory, if any.
 
     ``last.ckpt`` is that, unless it is damaged; ``best.ckpt`` then, which is as complete. Rows that the curves have
-    from later steps are removed, since they will be written again.
+    from later steps are removed, since they will be written again; ``first`` of several processes does that.
     """
     saver = (plain.get("callbacks") or {}).get("checkpoint")
     if not saver:
@@ -123,7 +123,8 @@ def unfinished(plain: dict[str, Any]) -> Path | None:
     if "best.ckpt" not in found:  # without it the fit could not end with its best epoch
         return None
     name = max(found, key=lambda name: (found[name], name == "last.ckpt"))
-    _forget_rows(Path(plain["paths"]["run"]) / "metrics.csv", found[name])
+    if first:
+        _forget_rows(Path(plain["paths"]["run"]) / "metrics.csv", found[name])
     return Path(saver["dirpath"]) / name
 
 

@@ -84,7 +84,7 @@ def run_here(plain: dict[str, Any], callbacks: Sequence[Callback] = ()) -> Resul
         where = host.gpu or f"{host.cpu}, {host.cores} cores"
         facts = f"{parts.result.params:,} parameters, T = {plain['T']}, {parts.result.precision}"
         log.info("%s: %s, on %s", plain["name"], facts, where)
-        checkpoint = unfinished(plain)
+        checkpoint = unfinished(plain, parts.trainer.is_global_zero)
         if checkpoint is not None:
             log.info("going on from %s", checkpoint)
         started = time.perf_counter()

@@ -115,10 +115,13 @@ def test_half_the_time_meets_the_goal():
 
 def test_fits_over_time_steps():
     base = scaling.Problem("vgg5", T=4, batch=2, width=1 / 64, in_shape=(1, 8, 8))
-    # conv1 1×8×8, then halved: conv2 and conv3 2×4×4 each, fc1 4; two images, 4 bits a burst
-    packed = (64 + 32 + 32 + 4) * 2 * 4 / 8
+    # conv1 1×8×8, then halved: conv2 and conv3 2×4×4 each, fc1 4; two images, a byte a burst
+    packed = (64 + 32 + 32 + 4) * 2
     assert scaling.packed_bytes(base) == packed
-    points = [{"T": t, "seconds": {"QB-LIF": 0.5 * t}, "bytes": {"QB-LIF": 1000 + 2 * packed * t}} for t in (1, 2, 4)]
+    points = [
+        {"T": t, "seconds": {"QB-LIF block": 0.5 * t}, "bytes": {"QB-LIF checkpoint": 1000 + 2 * packed * t}}
+        for t in (1, 2, 4)
+    ]
     result = Result("scaling", {})
     scaling.fit(result, points, base)
     time, memory = result.rows

@@ -38,21 +38,21 @@ def test_neuron(tmp_path):
 
 
 def test_train_step(tmp_path):
-    result = run("train_step", tmp_path, "--only", "QB-LIF", "SpikingJelly")
-    assert table(result, "Step time, fp32")["QB-LIF"]["goal"] == "≤ 1.05"
+    result = run("train_step", tmp_path, "--only", "QB-LIF block", "SpikingJelly")
+    assert table(result, "Step time, fp32")["QB-LIF block"]["goal"] == "≤ 1.05"
     for word in ("peak over the step", "saved for the backward"):
         rows = table(result, word)
         if not rows:
             assert any("memory" in line for line in result["skipped"])
             continue
-        assert rows["ReLU twin"]["ratio"] == 1 and rows["QB-LIF"]["goal"] == "≤ 1.0"
+        assert rows["ReLU twin"]["ratio"] == 1 and rows["QB-LIF block"]["goal"] == "≤ 1.0"
         assert all(row["median"] > 0 for row in rows.values())
 
 
 def test_scaling(tmp_path):
     result = run("scaling", tmp_path)
     assert [point["T"] for point in result["curves"]["T"]] == [1, 2, 4]
-    assert table(result, "no more than") == {} and table(result, "Cost in T: time")["QB-LIF"]["goal"] == "≤ 1.05"
+    assert table(result, "no more than") == {} and table(result, "Cost in T: time")["QB-LIF block"]["goal"] == "≤ 1.05"
     assert {path.suffix for path in tmp_path.glob("bench_T.*")} == {".png", ".svg"}
 
 

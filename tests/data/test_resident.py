@@ -104,7 +104,7 @@ def test_the_device_is_the_trainers(monkeypatch):
     monkeypatch.setattr(ImageSplit, "to", lambda self, device: sent.append(device))
     digits = Digits()
     digits.setup("fit")
-    digits.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=CUDA))
+    digits.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=CUDA), global_rank=0, world_size=1)
     digits.train_dataloader()
     assert sent == [CUDA]
 

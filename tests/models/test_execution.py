@@ -162,9 +162,10 @@ def test_auto_compiles_long_fits_of_large_networks_only(monkeypatch):
     network = resnet(QBLIF, (3, 32, 32), 10, [0.5] * 3, [0.5] * 3, name="resnet19")
     small = mlp(QBLIF, (1, 8, 8), 10, mean=[0.5], std=[0.5])
     cpu = torch.device("cpu")
-    assert choose(network, 50_000, cpu)[0] == "block"
-    assert choose(small, 1_000, cpu)[0] == "none"
+    assert choose(network, 1_000, 64, cpu)[0] == "block"
+    assert choose(small, 20, 64, cpu)[0] == "none"
+    assert choose(small, 1e6, 64, torch.device("cuda"))[0] == "block"
     monkeypatch.setattr("shutil.which", lambda name: None)
-    assert choose(network, 50_000, cpu) == ("none", "there is no C++ compiler")
+    assert choose(network, 1_000, 64, cpu) == ("none", "there is no C++ compiler")
     # stem; first halves; second halves with an identity, and with a convolution; linear
     assert kernels(network) == 2 * 5
