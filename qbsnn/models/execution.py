@@ -16,7 +16,7 @@ from qbsnn.neurons.base import SpikingNeuron
 COMPILE = ("none", "neuron", "block", "model")
 MEMORY = ("none", "packed", "checkpoint")
 
-# What ``choose`` reckons with: the first two from docs/benchmarks.md, the last a count of launches, not measured.
+# What ``choose`` reckons with: from docs/benchmarks.md; seen on the same machine; a count of launches, not measured.
 EAGER_NANOSECONDS = 4.0  # that eager code takes longer per neuron-step of training on two cores
 KERNEL_SECONDS = 8.0  # to compile one kernel
 LAUNCH_SECONDS = 2e-4  # that eager code takes longer per stage and time step of a training step on a GPU
