@@ -183,7 +183,7 @@ class Classifier(lightning.LightningModule):
         tally = self._tallies[part]
         loss, right, samples = self.trainer.strategy.reduce(tally.sums(self.device), reduce_op="sum")
         means = {f"{part}/loss": loss / samples, f"{part}/acc": right / samples}
-        self.log_dict(means, on_step=False, on_epoch=True, batch_size=1, prog_bar=part != "test")
+        self.log_dict(means, on_step=False, on_epoch=True, batch_size=1, prog_bar=part != "test", sync_dist=True)
         tally.reset()
 
 
