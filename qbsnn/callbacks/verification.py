@@ -118,7 +118,7 @@ class IntegerSimulation(_Verification):
             self.onnx_images,
             candidate.grid,
             candidate.rivals,
-            compiled=module.config.get("compile") == "neuron",
+            compiled=network.compiled,
         )
         found.mode = candidate.mode
         return found

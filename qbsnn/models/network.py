@@ -52,6 +52,11 @@ class SpikingNetwork(nn.Module):
             if isinstance(stage.neuron, SpikingNeuron):
                 yield name, stage, stage.neuron
 
+    @property
+    def compiled(self) -> bool:
+        """Whether neurons run as compiled kernels."""
+        return any(neuron.compiled for _, _, neuron in self.spiking_stages())
+
     def walk(self, encoded: Value, visit: Callable[[str, Stage, list[Value]], Value]) -> Value:
         """Call ``visit(name, stage, inputs)`` for each stage in order and hand its result on; returns the last one.
 
