@@ -11,8 +11,10 @@ from __future__ import annotations
 import argparse
 import json
 import operator
+import os
 import shlex
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +34,10 @@ ROOT = Path(__file__).parent.parent
 RESULTS = Path("outputs/benchmarks")
 PACKAGES = ("spikingjelly", "snntorch", "norse", "tonic", "triton", "onnxruntime", "scikit-learn")
 _RELATIONS: dict[str, Callable[[float, float], bool]] = {"≤": operator.le, "≥": operator.ge}
+
+
+UNAVAILABLE = 3
+"""The exit code of a child process whose last line says why it cannot run."""
 
 
 class Unavailable(Exception):
@@ -217,6 +223,21 @@ def parser(doc: str | None, name: str, rounds: int) -> argparse.ArgumentParser:
     made.add_argument("--small", action="store_true", help="tiny sizes, to try the script; no page takes them")
     made.add_argument("--out", type=Path, default=RESULTS / f"{name}.json")
     return made
+
+
+def child(module: str, arguments: Sequence[str], environment: Mapping[str, str], what: str) -> Any:
+    """What ``python -m module`` prints as JSON in its last line. Raises Unavailable with its reason, if it has one."""
+    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL,
+        env={**environment, "PYTHONPATH": paths},
+    )  # fmt: skip
+    last = (done.stdout.strip().splitlines() or [""])[-1]
+    if done.returncode == UNAVAILABLE:
+        raise Unavailable(last)
+    if done.returncode != 0:
+        raise RuntimeError(f"{what} failed:\n{done.stderr.strip()[-2000:]}")
+    return json.loads(last)
 
 
 def positive(text: str) -> int:

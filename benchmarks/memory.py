@@ -15,7 +15,6 @@ import gc
 import json
 import os
 import platform
-import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -24,12 +23,11 @@ from typing import ClassVar
 import torch
 
 from benchmarks.contenders import Problem, Training
-from benchmarks.harness import ROOT, Unavailable, device
+from benchmarks.harness import UNAVAILABLE, Unavailable, child, device
 
 MIB = 2**20
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _M_MMAP_THRESHOLD = -3  # glibc's malloc.h
-_UNAVAILABLE = 3  # exit code
 
 
 class _MallocInfo(ctypes.Structure):
@@ -96,16 +94,9 @@ def _status(key: str) -> int:
 
 def measure(contender: str, problem: Problem, precision: str = "fp32") -> dict[str, int]:
     """``{"peak": bytes, "saved": bytes}`` of a contender, in a new process. Raises Unavailable with its reason."""
-    command = [sys.executable, "-m", "benchmarks.memory", contender, json.dumps(asdict(problem)), precision]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL)
-    last = (done.stdout.strip().splitlines() or [""])[-1]
-    if done.returncode == _UNAVAILABLE:
-        raise Unavailable(last)
-    if done.returncode != 0:
-        raise RuntimeError(f"measuring the memory of {contender} failed:\n{done.stderr.strip()[-2000:]}")
-    return json.loads(last)
+    arguments = [contender, json.dumps(asdict(problem)), precision]
+    return child("benchmarks.memory", arguments, environment, f"measuring the memory of {contender}")
 
 
 def main(contender: str, problem: str, precision: str) -> int:
@@ -120,7 +111,7 @@ def main(contender: str, problem: str, precision: str) -> int:
         print(json.dumps({"saved": saved_bytes(training), "peak": peak_bytes(training)}))
     except Unavailable as why:
         print(why)
-        return _UNAVAILABLE
+        return UNAVAILABLE
     return 0
 
 

@@ -14,17 +14,15 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import ROOT, Goal, Result, Unavailable, parser, where
+from benchmarks.harness import UNAVAILABLE, Goal, Result, Unavailable, child, parser, where
 
 OURS, PEER = "QB-LIF", "SpikingJelly"
-_UNAVAILABLE = 3  # exit code
 
 
 @dataclass(frozen=True)
@@ -131,17 +129,10 @@ def add_rows(result: Result, task: Task, runs: dict[str, list[dict[str, float | 
 def run(contender: str, task: Task, seed: int, root: Path) -> dict[str, float | None]:
     """One training in a new process: see :func:`run_here`. Raises Unavailable with the child's reason."""
     with tempfile.TemporaryDirectory() as cache:
-        command = [sys.executable, "-m", "benchmarks.time_to_accuracy", "--root", str(root)]
-        command += ["--only", contender, json.dumps(asdict(task)), str(seed)]
-        paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        environment = {**os.environ, "PYTHONPATH": paths, "TORCHINDUCTOR_CACHE_DIR": cache, "TRITON_CACHE_DIR": cache}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL)
-    last = (done.stdout.strip().splitlines() or [""])[-1]
-    if done.returncode == _UNAVAILABLE:
-        raise Unavailable(last)
-    if done.returncode != 0:
-        raise RuntimeError(f"training {contender} on {task.data} failed:\n{done.stderr.strip()[-2000:]}")
-    return json.loads(last)
+        arguments = ["--root", str(root), "--only", contender, json.dumps(asdict(task)), str(seed)]
+        environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": cache, "TRITON_CACHE_DIR": cache}
+        what = f"training {contender} on {task.data}"
+        return child("benchmarks.time_to_accuracy", arguments, environment, what)
 
 
 def run_here(contender: str, task: Task, seed: int, root: Path) -> int:
@@ -154,7 +145,7 @@ def run_here(contender: str, task: Task, seed: int, root: Path) -> int:
             clock, epochs, test = (ours if contender == OURS else peer)(task, seed, root, Path(folder))
     except (Unavailable, DataError) as why:
         print(" ".join(str(why).split()))
-        return _UNAVAILABLE
+        return UNAVAILABLE
     step = statistics.median(clock.steps[1:] or clock.steps)
     found: dict[str, Any] = {"reached": clock.reached, "step": step, "compile": max(0.0, clock.steps[0] - step)}
     print(json.dumps({**found, "epochs": epochs, "val": clock.accuracy, "test": test}))

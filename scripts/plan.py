@@ -31,8 +31,8 @@ def main(arguments: list[str]) -> None:
         raise SettingsError("give either measured=RESULT.json (one or more, by commas) or throughput=IMAGES_PER_S")
     if "measured" in given and "cells" in given:
         raise SettingsError("cells goes with throughput; measured has one result per cell")
-    whole = {key: _number(key, given.get(key, default), int) for key, default in WHOLE.items()}
-    real = {key: _number(key, given.get(key, default), float) for key, default in REAL.items()}
+    whole = {key: cli.number(key, given.get(key, default), int) for key, default in WHOLE.items()}
+    real = {key: cli.number(key, given.get(key, default), float) for key, default in REAL.items()}
     found = [budget.measured(Path(path)) for path in given["measured"].split(",")] if "measured" in given else []
     cells = [run.rate for run in found] or [
         budget.Rate(f"cell {k + 1}", real["throughput"]) for k in range(whole["cells"])
@@ -77,13 +77,6 @@ def show(inputs: budget.Inputs, devices: list[str]) -> None:
     print(f"inputs: {', '.join(facts)}")
     Console().print(rows)
     print(f"{', '.join(totals)}; tests and checks after training not included")
-
-
-def _number(key: str, text: object, kind: type) -> int | float:
-    try:
-        return kind(text)
-    except ValueError:
-        raise SettingsError(f"{key} must be {'an integer' if kind is int else 'a number'}, got {text}") from None
 
 
 if __name__ == "__main__":

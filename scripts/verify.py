@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from qbsnn.errors import SettingsError, VerificationError
+from qbsnn.errors import VerificationError
 from qbsnn.training import cli
 
 USAGE = "python scripts/verify.py ckpt=PATH [images=N] [scalar=N] [key=value ...]"
@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> None:
 
     given = read_arguments(arguments, USAGE, own=["images", "scalar"])
     images, scalar = (
-        _count(name, given.own.get(name, default)) for name, default in (("images", "-1"), ("scalar", "1"))
+        cli.number(name, given.own.get(name, default), int) for name, default in (("images", "-1"), ("scalar", "1"))
     )
     parts, deployed = deployed_network(given, Path("outputs/verify"))
     quantized = deployed.quantized
@@ -39,8 +39,7 @@ def main(arguments: list[str]) -> None:
 
     totals: dict[tuple[str, str], Row] = {}
     seen, wrong = 0, None
-    compiled = parts.module.config.get("compile") == "neuron"
-    compared = compare_engines(quantized, deployed.grid, pixels(), scalar, compiled)
+    compared = compare_engines(quantized, deployed.grid, pixels(), scalar, parts.module.network.compiled)
     for batch, rows in zip(pixels(), compared, strict=True):
         seen += len(batch)
         for row in rows:
@@ -70,13 +69,6 @@ def show(rows: "list", images: int, mode: str) -> None:
     for layer in layers:
         line = [f"{layer:<{width}}", *(f"{cells[name, layer]:>12}" for name in names), f"{sizes[layer]:>12,}"]
         print("  ".join(line))
-
-
-def _count(name: str, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise SettingsError(f"{name} must be an integer, got {text}") from None
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from qbsnn.functional.compiled import Kernel
-from qbsnn.functional.drive import Drive, Layout
+from qbsnn.functional.drive import Drive, Layout, Part
 from qbsnn.functional.norm import Normal, affine, affine_backward
 from qbsnn.functional.scan import Step, scan
 
@@ -40,64 +40,65 @@ def fused_scan(step: Step, drive: Drive, compartments: int = 1, compiled: bool =
     channels = any(part.norm for part in drive.parts) or any(value.dim() for value in bound.tensors.values())
     layout = Layout.of(y, channels)
     program = _program(bound.function, bound.constants, tuple(bound.tensors), drive.steps, compartments, compiled)
-    tensors = [_aligned(value, layout) for value in bound.tensors.values()]
-    inputs: list[Tensor] = []
-    forms: list[tuple[float, bool] | None] = []
-    for part in drive.parts:
-        inputs.append(part.y)
-        if part.norm is not None:
-            inputs += part.norm[:4]
-        forms.append(None if part.norm is None else (part.norm.eps, part.norm.batch))
-    flat = _Fused.apply(program, layout, tuple(forms), len(tensors), *tensors, *inputs)
+    # A parameter per channel is [C, 1], to broadcast over [P, C, Q].
+    tensors = [value.reshape(-1, 1) if value.dim() else value for value in bound.tensors.values()]
+    forms = tuple(None if norm is None else (norm.eps, norm.batch) for _, norm in drive.parts)
+    inputs = [x for y, norm in drive.parts for x in (y, *(() if norm is None else norm[:4]))]
+    flat = _Fused.apply(program, layout, forms, len(tensors), *tensors, *inputs)
     return layout.restored(flat, y.shape[1:])
 
 
-def _aligned(value: Tensor, layout: Layout) -> Tensor:
-    """A parameter as it broadcasts over ``[P, C, Q]``: one per channel is ``[C, 1]``."""
-    return value.reshape(-1, 1) if value.dim() else value
+Form = tuple[float, bool] | None
+"""ε and ``batch`` of a part's norm, which are no tensors; None for a part without one."""
 
 
 class _Fused(torch.autograd.Function):
     """A program over the tensors of its step and the parts of its drive; a norm's gradients are those of batch norm."""
 
     @staticmethod
-    def forward(ctx: Any, program: _Program, layout: Layout, forms: Any, count: int, *given: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, program: _Program, layout: Layout, forms: tuple[Form, ...], count: int, *given: Tensor
+    ) -> Tensor:
         ctx.program, ctx.layout, ctx.forms, ctx.count = program, layout, forms, count
         ctx.save_for_backward(*given)
-        return program.forward(tuple(map(bool, forms)), given[:count], _flat_parts(layout, forms, given[count:]))
+        return program.forward(tuple(map(bool, forms)), given[:count], _flat(layout, _parts(forms, given[count:])))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        given, needs = ctx.saved_tensors, ctx.needs_input_grad[4:]
-        parts = given[ctx.count :]
-        flat = _flat_parts(ctx.layout, ctx.forms, parts)
-        normed = tuple(map(bool, ctx.forms))
-        grad_flat, *grads = ctx.program.backward(normed, grad.contiguous(), given[: ctx.count], flat)
-        grad_current = ctx.layout.restored(grad_flat, parts[0].shape[1:])
-        at, needs = 0, needs[ctx.count :]
-        for form in ctx.forms:
-            y, *norm = parts[at : at + (5 if form else 1)]
-            if form is None:
+        given, count, layout = ctx.saved_tensors, ctx.count, ctx.layout
+        parts = _parts(ctx.forms, given[count:])
+        grad_flat, *grads = ctx.program.backward(
+            tuple(map(bool, ctx.forms)), grad.contiguous(), given[:count], _flat(layout, parts)
+        )
+        grad_current = layout.restored(grad_flat, parts[0].y.shape[1:])
+        needs = list(ctx.needs_input_grad[4 + count :])
+        for y, norm in parts:
+            if norm is None:
                 grads.append(grad_current)
-            else:
-                merged = affine_backward(
-                    grad_current.flatten(0, 1), y.flatten(0, 1), Normal(*norm, *form), needs[at : at + 3]
-                )
-                dy = merged[0]
-                grads += [None if dy is None else dy.unflatten(0, y.shape[:2]), *merged[1:], None, None]
-            at += len(norm) + 1
+                del needs[0]
+                continue
+            dy, *rest = affine_backward(grad_current.flatten(0, 1), y.flatten(0, 1), norm, tuple(needs[:3]))
+            grads += [None if dy is None else dy.unflatten(0, y.shape[:2]), *rest, None, None]
+            del needs[:5]
         return None, None, None, None, *grads
 
 
-def _flat_parts(layout: Layout, forms: Any, given: tuple[Tensor, ...]) -> list[Tensor]:
-    """What a program reads: y of every part in the layout, and a and b ``[C, 1]`` behind it where it is normalised."""
-    flat, rest = [], list(given)
+def _parts(forms: tuple[Form, ...], given: tuple[Tensor, ...]) -> list[Part]:
+    """The parts again from their tensors, one after another: y, and γ, β, μ, r where there is a norm."""
+    rest, parts = iter(given), []
     for form in forms:
-        flat.append(layout.flat(rest.pop(0)))
-        if form is not None:
-            gamma, beta, mean, rstd = (rest.pop(0) for _ in range(4))
-            flat += [value.view(-1, 1) for value in Normal(gamma, beta, mean, rstd, *form).map()]
+        y = next(rest)
+        norm = None if form is None else Normal(next(rest), next(rest), next(rest), next(rest), *form)
+        parts.append(Part(y, norm))
+    return parts
+
+
+def _flat(layout: Layout, parts: list[Part]) -> list[Tensor]:
+    """What a program reads: y of every part in the layout, and a and b ``[C, 1]`` behind it where it is normalised."""
+    flat = []
+    for y, norm in parts:
+        flat += [layout.flat(y), *([] if norm is None else (value.view(-1, 1) for value in norm.map()))]
     return flat
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-HALF = (torch.float16, torch.bfloat16)
+from qbsnn.functional.scan import HALF
 
 
 class Normal(NamedTuple):

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+HALF = (torch.float16, torch.bfloat16)
+
 State = Tensor | tuple[Tensor, ...]
 Step = Callable[[Any, Tensor], tuple[Any, Tensor]]
 """(U_{t−1}, I_t) -> (U_t, o_t); a state of several variables is a tuple."""
@@ -21,7 +23,7 @@ def scan(step: Step, current: Tensor, keep: bool = False, compartments: int = 1)
     reset, ``[T, B, ...]`` or ``[T, compartments, B, ...]``. Half-precision currents keep a float32 state; the outputs
     come back in the dtype of the current.
     """
-    half = current.dtype in (torch.float16, torch.bfloat16)
+    half = current.dtype in HALF
     zero = torch.zeros_like(current[0], dtype=torch.float32 if half else current.dtype)
     u: State = (zero,) * compartments if compartments > 1 else zero
     outputs, states = [], []

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from qbsnn.functional.drive import Drive, Part
-from qbsnn.functional.norm import normalise
 from qbsnn.functional.packing import PackedBursts, recompute
 from qbsnn.layers.norm import Normalising, TemporalScale
 from qbsnn.neurons.base import Neuron, SpikingNeuron
@@ -58,14 +57,11 @@ class Branch(nn.Module):
             return Part(x if self.gain is None else x * self.gain)
         merged = x.flatten(0, 1)
         y = self.weight(merged.flatten(1) if isinstance(self.weight, nn.Linear) else merged)
-        if isinstance(self.norm, Normalising) and self.temporal is None:
-            return Part(y.unflatten(0, x.shape[:2]), self.norm.normal(y, frozen))
-        if isinstance(self.norm, Normalising):
-            y = normalise(y, self.norm.normal(y, frozen))
-        elif self.norm is not None:
+        normal = self.norm.normal(y, frozen) if isinstance(self.norm, Normalising) else None
+        if normal is None and self.norm is not None:
             y = self.norm(y)
-        y = y.unflatten(0, x.shape[:2])
-        return Part(y if self.temporal is None else self.temporal(y))
+        part = Part(y.unflatten(0, x.shape[:2]), normal)
+        return part if self.temporal is None else Part(self.temporal(part.value()))
 
     def extra_repr(self) -> str:
         """Show where the branch comes from."""

@@ -11,12 +11,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from qbsnn.errors import DataError
 from qbsnn.report import words
 from qbsnn.report.collect import Collection, collect
 from qbsnn.report.files import write_atomically
+from qbsnn.report.templates import templates
 
 SCRIPTS = ("index_format.js", "index_charts.js", "index_table.js", "index_page.js")
 
@@ -100,22 +99,19 @@ def build_index(outputs: Path) -> Path:
 
 def render(found: Collection, name: str) -> str:
     """The page as HTML. ``name``: of the directory."""
-    environment = Environment(
-        loader=PackageLoader("qbsnn.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     script = "\n".join(files("qbsnn.report").joinpath(part).read_text(encoding="utf-8") for part in SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    return environment.get_template("index.html.j2").render(
-        name=name,
-        headline=headline(found),
-        refused=found.refused,
-        payload=embedded(payload(found)),
-        script=script,
-        digest=digest,
+    return (
+        templates()
+        .get_template("index.html.j2")
+        .render(
+            name=name,
+            headline=headline(found),
+            refused=found.refused,
+            payload=embedded(payload(found)),
+            script=script,
+            digest=digest,
+        )
     )
 
 

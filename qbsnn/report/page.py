@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from qbsnn.errors import DataError
@@ -22,6 +21,7 @@ from qbsnn.report.panels import bursts, confusion, raster
 from qbsnn.report.read import read_result
 from qbsnn.report.schema import Absorption, Integer, Result
 from qbsnn.report.style import render as pngs
+from qbsnn.report.templates import templates
 from qbsnn.report.verdict import verdicts
 
 
@@ -160,13 +160,7 @@ def build(run_dir: Path) -> Path:
 
 def render(run: Run, drawn: list[dict[str, Any]]) -> str:
     """The page as HTML. ``drawn``: per figure its ``plot`` and, where it was drawn, data URIs and size in pixels."""
-    environment = Environment(
-        loader=PackageLoader("qbsnn.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     environment.filters.update(percent=words.percent, number=words.number, duration=words.duration)
     result = run.result
     block = energy.counted_energy(result)

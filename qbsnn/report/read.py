@@ -19,6 +19,16 @@ from qbsnn.report.schema import SCHEMA_VERSION, Result
 STATES = ("running", "finished", "failed")
 
 
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. Raises DataError for a file that cannot be read or is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}") from error
+
+
 def read_result(path: Path) -> Result:
     """The result that :meth:`Result.write` wrote to ``path``.
 
@@ -29,12 +39,7 @@ def read_result(path: Path) -> Result:
         DataError: no such file, not JSON, another ``schema_version``, or a key missing, unknown or of the wrong type;
             the message names file and key.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON: {error}") from error
+    data = read_json(path)
     if not isinstance(data, dict):
         raise DataError(f"{path} must hold a JSON object, got {_shown(data)}")
     if "schema_version" not in data:

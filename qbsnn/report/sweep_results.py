@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ import yaml
 
 from qbsnn.errors import DataError
 from qbsnn.report.cells import fingerprint
-from qbsnn.report.read import read_result
+from qbsnn.report.read import read_json, read_result
 from qbsnn.report.schema import Result
 
 
@@ -120,12 +119,7 @@ def read_sweep(plan: Plan, folder: Path) -> Sweep:
             another configuration than the cell's.
     """
     path = folder / "cells.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON: {error}") from error
+    content = read_json(path)
     if not isinstance(content, list):
         raise DataError(f"{path} must hold the cells of a sweep, a list")
     published = {row.label: row.published for row in plan.rows}

@@ -128,6 +128,14 @@ def script(main: Callable[[list[str]], object], doc: str | None) -> None:
         sys.exit(1)
 
 
+def number(key: str, text: Any, kind: Callable[[Any], Value]) -> Value:
+    """``kind(text)`` for ``int`` or ``float``; raises SettingsError for a text that is none."""
+    try:
+        return kind(text)
+    except ValueError:
+        raise SettingsError(f"{key} must be {'an integer' if kind is int else 'a number'}, got {text}") from None
+
+
 def explain(error: HydraException, conf: Path, config_name: str) -> SettingsError:
     """Hydra's composition error in one sentence, with the nearest name that exists."""
     text = " ".join(str(error).split())

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from qbsnn import __version__
+from qbsnn.functional.scan import HALF
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.report.schema import Result
 from qbsnn.training.optim import make_optimizer, parameter_groups
@@ -164,7 +165,7 @@ class Classifier(lightning.LightningModule):
         whole = nullcontext() if part == "train" else torch.autocast(pixels.device.type, enabled=False)
         with whole:
             logits = self.network(pixels)
-        if logits.dtype in (torch.float16, torch.bfloat16):
+        if logits.dtype in HALF:
             logits = logits.float()
         if labels.is_floating_point():
             labels = labels.to(logits.dtype)
