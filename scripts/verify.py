@@ -2,7 +2,7 @@
 
 images: test images, default all; scalar: of these also through plain Python, default 1 (0 where that takes too long).
 Other arguments change single keys of the checkpoint's configuration: deploy.overflow=wrap deploy.membrane_bits=16;
-compile=neuron also has the int8 engine run its neurons as compiled kernels.
+compile=neuron or block also has the int8 engine run its neurons as compiled kernels.
 Exits with 1 at the first batch in which anything differs, or in which a membrane overflows under the policy "error".
 """
 
