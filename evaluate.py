@@ -7,15 +7,15 @@ logger=wandb logs the evaluation to W&B as a run of its own, of job type evaluat
 from datetime import datetime
 from pathlib import Path
 
-from qbsnn.training import cli
+from qbsnn.cli import launch as cli
 
 
 def main(arguments: list[str]) -> None:
     """Evaluate, print the summary, leave ``result.json`` and ``report.html`` in a directory of their own."""
-    from qbsnn.callbacks.summary import summarise
-    from qbsnn.training.checkpoint_tools import read_arguments
+    from qbsnn.cli.checkpoints import read_arguments
+    from qbsnn.cli.summary import summarise
+    from qbsnn.tracking.runs import evaluation_loggers
     from qbsnn.training.run import evaluate
-    from qbsnn.training.tracking import evaluation_loggers
 
     given = read_arguments(arguments, "python evaluate.py ckpt=PATH [key=value ...]", own=["logger"])
     conf, choice = Path(__file__).parent / "conf/logger", given.own.get("logger")

@@ -5,7 +5,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from qbsnn.training import cli
+from qbsnn.cli import launch as cli
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -17,7 +17,7 @@ def main(cfg: DictConfig) -> float | None:
     if cfg.get("sweep"):
         return cli.sweep(cfg)
 
-    from qbsnn.callbacks.summary import summarise
+    from qbsnn.cli.summary import summarise
     from qbsnn.training.run import train
 
     result = cli.guarded(train, cfg)

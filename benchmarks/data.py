@@ -20,8 +20,8 @@ from tonic.transforms import ToFrame
 
 from benchmarks.harness import Result, parser, where
 from qbsnn.data import NMNIST, DVS128Gesture, EventDataModule, SimulatedDigitsDVS
-from qbsnn.data.events import EVENT, Events, Sensor
-from qbsnn.data.frames import Framing
+from qbsnn.data.events.events import EVENT, Events, Sensor
+from qbsnn.data.events.frames import Framing
 from qbsnn.models import vgg
 from qbsnn.neurons import QBLIF
 

@@ -27,8 +27,8 @@ from typing import Any, NamedTuple
 import torch
 
 from qbsnn.errors import SettingsError
-from qbsnn.report.files import write_atomically
-from qbsnn.training.host import git_state, host_info
+from qbsnn.results.files import write_atomically
+from qbsnn.training.devices.host import git_state, host_info
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path("outputs/benchmarks")

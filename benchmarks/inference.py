@@ -17,15 +17,15 @@ from torch import Tensor, nn
 
 from benchmarks.contenders import bf16_supported
 from benchmarks.harness import Goal, Result, device, interleaved, parser, positive, where
-from qbsnn.deploy import reference
-from qbsnn.deploy.absorb import absorb
-from qbsnn.deploy.int8_engine import Int8Engine
-from qbsnn.deploy.quantize import quantize
+from qbsnn.deploy.convert.absorb import absorb
+from qbsnn.deploy.convert.quantize import quantize
+from qbsnn.deploy.engines import reference
+from qbsnn.deploy.engines.int8_engine import Int8Engine
 from qbsnn.models import SpikingNetwork, resnet, vgg
 from qbsnn.models.execution import prepare
 from qbsnn.neurons import QBLIF, ReLU
-from qbsnn.training.allocator import keep_freed_memory
-from qbsnn.training.host import host_info
+from qbsnn.training.devices.allocator import keep_freed_memory
+from qbsnn.training.devices.host import host_info
 
 FAMILIES = {"resnet19": resnet, "vgg11": vgg, "vgg16": vgg}
 BOUNDS = {"onednn vnni": "≥ 3", "onednn avx2": "≥ 1.3"}

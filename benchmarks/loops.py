@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from benchmarks import peers
 from benchmarks.harness import ROOT, device
 from qbsnn.data import DataModule
-from qbsnn.training.allocator import keep_freed_memory
+from qbsnn.training.devices.allocator import keep_freed_memory
 from qbsnn.training.optim import parameter_groups
 from qbsnn.training.run import Parts, build
 from qbsnn.training.settings import validate

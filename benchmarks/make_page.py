@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from benchmarks.harness import RESULTS, ROOT
 from benchmarks.plots import draw_scaling
 from qbsnn.errors import DataError, QBSNNError, SettingsError
-from qbsnn.report.files import write_atomically
+from qbsnn.results.files import write_atomically
 
 TITLES = {
     "neuron": "Neuron",

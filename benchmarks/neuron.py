@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from benchmarks import peers
 from benchmarks.harness import Goal, Result, Unavailable, device, interleaved, parser, positive, where
 from qbsnn.neurons import LIF, QBLIF, ReLU
-from qbsnn.training.allocator import keep_freed_memory
+from qbsnn.training.devices.allocator import keep_freed_memory
 
 SHAPE = (32, 64, 32, 32)
 COPY = "copy"

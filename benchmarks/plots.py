@@ -10,8 +10,8 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from qbsnn.report.files import write_atomically
 from qbsnn.report.style import SETTINGS
+from qbsnn.results.files import write_atomically
 
 COLOURS = {
     "QB-LIF block": "#1b7f4b",

@@ -20,7 +20,7 @@ from benchmarks.contenders import TWIN, Problem, network, trainings
 from benchmarks.harness import Goal, Result, Unavailable, device, interleaved, parser, where
 from benchmarks.plots import draw_scaling
 from qbsnn.models.network import SpikingNetwork
-from qbsnn.training.allocator import keep_freed_memory
+from qbsnn.training.devices.allocator import keep_freed_memory
 
 S_MAX = 8
 CONTENDERS = (TWIN, "QB-LIF block", "QB-LIF packed", "QB-LIF checkpoint", "SpikingJelly")

@@ -14,8 +14,8 @@ from functools import partial
 from benchmarks import memory
 from benchmarks.contenders import KITS, NAMES, TWIN, Problem, bf16_supported, trainings
 from benchmarks.harness import Goal, Result, Unavailable, device, interleaved, parser, positive, where
-from qbsnn.training.allocator import keep_freed_memory
-from qbsnn.training.host import host_info
+from qbsnn.training.devices.allocator import keep_freed_memory
+from qbsnn.training.devices.host import host_info
 
 BF16 = ("QB-LIF block", "SpikingJelly, compiled", TWIN)
 CHOSEN = "QB-LIF block"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterable
 
@@ -49,3 +50,16 @@ def boolean(name: str, value: object) -> bool:
     if type(value) is not bool:
         raise SettingsError(f"{name} must be true or false, got {value!r}")
     return value
+
+
+def nearest(name: str, options: Iterable[str]) -> str:
+    """A sentence that suggests the nearest of ``options``, or lists them.
+
+    >>> nearest("s_maxx", ["s_max", "tau"])
+    'did you mean s_max?'
+    >>> nearest("nope", ["mlp", "vgg5"])
+    'there are: mlp, vgg5'
+    """
+    known = sorted(options)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"

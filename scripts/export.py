@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from qbsnn import checks
+from qbsnn.cli import launch as cli
 from qbsnn.data import DataModule
-from qbsnn.deploy.exports import FORMATS, Job, export
-from qbsnn.training import cli
+from qbsnn.deploy.export.write import FORMATS, Job, export
 
 USAGE = (
     f"python scripts/export.py ckpt=PATH format={'|'.join(FORMATS)} [out=PATH] [images=N] "
@@ -24,7 +24,7 @@ USAGE = (
 
 def main(arguments: list[str]) -> None:
     """Quantise, export, prove, and say where it is."""
-    from qbsnn.training.checkpoint_tools import deployed_network, read_arguments
+    from qbsnn.cli.checkpoints import deployed_network, read_arguments
 
     given = read_arguments(arguments, USAGE, ["format"], ["out", "images", "allow_metadata_only"])
     kind = checks.choice("format", given.own["format"], FORMATS)

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from qbsnn.errors import QBSNNError
-from qbsnn.report import build, build_index
+from qbsnn.report.run.page import build
+from qbsnn.report.runs.page import build_index
 
 
 def main() -> int:

@@ -8,8 +8,8 @@ outputs/sweeps). ``docs=true`` instead writes docs/results.md with all tables, `
 
 from pathlib import Path
 
+from qbsnn.cli import launch as cli
 from qbsnn.errors import SettingsError
-from qbsnn.training import cli
 from qbsnn.training.settings import nearest
 
 ROOT = Path(__file__).parent.parent
@@ -18,7 +18,7 @@ KEYS = ("table", "out", "figure", "sweeps", "docs")
 
 
 def main(arguments: list[str]) -> None:
-    from qbsnn.report.results_page import find_plan, write_results, write_table
+    from qbsnn.report.tables.documents import find_plan, write_results, write_table
 
     given = dict(_pair(argument) for argument in arguments)
     sweeps = Path(given.get("sweeps", "outputs/sweeps"))

@@ -13,9 +13,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from qbsnn.cli import launch as cli
 from qbsnn.errors import SettingsError
 from qbsnn.report import budget
-from qbsnn.training import cli
 
 WHOLE = {"cells": 1, "seeds": 3, "images": 1_255_544, "epochs": 90, "devices": 1, "at_once": 1}
 REAL = {"efficiency": 1.0, "price": 0.0, "throughput": math.nan, "checkpoint_mb": math.nan, "other_mb": math.nan}

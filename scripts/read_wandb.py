@@ -7,12 +7,12 @@ import csv
 import sys
 from pathlib import Path
 
+from qbsnn.cli import launch as cli
 from qbsnn.errors import SettingsError
-from qbsnn.training import cli
 
 
 def main(arguments: list[str]) -> None:
-    from qbsnn.training.wandb_file import read_history
+    from qbsnn.tracking.wandb_file import read_history
 
     if len(arguments) != 1:
         raise SettingsError(f"usage: python scripts/read_wandb.py FILE, got {' '.join(arguments) or 'nothing'}")

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from hydra.errors import HydraException
 
-from qbsnn.training import cli
+from qbsnn.cli import launch as cli
 
 CONF = Path(__file__).parent.parent / "conf"
 
 
 def main(arguments: list[str]) -> None:
     """Run what is missing of the search, then say what was best and how to train it."""
-    from qbsnn.training import search
+    from qbsnn.sweeps import search
 
     cli.register_resolvers()
     own = [word for word in arguments if word.split("=")[0].lstrip("+~").split(".")[0] == "search"]

@@ -11,16 +11,16 @@ from pathlib import Path
 
 from torch import Tensor
 
+from qbsnn.cli import launch as cli
 from qbsnn.errors import VerificationError
-from qbsnn.training import cli
 
 USAGE = "python scripts/verify.py ckpt=PATH [images=N] [scalar=N] [key=value ...]"
 
 
 def main(arguments: list[str]) -> None:
-    from qbsnn.deploy import reference
-    from qbsnn.deploy.equality import Row, compare_engines
-    from qbsnn.training.checkpoint_tools import deployed_network, read_arguments
+    from qbsnn.cli.checkpoints import deployed_network, read_arguments
+    from qbsnn.deploy.engines import reference
+    from qbsnn.deploy.verify.agreement import Row, compare_engines
 
     given = read_arguments(arguments, USAGE, own=["images", "scalar"])
     images, scalar = (

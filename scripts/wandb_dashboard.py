@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from qbsnn.cli import launch as cli
 from qbsnn.errors import SettingsError
-from qbsnn.training import cli
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Section, Workspace
@@ -156,7 +156,7 @@ def save(view: Workspace) -> None:
     """Save the view and print its address; a missing key or server is one error."""
     from wandb.sdk.wandb_setup import singleton
 
-    from qbsnn.training.connection import missing_credentials, unreachable
+    from qbsnn.tracking.connection import missing_credentials, unreachable
 
     server = singleton().settings
     why = missing_credentials(server.base_url) or unreachable(

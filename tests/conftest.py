@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.cli import Tool
-from tests.sweeping import Sweeping
+from tests.sweeps.sweeping import Sweeping
+from tests.tool import Tool
 
 
 @pytest.fixture

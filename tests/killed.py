@@ -9,9 +9,9 @@ import runpy
 import signal
 import sys
 
-from qbsnn.training import checkpoint_io
+from qbsnn.training import checkpoints as checkpoint_io
 from qbsnn.training.module import Classifier
-from tests.cli import ROOT
+from tests.tool import ROOT
 
 
 def die() -> None:

@@ -8,13 +8,13 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
 
-from qbsnn.deploy.absorb import absorb
-from qbsnn.deploy.quantize import quantize
-from qbsnn.deploy.verify_absorption import check_absorption
-from qbsnn.deploy.verify_integer import check_integer
+from qbsnn.cli.launch import register_resolvers
+from qbsnn.deploy.convert.absorb import absorb
+from qbsnn.deploy.convert.quantize import quantize
+from qbsnn.deploy.verify.absorption import check_absorption
+from qbsnn.deploy.verify.integer import check_integer
 from qbsnn.errors import DeployError, SettingsError
-from qbsnn.training.cli import register_resolvers
-from qbsnn.training.loggers import close_loggers
+from qbsnn.tracking.loggers import close_loggers
 from qbsnn.training.run import Parts, build
 from qbsnn.training.settings import validate
 

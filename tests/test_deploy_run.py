@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from qbsnn.deploy import equality
-from qbsnn.training import checkpoint_io
-from tests.cli import Tool, one_paragraph
+from qbsnn.deploy.verify import agreement as equality
+from qbsnn.training import checkpoints as checkpoint_io
+from tests.tool import Tool, one_paragraph
 
 SMALL = ("experiment=digits_smoke", "data.limit_test=64", "data.limit_train=512", "model.width=0.25", "report=false")
 
@@ -127,7 +127,7 @@ def test_the_script_prints_zeros_for_every_engine_and_layer(tuned, tool, capsys)
 
 def test_the_script_names_the_first_difference(tuned, tool, capsys, monkeypatch):
     run, _ = tuned
-    from qbsnn.deploy.verify_integer import flip_weight
+    from qbsnn.deploy.verify.integer import flip_weight
 
     class Flipped(equality.TorchEngine):
         def run(self, current):
@@ -169,7 +169,7 @@ def test_the_script_says_how_it_is_used(tool, capsys, tuned, arguments):
 
 
 def test_the_result_can_be_read_back(tuned):
-    from qbsnn.report import read_result
+    from qbsnn.results.reading import read_result
 
     run, result = tuned
     block = read_result(run / "result.json").integer

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.cli import ROOT, TINY
+from tests.tool import ROOT, TINY
 
 
 def blocks(page: str, language: str) -> list[str]:

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from tests.cli import ROOT, one_paragraph
-from tests.data.tiny_events import write_cifar10dvs, write_gesture, write_nmnist, write_shd
+from tests.data.events.tiny_events import write_cifar10dvs, write_gesture, write_nmnist, write_shd
+from tests.tool import ROOT, one_paragraph
 
 QUIET = ("debug=tiny", "report=false", "data.verify=false", "data.download=false")
 

@@ -5,17 +5,17 @@ import torch
 import yaml
 
 from qbsnn.data import CIFAR10, CIFAR100, FashionMNIST
-from qbsnn.deploy.absorb import absorb
-from qbsnn.deploy.quantize import quantize
-from qbsnn.deploy.verify_absorption import check_absorption
-from qbsnn.deploy.verify_integer import check_integer
+from qbsnn.deploy.convert.absorb import absorb
+from qbsnn.deploy.convert.quantize import quantize
+from qbsnn.deploy.verify.absorption import check_absorption
+from qbsnn.deploy.verify.integer import check_integer
 from qbsnn.errors import DeployError
-from qbsnn.report.cells import fingerprint
+from qbsnn.results.fingerprint import fingerprint
+from qbsnn.sweeps.plan import cells, read
 from qbsnn.training.run import build
-from qbsnn.training.sweep import cells, read
-from tests.data.test_imagenet import imagenet  # noqa: F401  a fixture
-from tests.data.test_torchvision_sets import WRITERS
-from tests.data.tiny_events import write_gesture
+from tests.data.events.tiny_events import write_gesture
+from tests.data.images.test_imagenet import imagenet  # noqa: F401  a fixture
+from tests.data.images.test_torchvision_sets import WRITERS
 from tests.test_configs import CONF, composed, options
 
 TABLES = ["cifar100", "cifar10", "dvs128_gesture", "imagenet", "fashion_mnist", "digits_dvs", "digits"]

@@ -1,4 +1,4 @@
-"""Imports run one way: functional -> neurons -> layers -> models -> deploy -> energy -> training -> callbacks."""
+"""The house: which room may import which. Each room imports itself and rooms before it in ``ROOMS``, nothing else."""
 
 import ast
 from pathlib import Path
@@ -6,14 +6,54 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ORDER = ["functional", "neurons", "layers", "models", "deploy", "energy", "training", "callbacks"]
-SHARED = {"errors", "checks"}  # single files at the bottom that everything may use
-# The schema of the result file has no torch in it; deploy fills it in, so it may be imported from there on.
-SIDE = {"data": SHARED, "report": SHARED}
+
+ROOMS = [
+    "errors",
+    "checks",
+    "functional",
+    "results",
+    "report",
+    "report.run",
+    "report.runs",
+    "report.tables",
+    "kernels",
+    "neurons",
+    "layers",
+    "models",
+    "data",
+    "data.images",
+    "data.events",
+    "deploy.format",
+    "deploy.convert",
+    "deploy.engines",
+    "deploy.verify",
+    "deploy.export",
+    "energy",
+    "tracking",
+    "training",
+    "training.devices",
+    "callbacks",
+    "sweeps",
+    "cli",
+]
+"""From the ground up; a file directly below ``qbsnn`` is a room of its own."""
+
+TOGETHER = {"training.devices": "training", "report.run": "report"}
+"""Rooms that share a floor with the one they lie in: circles between single modules are looked for apart."""
+
+FILES = sorted(path for path in (ROOT / "qbsnn").rglob("*.py") if path.name != "__init__.py")
+"""Modules. An ``__init__`` re-exports what lies below it, so ``import qbsnn.data`` needs all of its rooms."""
+
+
+def dotted(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+MODULES = {dotted(path): path for path in FILES}
 
 
 def imported(path: Path) -> set[str]:
-    """Dotted names of all modules that a file imports, inside functions too."""
+    """Dotted names of all modules that a file imports, inside functions and under TYPE_CHECKING too."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -24,56 +64,66 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-def packages(names: set[str]) -> set[str]:
-    return {name.split(".")[1] for name in names if name.startswith("qbsnn.") and name != "qbsnn.__version__"}
+def own(names: set[str]) -> set[str]:
+    """The modules of the project among imported names."""
+    return names & MODULES.keys()
 
 
-def allowed(package: str, used: set[str]) -> set[str]:
-    if package in SIDE:
-        return SIDE[package] | {package}
-    below = set(ORDER[: ORDER.index(package) + 1]) | SHARED
-    if ORDER.index(package) >= ORDER.index("deploy"):
-        below |= {"report"}
-    if ORDER.index(package) >= ORDER.index("training"):
-        below |= {"data"}
-    return below
+def room(module: str) -> str:
+    """The room of ``qbsnn.a.b.c``: the longest entry of ROOMS that its dotted name begins with."""
+    name = module.removeprefix("qbsnn.")
+    return max((entry for entry in ROOMS if f"{name}.".startswith(f"{entry}.")), key=len)
 
 
-FILES = sorted((ROOT / "qbsnn").glob("*/*.py"))
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+@pytest.mark.parametrize("path", FILES, ids=dotted)
 def test_imports_run_one_way(path):
-    used = packages(imported(path))
-    assert used <= allowed(path.parent.name, used), f"{path.parent.name} may not import these"
+    here = ROOMS.index(TOGETHER.get(room(dotted(path)), room(dotted(path))))
+    above = {name for name in own(imported(path)) if ROOMS.index(TOGETHER.get(room(name), room(name))) > here}
+    assert not above, f"{dotted(path)} imports upwards"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_only_training_and_what_follows_knows_lightning(path):
+def test_no_circle_among_modules():
+    waiting = {name: own(imported(path)) - {name} for name, path in MODULES.items()}
+    while ready := {name for name, needs in waiting.items() if not needs & waiting.keys()}:
+        waiting = {name: needs for name, needs in waiting.items() if name not in ready}
+    assert not waiting, "these wait for one another"
+
+
+def floors(folder: str) -> int:
+    """The longest chain of imports among the modules below a folder."""
+    inside = {name: own(imported(path)) for name, path in MODULES.items() if name.startswith(f"{folder}.")}
+
+    def height(name: str) -> int:
+        return 1 + max((height(other) for other in inside[name] & inside.keys()), default=0)
+
+    return max(map(height, inside))
+
+
+@pytest.mark.parametrize("path", FILES, ids=dotted)
+def test_lightning_and_hydra_stay_upstairs(path):
     names = {name.split(".")[0] for name in imported(path)}
-    if path.parent.name not in {"training", "callbacks", "data"}:
+    here = room(dotted(path)).split(".")[0]
+    if here not in {"data", "tracking", "training", "callbacks", "sweeps", "cli"}:
         assert not names & {"lightning", "hydra", "omegaconf", "wandb"}
-    if path.parent.name == "report":
+    if here in {"results", "report"}:
         assert "torch" not in names
 
 
-@pytest.mark.parametrize("package", ["deploy", "energy"])
-def test_only_the_schema_is_taken_from_report(package):
-    for path in (ROOT / "qbsnn" / package).glob("*.py"):
-        used = {name for name in imported(path) if name.startswith("qbsnn.report")}
-        assert all(name.startswith("qbsnn.report.schema") for name in used), path
-
-
 def test_the_engines_share_no_code():
-    reference = imported(ROOT / "qbsnn/deploy/reference.py")
-    files = ("engine", "int8_engine", "int8_kernels", "neuron_step")
-    fast = set().union(*(imported(ROOT / f"qbsnn/deploy/{name}.py") for name in files))
-    shared = {name for name in reference & fast if name.startswith("qbsnn")}
-    plain_data = {"qbsnn.errors", "qbsnn.errors.DeployError", "qbsnn.deploy.integer"}
-    assert {name for name in shared if not name.startswith("qbsnn.deploy.integer.")} <= plain_data
+    reference = imported(ROOT / "qbsnn/deploy/engines/reference.py")
+    fast = ("torch_engine", "int8_engine", "int8_kernels", "neuron_step")
+    shared = own(reference) & own(set().union(*(imported(MODULES[f"qbsnn.deploy.engines.{name}"]) for name in fast)))
+    assert shared <= {"qbsnn.errors", "qbsnn.deploy.format.network"}  # plain data
     assert not any(name.startswith("torch") for name in reference)
 
 
 def test_every_file_can_be_read_in_one_sitting():
     long = {str(path): n for path in FILES if (n := len(path.read_text(encoding="utf-8").splitlines())) > 300}
     assert not long
+
+
+def test_no_folder_holds_more_than_14_modules():
+    counts = {}
+    for path in FILES:
+        counts[path.parent] = counts.get(path.parent, 0) + 1
+    assert max(counts.values()) <= 14, counts

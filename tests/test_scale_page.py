@@ -8,9 +8,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from qbsnn.training.cli import register_resolvers
-from tests.cli import ROOT
+from qbsnn.cli.launch import register_resolvers
 from tests.test_docs import blocks
+from tests.tool import ROOT
 
 CONF = ROOT / "conf"
 LINES = [line.split("  #")[0] for block in blocks("scale.md", "sh") for line in block.splitlines()]

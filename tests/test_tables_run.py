@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.cli import TINY, one_paragraph
+from tests.tool import TINY, one_paragraph
 
 SETTINGS = (*TINY, "report=false", "callbacks.integer.onnx_images=0", "trainer.max_epochs=2")
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from qbsnn.report import read_result
-from qbsnn.training import checkpoint_io
-from tests.cli import ROOT, TINY, one_paragraph
-from tests.data.tiny import write_tiny_cifar10
+from qbsnn.results.reading import read_result
+from qbsnn.training import checkpoints as checkpoint_io
+from tests.data.images.tiny import write_tiny_cifar10
+from tests.tool import ROOT, TINY, one_paragraph
 
 
 def same_metrics(a: dict, b: dict) -> bool:
@@ -170,7 +170,7 @@ def test_absent_data_is_explained_and_recorded(tool, capsys):
 
 
 def test_a_pixel_that_is_no_number_stops_the_run(tool, capsys, monkeypatch):
-    from qbsnn.data.loading import ImageSplit
+    from qbsnn.data.images.resident import ImageSplit
 
     honest = ImageSplit.__getitems__
 
@@ -207,7 +207,7 @@ def test_damaged_checkpoints_are_refused(tool, capsys):
 
 
 def test_a_disagreement_fails_the_run(tool, capsys, monkeypatch):
-    from qbsnn.deploy import verify_integer
+    from qbsnn.deploy.verify import integer as verify_integer
 
     honest = verify_integer.reference.run
 

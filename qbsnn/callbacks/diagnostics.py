@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from qbsnn.neurons.base import SpikingNeuron
-from qbsnn.report.schema import Layer
+from qbsnn.results.schema import Layer
 from qbsnn.training.module import Classifier
 
 RASTER_NEURONS = 64

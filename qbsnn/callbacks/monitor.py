@@ -15,8 +15,8 @@ from torch.utils.hooks import RemovableHandle
 from qbsnn import checks
 from qbsnn.functional.statistics import BurstStatistics, burst_statistics
 from qbsnn.neurons.base import SpikingNeuron
+from qbsnn.tracking.wandb_logger import OfflineCapableWandbLogger
 from qbsnn.training.module import Classifier
-from qbsnn.training.wandb_run import OfflineCapableWandbLogger
 
 log = logging.getLogger(__name__)
 

@@ -19,13 +19,13 @@ from rich.progress import track
 from torch import Tensor
 
 from qbsnn.data import ImageDataModule
-from qbsnn.deploy.absorb import absorb
-from qbsnn.deploy.verify_absorption import check_absorption
-from qbsnn.deploy.verify_integer import check_integer
+from qbsnn.deploy.convert.absorb import absorb
+from qbsnn.deploy.verify.absorption import check_absorption
+from qbsnn.deploy.verify.integer import check_integer
 from qbsnn.errors import DeployError
 from qbsnn.models.network import SpikingNetwork
-from qbsnn.report.schema import Absorption, Integer, Result
-from qbsnn.training.finetune import deployed
+from qbsnn.results.schema import Absorption, Integer, Result
+from qbsnn.training.fine_tuning import deployed
 from qbsnn.training.module import Classifier
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class _Verification(Callback):
 
 
 class AbsorptionCheck(_Verification):
-    """Compares the trained network with its absorbed form, see :mod:`qbsnn.deploy.verify_absorption`."""
+    """Compares the trained network with its absorbed form, see :mod:`qbsnn.deploy.verify.absorption`."""
 
     block = "absorption"
 
@@ -93,7 +93,7 @@ class AbsorptionCheck(_Verification):
 
 
 class IntegerSimulation(_Verification):
-    """Quantises the absorbed network as ``deploy`` says and proves it: see :mod:`qbsnn.deploy.verify_integer`.
+    """Quantises the absorbed network as ``deploy`` says and proves it: see :mod:`qbsnn.deploy.verify.integer`.
 
     After fine-tuning on the grid (``module.tuned``) the network that is better on validation images is proven, and the
     accuracies of both and of the float network of as many epochs are reported. onnx_images: number of images, at least,

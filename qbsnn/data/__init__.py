@@ -1,14 +1,14 @@
 from qbsnn.data.base import DataModule
-from qbsnn.data.cifar import CIFAR10, CIFAR100
-from qbsnn.data.digits import Digits
-from qbsnn.data.event_module import EventDataModule
-from qbsnn.data.image_files import FileDataModule
-from qbsnn.data.imagenet import ImageNet, TinyImageNet
-from qbsnn.data.images import ImageDataModule
-from qbsnn.data.mnist import MNIST, FashionMNIST
-from qbsnn.data.simulate import PixelModel
-from qbsnn.data.simulated_sets import SimulatedDigitsDVS, SimulatedFashionDVS
-from qbsnn.data.tonic_sets import CIFAR10DVS, NMNIST, SHD, DVS128Gesture
+from qbsnn.data.events.module import EventDataModule
+from qbsnn.data.events.simulate import PixelModel
+from qbsnn.data.events.simulated_sets import SimulatedDigitsDVS, SimulatedFashionDVS
+from qbsnn.data.events.tonic_sets import CIFAR10DVS, NMNIST, SHD, DVS128Gesture
+from qbsnn.data.images.arrays import ImageDataModule
+from qbsnn.data.images.cifar import CIFAR10, CIFAR100
+from qbsnn.data.images.digits import Digits
+from qbsnn.data.images.files import FileDataModule
+from qbsnn.data.images.imagenet import ImageNet, TinyImageNet
+from qbsnn.data.images.mnist import MNIST, FashionMNIST
 
 __all__ = [
     "CIFAR10",

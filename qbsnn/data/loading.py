@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from qbsnn.data.augment import Augment
-from qbsnn.data.mix import Mix
 from qbsnn.data.randomness import Purpose, permutation
 from qbsnn.data.workers import own_errors
 from qbsnn.errors import SettingsError
@@ -54,35 +52,6 @@ class Split(Dataset[tuple[Tensor, Tensor]]):
     def skipped(self) -> list[str]:
         """Names of the samples that could not be read and were left out so far."""
         return []
-
-
-class ImageSplit(Split):
-    """Images ``pixels`` uint8 ``[N, C, H, W]`` from 0 to ``pixel_max``; ``fetch`` gives float32 in [0, 1].
-
-    Batches lie on the device where ``to`` has put the images.
-    """
-
-    def __init__(
-        self, pixels: Tensor, labels: Tensor, pixel_max: int, augment: Augment | None = None, mix: Mix | None = None
-    ) -> None:
-        super().__init__(labels)
-        self.kept = np.arange(len(labels))
-        self.pixels, self.pixel_max, self.augment, self.mix = pixels, pixel_max, augment, mix
-        self._top = torch.tensor(float(pixel_max))
-
-    def to(self, device: torch.device) -> None:
-        """Move images and labels; batches are the same and lie there too."""
-        # The divisor as well: CUDA multiplies by the rounded reciprocal of a number that is not on the device.
-        self.pixels, self.labels, self._top = self.pixels.to(device), self.labels.to(device), self._top.to(device)
-
-    def fetch(self, epochs: NDArray[np.int64], indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Pixels float32 ``[B, C, H, W]`` in [0, 1], labels int64 ``[B]`` (float32 ``[B, classes]`` where mixed)."""
-        where = torch.from_numpy(indices).to(self.labels.device, non_blocking=True)
-        pixels = self.pixels[where]
-        if self.augment is not None:
-            pixels = self.augment(pixels, epochs, indices)
-        batch = pixels.float() / self._top, self.labels[where]
-        return batch if self.mix is None else self.mix(*batch, epochs, indices)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from qbsnn.energy.activity import ActivityMeter
 from qbsnn.energy.count import StageCounts, bits_for, count_operations
 from qbsnn.energy.price import MODELS, footprint, price
 from qbsnn.errors import EnergyError
-from qbsnn.report.schema_energy import Energy, EnergyLayer, Parts
+from qbsnn.results.energy_schema import Energy, EnergyLayer, Parts
 
 Estimates = dict[str, dict[str, Parts]]
 

@@ -9,7 +9,7 @@ from math import log
 
 from qbsnn.energy import constants as c
 from qbsnn.energy.count import StageCounts, Usage
-from qbsnn.report.schema_energy import Parts
+from qbsnn.results.energy_schema import Parts
 
 
 @dataclass(frozen=True)

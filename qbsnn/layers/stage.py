@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from qbsnn.functional.drive import Drive, Part
-from qbsnn.functional.packing import PackedBursts, recompute
+from qbsnn.kernels.packing import PackedBursts, recompute
 from qbsnn.layers.norm import Normalising, TemporalScale
 from qbsnn.neurons.base import Neuron, SpikingNeuron
 

@@ -8,7 +8,7 @@ import torch
 
 from qbsnn import checks
 from qbsnn.errors import SettingsError
-from qbsnn.functional.compiled import OPTIONS, keep_kernels
+from qbsnn.kernels.compiled import OPTIONS, keep_kernels
 from qbsnn.layers.stage import INPUT
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.neurons.base import SpikingNeuron

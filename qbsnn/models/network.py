@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from qbsnn.functional.loss import DECISIONS
-from qbsnn.functional.packing import PackedBursts
+from qbsnn.kernels.packing import PackedBursts
 from qbsnn.layers.encoder import Encoder
 from qbsnn.layers.stage import INPUT, Stage
 from qbsnn.neurons.base import SpikingNeuron

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from qbsnn import checks
 from qbsnn.functional.burst import QUANTISERS, burst_step
 from qbsnn.functional.drive import Drive, Part
-from qbsnn.functional.fused import fused_scan
 from qbsnn.functional.parameters import inverse_decay, learned_decay
 from qbsnn.functional.reset import RESETS, is_hard
 from qbsnn.functional.scan import Step, scan
 from qbsnn.functional.surrogate import SURROGATES, Surrogate, surrogate
+from qbsnn.kernels.fused import fused_scan
 from qbsnn.neurons.scale import Scale
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qbsnn.errors import DataError, SettingsError
-from qbsnn.report.read import read_result
+from qbsnn.results.reading import read_result
 
 
 @dataclass(frozen=True)

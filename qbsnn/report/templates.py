@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 
 def templates() -> Environment:
     """Those of this package; values are escaped, and a name that is not given is an error."""
     return Environment(
-        loader=PackageLoader("qbsnn.report", "."),
+        loader=ChoiceLoader([PackageLoader("qbsnn.report", folder) for folder in ("run", "runs")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -18,10 +18,10 @@ from torch.optim.lr_scheduler import LRScheduler
 from qbsnn import __version__
 from qbsnn.functional.scan import HALF
 from qbsnn.models.network import SpikingNetwork
-from qbsnn.report.schema import Result
+from qbsnn.results.schema import Result
+from qbsnn.tracking.wandb_logger import OfflineCapableWandbLogger
 from qbsnn.training.optim import make_optimizer, parameter_groups
 from qbsnn.training.tally import Tally
-from qbsnn.training.wandb_run import OfflineCapableWandbLogger
 
 Batch = tuple[Tensor, Tensor]
 
@@ -52,7 +52,7 @@ class Classifier(lightning.LightningModule):
 
     ``verify_as`` is the name of the checkpoint that a test run measures, set by whoever calls ``trainer.test``; the
     post-training callbacks act only when it is set. ``tuned`` is what fine-tuning on the grid left for that network
-    (:mod:`qbsnn.training.finetune`).
+    (:mod:`qbsnn.training.fine_tuning`).
     """
 
     def __init__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from qbsnn.errors import VerificationError
-from qbsnn.report.schema import Absorption, Integer, Result
+from qbsnn.results.schema import Absorption, Integer, Result
 
 log = logging.getLogger(__name__)
 

@@ -22,9 +22,9 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from qbsnn.errors import CheckpointError
-from qbsnn.report.cells import fingerprint
-from qbsnn.report.files import write_atomically
-from qbsnn.training import checkpoint_io
+from qbsnn.results.files import write_atomically
+from qbsnn.results.fingerprint import fingerprint
+from qbsnn.training import checkpoints as checkpoint_io
 from qbsnn.training.module import Classifier
 
 log = logging.getLogger(__name__)

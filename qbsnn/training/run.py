@@ -27,21 +27,24 @@ from qbsnn.data import DataModule
 from qbsnn.errors import SettingsError
 from qbsnn.models.execution import prepare
 from qbsnn.models.network import SpikingNetwork
-from qbsnn.report import build as build_report
-from qbsnn.report.cells import fingerprint
-from qbsnn.report.schema import Result
-from qbsnn.training import checkpoint_io, finetune, precision, processes, tracking
-from qbsnn.training.allocator import keep_freed_memory
+from qbsnn.report.run.page import build as build_report
+from qbsnn.results.fingerprint import fingerprint
+from qbsnn.results.schema import Result
+from qbsnn.tracking import runs as tracking
+from qbsnn.tracking.loggers import close_loggers
+from qbsnn.training import checkpoints as checkpoint_io
+from qbsnn.training import fine_tuning as finetune
 from qbsnn.training.autocompile import AutoCompile
-from qbsnn.training.host import git_state, host_info
-from qbsnn.training.loggers import close_loggers
+from qbsnn.training.building import build_all, build_object
+from qbsnn.training.devices import precision, processes
+from qbsnn.training.devices.allocator import keep_freed_memory
+from qbsnn.training.devices.host import git_state, host_info
+from qbsnn.training.devices.sync_norm import SyncNorm
 from qbsnn.training.module import Classifier
-from qbsnn.training.objects import build_all, build_object
 from qbsnn.training.proof import require_proof
 from qbsnn.training.quiet import quieten
 from qbsnn.training.resume import Resumption, unfinished
 from qbsnn.training.settings import validate
-from qbsnn.training.sync_norm import SyncNorm
 
 log = logging.getLogger(__name__)
 
@@ -132,10 +135,9 @@ def build(plain: dict[str, Any]) -> Parts:
         mean=data.mean,
         std=data.std,
     )
-    compile, memory = plain["compile"], plain["memory"]
+    compile, memory, trainer_settings = plain["compile"], plain["memory"], plain["trainer"]
     prepare(network, "none" if compile == "auto" else compile, memory)
-    commit, dirty = git_state(Path(__file__).parent)
-    host, trainer_settings = host_info(), plain["trainer"]
+    (commit, dirty), host = git_state(Path(__file__).parent), host_info()
     result = Result(
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         config=plain,
@@ -150,13 +152,12 @@ def build(plain: dict[str, Any]) -> Parts:
         params=sum(p.numel() for p in network.parameters()),
         execution=f"compile={compile}, memory={memory}",
     )
-    optim = plain["optim"]
     module = Classifier(
         network,
         data.num_classes,
-        loss=build_object(optim["loss"], "optim.loss"),
-        optimizer=build_object(optim["optimizer"], "optim.optimizer"),
-        scheduler=build_object(optim["scheduler"], "optim.scheduler") if optim["scheduler"] else None,
+        loss=build_object(plain["optim"]["loss"], "optim.loss"),
+        optimizer=build_object(plain["optim"]["optimizer"], "optim.optimizer"),
+        scheduler=build_object(plain["optim"]["scheduler"], "optim.scheduler") if plain["optim"]["scheduler"] else None,
         config=plain,
         result=result,
     )
@@ -171,7 +172,7 @@ def build(plain: dict[str, Any]) -> Parts:
 def build_trainer(
     plain: dict[str, Any], settings: Mapping[str, Any], loggers: list[Any], *callbacks: Callback
 ) -> lightning.Trainer:
-    """A trainer of the run ``plain`` with these trainer settings. ``sync_batchnorm`` becomes our own plugin."""
+    """A trainer of the run ``plain`` with these settings; ``sync_batchnorm`` becomes our own plugin."""
     norms = [SyncNorm()] if settings.get("sync_batchnorm") else []
     trainer: lightning.Trainer = build_object(
         {**settings, "sync_batchnorm": False},

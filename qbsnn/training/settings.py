@@ -5,9 +5,7 @@ Bounds of a neuron, a network or a data set are checked by its own constructor, 
 
 from __future__ import annotations
 
-import difflib
 import inspect
-from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
@@ -17,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from qbsnn.deploy.settings import DeploySettings
+from qbsnn.checks import nearest
+from qbsnn.deploy.convert.settings import DeploySettings
 from qbsnn.errors import CheckpointError, SettingsError
 
 
@@ -164,19 +163,6 @@ def _relocate(node: Any, old: str, new: str) -> Any:
     if isinstance(node, list):
         return [_relocate(value, old, new) for value in node]
     return new + node[len(old) :] if isinstance(node, str) and node.startswith(old) else node
-
-
-def nearest(name: str, options: Iterable[str]) -> str:
-    """A sentence that suggests the nearest of ``options``, or lists them.
-
-    >>> nearest("s_maxx", ["s_max", "tau"])
-    'did you mean s_max?'
-    >>> nearest("nope", ["mlp", "vgg5"])
-    'there are: mlp, vgg5'
-    """
-    known = sorted(options)
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
 
 
 def _check_keys(group: str, node: dict[str, Any]) -> None:

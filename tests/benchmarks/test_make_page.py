@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import make_page
 from benchmarks.harness import Goal, Result
-from tests.cli import ROOT
+from tests.tool import ROOT
 
 GOALS = {"neuron": "neuron, forward + backward, T = 4, in copies", "train_step": "training step time ÷ ReLU twin"}
 POINTS = [

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.cli import ROOT
+from tests.tool import ROOT
 
 pytestmark = pytest.mark.slow
 

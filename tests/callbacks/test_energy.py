@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from qbsnn.report import read_result
-from tests.cli import TINY
+from qbsnn.results.reading import read_result
+from tests.tool import TINY
 
 UNCHECKED = ("callbacks.absorption=null", "callbacks.integer=null")
 

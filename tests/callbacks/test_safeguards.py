@@ -14,7 +14,7 @@ from qbsnn.functional import decided_cross_entropy
 from qbsnn.functional.statistics import burst_statistics, temporal_variation
 from qbsnn.models import mlp
 from qbsnn.neurons import QBLIF, TernaryBurst
-from qbsnn.report.schema import Host, Result
+from qbsnn.results.schema import Host, Result
 from qbsnn.training.module import Classifier
 
 

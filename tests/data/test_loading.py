@@ -8,7 +8,8 @@ from lightning.fabric.utilities.distributed import DistributedSamplerWrapper
 from torch import nn
 
 from qbsnn.data import Digits
-from qbsnn.data.loading import EpochSampler, ImageSplit, eval_loader, train_loader
+from qbsnn.data.images.resident import ImageSplit
+from qbsnn.data.loading import EpochSampler, eval_loader, train_loader
 from qbsnn.data.randomness import Purpose, permutation
 
 pytestmark = [

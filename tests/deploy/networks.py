@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from qbsnn.deploy import reference
-from qbsnn.deploy.integer import INPUT, IntBranch, IntegerNetwork, IntPool, IntReadout, IntStage, Leak, Trace
+from qbsnn.deploy.engines import reference
+from qbsnn.deploy.format.network import INPUT, IntBranch, IntegerNetwork, IntPool, IntReadout, IntStage, Leak, Trace
 
 Topology = Literal["chain", "residual", "linear"]
 TOPOLOGIES: tuple[Topology, ...] = ("chain", "residual", "linear")

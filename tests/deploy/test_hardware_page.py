@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qbsnn.deploy import onnx_engine, reference, scalar
-from qbsnn.deploy.engine import TorchEngine
-from qbsnn.deploy.integer import INPUT, IntBranch, IntegerNetwork, IntReadout, IntStage, Leak
-from qbsnn.deploy.settings import PROFILES
+from qbsnn.deploy.convert.settings import PROFILES
+from qbsnn.deploy.engines import onnx_engine, reference, scalar
+from qbsnn.deploy.engines.torch_engine import TorchEngine
+from qbsnn.deploy.format.network import INPUT, IntBranch, IntegerNetwork, IntReadout, IntStage, Leak
 from tests.deploy import networks
 
 PAGE = (Path(__file__).parents[2] / "docs/hardware.md").read_text(encoding="utf-8")

@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from qbsnn.deploy import reference, verify_integer
-from qbsnn.deploy.absorb import absorb
-from qbsnn.deploy.bounds import bits, bounds
-from qbsnn.deploy.engine import TorchEngine
-from qbsnn.deploy.integer import INPUT, Leak
-from qbsnn.deploy.quantize import quantize
-from qbsnn.deploy.settings import DeploySettings
-from qbsnn.deploy.theta import power_of_two_theta
-from qbsnn.deploy.verify_integer import check_integer, compare, flip_weight
+from qbsnn.deploy.convert.absorb import absorb
+from qbsnn.deploy.convert.quantize import quantize
+from qbsnn.deploy.convert.settings import DeploySettings
+from qbsnn.deploy.convert.thresholds import power_of_two_theta
+from qbsnn.deploy.engines import reference
+from qbsnn.deploy.engines.torch_engine import TorchEngine
+from qbsnn.deploy.format.bounds import bits, bounds
+from qbsnn.deploy.format.network import INPUT, Leak
+from qbsnn.deploy.verify import integer as verify_integer
+from qbsnn.deploy.verify.integer import check_integer, compare, flip_weight
 from qbsnn.errors import DeployError
 from qbsnn.neurons import LIF, QBLIF
 from tests.deploy.networks import loose, same_overflows
@@ -97,7 +98,7 @@ def test_power_of_two_theta_never_clips_and_cannot_be_finer():
 @pytest.mark.parametrize("family", ["mlp", "vgg9-avg", "resnet20"])
 def test_bounds_hold_for_the_worst_input(family):
     result = quantized(family)
-    static = bounds(result)
+    static = bounds(result.net, result.current_bounds)
     engine = TorchEngine(result)
     # White, black and random pixels: the current must stay inside its interval, membranes inside their bound.
     shape = result.front.in_shape

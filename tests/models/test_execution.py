@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qbsnn.errors import SettingsError
-from qbsnn.functional import compiled
+from qbsnn.kernels import compiled
 from qbsnn.models import mlp, resnet, vgg
 from qbsnn.models.execution import choose, kernels, prepare
 from qbsnn.neurons import LIF, QBLIF, AdaptiveQB, MultiCompartment, ReLU, TernaryBurst

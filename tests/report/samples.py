@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from qbsnn.report.schema import Absorption, Host, Integer, Layer, LayerCheck, Metrics, Result, Timing
-from qbsnn.report.schema_energy import Energy, EnergyLayer, Parts
+from qbsnn.results.energy_schema import Energy, EnergyLayer, Parts
+from qbsnn.results.schema import Absorption, Host, Integer, Layer, LayerCheck, Metrics, Result, Timing
 
 LAYERS = ("stem.neuron", "block.neuron")
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from qbsnn.report.cells import fingerprint
-from qbsnn.report.schema import Metrics
+from qbsnn.results.fingerprint import fingerprint
+from qbsnn.results.schema import Metrics
 from tests.report.samples import make_result, write_metrics
 
 PLAN = """

@@ -15,11 +15,13 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from qbsnn.report import build, build_index, words
-from qbsnn.report.schema import Metrics
+from qbsnn.report.run.page import build
+from qbsnn.report.runs.page import build_index
+from qbsnn.results import formatting as words
+from qbsnn.results.schema import Metrics
 from tests.report.browser import browser, complaints, needs_browser
+from tests.report.runs.test_page import add_run
 from tests.report.samples import make_energy, make_result, write_diagnostics, write_metrics
-from tests.report.test_index import add_run
 
 pytestmark = needs_browser
 EVIL = "<script>alert(1)</script><b>"

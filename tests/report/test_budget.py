@@ -6,8 +6,8 @@ import pytest
 
 from qbsnn.errors import DataError, SettingsError
 from qbsnn.report.budget import Inputs, Rate, measured, plan
-from tests.cli import one_paragraph
 from tests.report.samples import make_result
+from tests.tool import one_paragraph
 
 GOOD = {"rates": [Rate("a", 500.0), Rate("b", 250.0)], "seeds": 3, "images": 900_000, "epochs": 2, "devices": 2,
         "at_once": 2, "efficiency": 0.8, "price": 1.5, "checkpoint_bytes": 100, "other_bytes": 7}  # fmt: skip

@@ -10,7 +10,7 @@ from qbsnn.data import Digits
 from qbsnn.functional import decided_cross_entropy
 from qbsnn.models import mlp, resnet
 from qbsnn.neurons import QBLIF
-from qbsnn.report.schema import Host, Result
+from qbsnn.results.schema import Host, Result
 from qbsnn.training import module as module_of
 from qbsnn.training.module import Classifier
 from qbsnn.training.optim import make_optimizer, parameter_groups

@@ -9,7 +9,7 @@ import pytest
 
 from qbsnn.errors import DataError
 from qbsnn.training.module import Classifier
-from tests.cli import TINY
+from tests.tool import TINY
 
 SHORT = (
     "model=mlp", "model.hidden=[32]", *(word for word in TINY if "width" not in word), "report=false",

@@ -1,0 +1,110 @@
+"""The table printed at the end of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from qbsnn.callbacks.progress import summary_table
+from qbsnn.results.energy_schema import Energy
+from qbsnn.results.formatting import SPACE, energy
+from qbsnn.results.schema import Absorption, Integer, Result
+
+
+def summarise(result: Result) -> None:
+    """Print what a newcomer wants to know: accuracies, what was proven, where the files are."""
+    rows = [("data", _data(result.data))] if result.data else []
+    rows.append(("test accuracy", _accuracies(result)))
+    rows.append(("absorbed network", _absorption(result.absorption)))
+    rows += _integer(result.integer)
+    rows += _energy(result.energy)
+    rows.append(("parameters", f"{result.params:,}"))
+    if result.timing.epochs:
+        epochs = f"{result.timing.epochs} epoch{'s' if result.timing.epochs > 1 else ''}"
+        rows.append(("training", f"{epochs} in {result.timing.fit_seconds:.1f} s"))
+    folder = Path(result.config["paths"]["run"])
+    for name, what in (("report.html", "report"), ("result.json", "numbers")):
+        if (folder / name).is_file():
+            rows.append((what, str(_short(folder / name))))
+    if "best" in result.checkpoints:
+        rows.append(("checkpoint", str(_short(folder / result.checkpoints["best"]))))
+    s_max = result.config["neuron"].get("s_max")
+    settings = [f"s_max = {s_max}"] * (s_max is not None) + [f"T = {result.config['T']}", f"seed {result.seed}"]
+    summary_table(rows, f"qbsnn: {', '.join([result.config['name'], *settings])}")
+
+
+def _data(data: dict[str, Any]) -> str:
+    kind = " (simulated events)" if data["simulated"] else ""
+    return f"{data['name']}{kind}: {', '.join(f'{count:,} {part}' for part, count in data['samples'].items())}"
+
+
+def _accuracies(result: Result) -> str:
+    metrics = result.metrics
+    named = [("best by validation", metrics.best), ("last epoch", metrics.last)]
+    return ", ".join(f"{_percent(m['test/acc'])} ({name})" for name, m in named if "test/acc" in m)
+
+
+def _absorption(block: Absorption | dict[str, str] | None) -> str:
+    if not isinstance(block, Absorption):
+        return _why_not(block)
+    verdict = "equal" if block.passed else "NOT PROVEN"
+    return f"{verdict}: {block.spike_mismatches} mismatches in {block.positions:,} positions ({block.ties} ties)"
+
+
+def _integer(block: Integer | dict[str, str] | None) -> list[tuple[str, str]]:
+    if not isinstance(block, Integer):
+        return [("integer network", _why_not(block))]
+    verdict = "equal" if block.passed else "NOT PROVEN"
+    bits = f"{block.weight_bits}-bit weights, {block.membrane_bits}-bit membrane"
+    rows = [
+        ("integer accuracy", f"{_percent(block.acc)} ({block.mode}, {bits})"),
+        (
+            "against int64 engine",
+            f"{verdict}: {block.spike_mismatches} spike and {block.membrane_mismatches} membrane mismatches, "
+            f"{block.images:,} images (one flipped weight: {block.flip_mismatches:,})",
+        ),
+    ]
+    if block.qat_acc is not None and block.ptq_acc is not None and block.float_comparator_acc is not None:
+        rounded, floating = _percent(block.ptq_acc), _percent(block.float_comparator_acc)
+        found = f"{_percent(block.qat_acc)}; only rounded {rounded}, float after as many epochs {floating}"
+        rows.insert(1, ("fine-tuned on the grid", found))
+    if block.findings:
+        layers = ", ".join(dict.fromkeys(finding.layer for finding in block.findings))
+        rows.append((f"does not fit {block.profile}", f"{len(block.findings)} findings in {layers}"))
+    if block.onnxruntime_images is not None:
+        rows.append(
+            ("against onnxruntime", f"{block.onnxruntime_mismatches} mismatches, {block.onnxruntime_images:,} images")
+        )
+    else:
+        rows.append(("against onnxruntime", f"not run: {block.onnxruntime_skipped}"))
+    return rows
+
+
+def _energy(block: Energy | dict[str, str] | None) -> list[tuple[str, str]]:
+    if not isinstance(block, Energy):
+        return [("energy (estimate)", _why_not(block))]
+    each = [f"{energy(networks['network'].total)} ({model})" for model, networks in block.totals.items()]
+    rows = [("energy per image, estimates", ", ".join(each).replace(SPACE, " "))]
+    for twin, words in (("relu", "ReLU twin"), ("quantized", "level-matched ReLU twin")):
+        if twin in block.totals["fp32"]:
+            ratios = ", ".join(f"{shares[twin]:.2f} ({model})" for model, shares in block.relative.items())
+            rows.append((f"over {words}", f"{ratios}; below 1 the spiking network needs less"))
+    if block.spikes_per_synapse is not None and block.mean_rate is not None:
+        low, high = block.break_even
+        found = f"{block.spikes_per_synapse:.3g} per inference (published break-even {low:g} to {high:g})"
+        rate = f"mean rate {_percent(block.mean_rate)} (published {_percent(block.break_even_rate)})"
+        rows.append(("spikes per synapse", f"{found}, {rate}"))
+    return rows
+
+
+def _why_not(block: dict[str, str] | None) -> str:
+    return "not run" if block is None else f"none: {block['skipped']}"
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f} %"
+
+
+def _short(path: Path) -> Path:
+    """The path as seen from here, where that is shorter."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,0 +1,205 @@
+"""The recorded event sets: DVS128 Gesture, N-MNIST, CIFAR10-DVS and SHD."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qbsnn.data import folders
+from qbsnn.data.events.events import Events, Sensor
+from qbsnn.data.events.recordings import Recordings
+from qbsnn.data.events.tonic_layout import FileEvents, FileRecordings, TonicEvents
+from qbsnn.data.folders import Archive
+from qbsnn.data.split import stored_test
+from qbsnn.errors import DataError
+
+
+class DVS128Gesture(FileEvents):
+    """IBM's 11 hand gestures, 1077 and 264 recordings of 128×128 pixels by other people; times are in whole ms."""
+
+    name = "dvs128_gesture"
+    folder_name = "DVSGesture"
+    class_names = (
+        "Hand clapping", "Right hand wave", "Left hand wave", "Right arm cw", "Right arm ccw", "Left arm cw",
+        "Left arm ccw", "Arm roll", "Air drums", "Air guitar", "Other gestures",
+    )  # fmt: skip
+    sensor = Sensor(128, 128, 2)
+    recordings: ClassVar[dict[bool, int]] = {True: 1077, False: 264}
+    suffix = ".npy"
+    note = " IBM's own archive, DvsGesture.tar.gz, has another layout: it does not serve here."
+
+    def archives(self) -> list[Archive]:
+        """Tonic's two archives of recordings cut by gesture."""
+        t = self.tonic()
+        return [
+            Archive(t.train_filename, t.train_url, t.train_md5, ("ibmGestureTrain",)),
+            Archive(t.test_filename, t.test_url, t.test_md5, ("ibmGestureTest",)),
+        ]
+
+    def label(self, path: Path) -> int | None:
+        """``userNN_lighting/K.npy`` is of class K."""
+        return int(path.stem) if path.stem.isdecimal() else None
+
+    def reader(self, path: Path) -> Events:
+        """An array ``[N, 4]`` of x, y, polarity and ms; Tonic turns it into integers and µs without a look."""
+        raw = np.load(path, mmap_mode="r", allow_pickle=False)
+        if raw.ndim != 2 or raw.shape[1] != 4 or raw.dtype.kind not in "fiu":
+            raise DataError(f"{path}: events must be numbers [N, 4], got {raw.dtype} {list(raw.shape)}")
+        if len(raw) == 0:
+            raise DataError(f"{path}: it holds no events")
+        low, high = raw.min(0), raw.max(0)
+        if not (np.isfinite(low).all() and np.isfinite(high).all()):
+            raise DataError(f"{path}: events must be finite numbers")
+        if (low[:3] < 0).any() or (high[:3] >= self.sensor).any():
+            x, y, p = (f"{a:g} to {b:g}" for a, b in zip(low[:3], high[:3], strict=True))
+            raise DataError(f"{path}: x, y and p must be below 128, 128 and 2, got {x}, {y} and {p}")
+        read = self.tonic().__new__(self.tonic())
+        read.data, read.targets, read.transform, read.target_transform, read.transforms = [path], [0], None, None, None
+        return read[0][0]
+
+
+class NMNIST(FileEvents):
+    """N-MNIST: the 70,000 digits of MNIST recorded by a camera in three saccades, 34×34 pixels."""
+
+    name = "nmnist"
+    folder_name = "NMNIST"
+    class_names = tuple("0123456789")
+    sensor = Sensor(34, 34, 2)
+    recordings: ClassVar[dict[bool, int]] = {True: 60_000, False: 10_000}
+    suffix = ".bin"
+
+    def archives(self) -> list[Archive]:
+        """The two zip files."""
+        t = self.tonic()
+        return [
+            Archive(t.train_filename, t.train_url, t.train_md5, (t.train_folder,)),
+            Archive(t.test_filename, t.test_url, t.test_md5, (t.test_folder,)),
+        ]
+
+    def label(self, path: Path) -> int | None:
+        """``Train/<digit>/NNNNN.bin``."""
+        digit = path.parent.name
+        return int(digit) if re.fullmatch("[0-9]", digit) else None
+
+    def reader(self, path: Path) -> Events:
+        """Five bytes an event."""
+        from tonic.io import read_mnist_file
+
+        size = path.stat().st_size
+        if size % 5:
+            raise DataError(f"{path}: {size} bytes are no whole number of events of 5 bytes")
+        return read_mnist_file(str(path), self.tonic().dtype)
+
+
+class CIFAR10DVS(FileEvents):
+    """CIFAR10-DVS: 10,000 pictures of CIFAR-10 recorded by a camera, 128×128 pixels.
+
+    It has no official split: a fixed tenth of each class is the test set, see ``stored_test``.
+    """
+
+    name = "cifar10dvs"
+    folder_name = "CIFAR10DVS"
+    class_names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    sensor = Sensor(128, 128, 2)
+    recordings: ClassVar[dict[bool, int]] = {True: 10_000, False: 10_000}
+    suffix = ".aedat4"
+
+    def archives(self) -> list[Archive]:
+        """One zip file of ten."""
+        t = self.tonic()
+        return [Archive(t.filename, t.url, t.file_md5, self.class_names)]
+
+    def label(self, path: Path) -> int | None:
+        """``<class>/NAME.aedat4``."""
+        name = path.parent.name
+        return self.class_names.index(name) if name in self.class_names else None
+
+    def place(self, train: bool) -> Path:
+        """The folder of all classes."""
+        return self.folder
+
+    def open(self, train: bool) -> tuple[Recordings, NDArray[np.int64], NDArray[np.int64]]:
+        """List all files and take those of one part."""
+        if importlib.util.find_spec("aedat") is None:
+            raise DataError(f"{self.name} needs the package aedat to read its files: pip install 'qbsnn[aedat]'")
+        paths, labels = self.files(self.folder, self.recordings[train])
+        names = [str(path.relative_to(self.folder)) for path in paths]
+        test = stored_test(self.folder / "split.json", names, labels, self.name)
+        ids = np.flatnonzero(~test if train else test)
+        made = FileRecordings([paths[i] for i in ids], labels[ids], self.sensor, partial(type(self).reader, self))
+        return made, labels[ids], ids
+
+    def reader(self, path: Path) -> Events:
+        """An AEDAT 4 file, through Tonic and aedat."""
+        from tonic.io import read_aedat4
+
+        events = read_aedat4(str(path))
+        events.dtype.names = self.tonic().ordering
+        return events
+
+
+class SHDRecordings(Recordings):
+    """One of the two HDF5 files of SHD, read by ``reader``, an instance of Tonic's class."""
+
+    def __init__(self, path: Path, labels: NDArray[np.int64], sensor: Sensor, reader: Any) -> None:
+        super().__init__([f"{path}, recording {i}" for i in range(len(labels))], labels, sensor)
+        self.path, self.reader = path, reader
+
+    def read(self, index: int) -> Events:
+        """One recording, by time; the file promises no order."""
+        events = self.reader[index][0]
+        return events[np.argsort(events["t"], kind="stable")]
+
+    def fingerprint(self) -> Any:
+        """Path, size and time of change of the file."""
+        stat = self.path.stat()
+        return [str(self.path), stat.st_size, stat.st_mtime_ns]
+
+
+class SHD(TonicEvents):
+    """Spiking Heidelberg Digits: spoken digits in two languages as spikes of 700 units, a line of 700 pixels."""
+
+    name = "shd"
+    folder_name = "SHD"
+    class_names = (
+        "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
+        "null", "eins", "zwei", "drei", "vier", "fuenf", "sechs", "sieben", "acht", "neun",
+    )  # fmt: skip
+    sensor = Sensor(700, 1, 1)
+    recordings: ClassVar[dict[bool, int]] = {True: 8156, False: 2264}
+
+    def archives(self) -> list[Archive]:
+        """The two zip files."""
+        t = self.tonic()
+        return [
+            Archive(t.train_zip, t.base_url + t.train_zip, t.train_md5, (t.train_zip[:-4],)),
+            Archive(t.test_zip, t.base_url + t.test_zip, t.test_md5, (t.test_zip[:-4],)),
+        ]
+
+    def open(self, train: bool) -> tuple[Recordings, NDArray[np.int64], NDArray[np.int64]]:
+        """Read the labels."""
+        import h5py
+
+        path = self.folder / self.archives()[0 if train else 1].content[0]
+        if not path.is_file():
+            raise DataError(f"{self.name}: {path} is missing. By hand: {self.steps()}")
+        try:
+            with h5py.File(path) as file:
+                labels = file["labels"][()].astype(np.int64)
+                counts = {len(file["spikes/times"]), len(file["spikes/units"]), len(labels)}
+        except (OSError, KeyError) as error:
+            raise DataError(f"{path} is damaged: {folders.one_line(error)}. Delete it and start again") from error
+        if len(counts) != 1:
+            raise DataError(f"{path} is damaged: times, units and labels are of different length: {sorted(counts)}")
+        inside = labels[(labels >= 0) & (labels < self.num_classes)]
+        self.complete(labels.tolist(), inside, self.recordings[train], path)
+        reader = self.tonic().__new__(self.tonic())
+        reader.location_on_system, reader.data_filename = str(self.folder), path.name
+        reader.transform = reader.target_transform = None
+        return SHDRecordings(path, labels, self.sensor, reader), labels, np.arange(len(labels))

@@ -1,0 +1,72 @@
+"""The exported C as an engine: compiled here, run on the current J, and its output read back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qbsnn.deploy.engines.c_source import MAIN, vectors
+from qbsnn.deploy.format.network import IntegerNetwork, Trace
+from qbsnn.errors import DeployError
+
+FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
+SECONDS = 600
+"""How long a compilation or a run may take."""
+
+
+def compiler() -> list[str]:
+    """The command of a C compiler: ``CC``, or the first of cc, gcc and clang. Raises DeployError without one."""
+    wanted = os.environ.get("CC", "").split()
+    for command in [wanted] if wanted else [["cc"], ["gcc"], ["clang"]]:
+        if shutil.which(command[0]):
+            return command
+    raise DeployError(f"no C compiler: {wanted[0] if wanted else 'cc, gcc, clang'} not found; install one or set CC")
+
+
+def run(folder: Path, net: IntegerNetwork, current: NDArray[np.int32], flags: Sequence[str] = ("-O2",)) -> Trace:
+    """Compile what ``c_export.write`` put into ``folder``, with ``FLAGS`` and ``flags``, and run it on J.
+
+    current: int32 ``[T or 1, B, *shape of stage 0]``. net: only says which shapes to expect. Raises DeployError when
+    there is no C compiler, or when it or the program fails.
+    """
+    with tempfile.TemporaryDirectory() as build:
+        program = str(Path(build) / "qbsnn")
+        execute([*compiler(), *FLAGS, *flags, str(folder / MAIN), "-o", program])
+        # 1 says that a membrane overflowed under the policy "error"; the number is in the output
+        return _parse(net, current.shape[1], execute([program], vectors(current), allowed=(0, 1)))
+
+
+def execute(command: list[str], text: str = "", allowed: Sequence[int] = (0,)) -> str:
+    """What a command prints for ``text`` as its input. Raises DeployError for other exit codes and for any message."""
+    try:
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise DeployError(f"{command[0]} cannot be run: {error}") from error
+    if done.returncode not in allowed or done.stderr:
+        raise DeployError(f"{command[0]} ended with code {done.returncode}: {done.stderr.strip()[:2000]}")
+    return done.stdout
+
+
+def _parse(net: IntegerNetwork, samples: int, text: str) -> Trace:
+    """The trace that ``main.c`` printed: per sample, step and stage a line of spikes and one of membranes, then Z."""
+    lines = [np.array(line.rpartition(":")[2].split(), np.int64) for line in text.splitlines()]
+    stages = len(net.stages)
+    per_sample = 2 * stages * net.T + 2
+    if len(lines) != samples * per_sample + 1:
+        raise DeployError(f"the compiled network printed {len(lines)} lines, expected {samples * per_sample + 1}")
+
+    def tap(k: int, offset: int) -> NDArray[np.int64]:
+        rows = [lines[b * per_sample + 2 * (t * stages + k) + offset] for t in range(net.T) for b in range(samples)]
+        return np.array(rows).reshape(net.T, samples, *net.stages[k].shape)
+
+    spikes: list[NDArray[np.integer]] = [tap(k, 0) for k in range(stages)]
+    membranes: list[NDArray[np.integer]] = [tap(k, 1) for k in range(stages)]
+    logits = np.array([lines[(b + 1) * per_sample - 2] for b in range(samples)])
+    return Trace(spikes, membranes, logits, int(lines[-1][0]))

@@ -1,0 +1,186 @@
+"""Exports with proof: written beside the target, read back, compared with the numpy engine, and only then renamed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from qbsnn.deploy.convert.quantize import Quantized
+from qbsnn.deploy.engines import c_engine, onnx_graph, reference
+from qbsnn.deploy.engines import c_source as c_export
+from qbsnn.deploy.engines.onnx_engine import OnnxEngine
+from qbsnn.deploy.export import bundle, bundle_reader
+from qbsnn.deploy.export import nir_graph as nir_export
+from qbsnn.deploy.export import nir_reader as nir_engine
+from qbsnn.deploy.format.bounds import bounds
+from qbsnn.deploy.format.network import IntegerNetwork, Trace
+from qbsnn.deploy.verify.integer import compare, flip_weight
+from qbsnn.errors import DeployError, VerificationError
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is exported, and the encoded test images ``[T or 1, B, C, H, W]`` that prove it.
+
+    name: what the network is called; classes: the names of its classes; allow_metadata_only: see ``nir_export.write``.
+    """
+
+    quantized: Quantized
+    encoded: Tensor
+    name: str
+    classes: Sequence[str]
+    allow_metadata_only: bool = False
+
+    @property
+    def net(self) -> IntegerNetwork:
+        """The integer network."""
+        return self.quantized.net
+
+
+class Proof(NamedTuple):
+    """What was compared: images, values (spikes, membranes, logits), sum of bursts, layers without any, a remark."""
+
+    images: int
+    values: int
+    spikes: int
+    silent: list[str]
+    remark: str
+
+
+class Format(NamedTuple):
+    """How a format is written to a path, and how a file or folder of it is run on J; the latter returns a remark too.
+
+    The trace may lack membranes where the format has none.
+    """
+
+    suffix: str
+    folder: bool
+    write: Callable[[Job, NDArray[np.int32], Path], None]
+    run: Callable[[Job, NDArray[np.int32], Path], tuple[Trace, str]]
+
+
+def export(job: Job, kind: str, out: Path) -> Proof:
+    """Write ``job`` in the format ``kind`` (a key of ``FORMATS``) to ``out``, which must not exist.
+
+    Raises:
+        DeployError: the network has no such form, a package or compiler is missing, or ``out`` cannot be written.
+        VerificationError: what was read back does not do the same. Nothing is left behind in either case.
+    """
+    form = FORMATS[kind]
+    if out.exists():
+        raise DeployError(f"{out} exists already; name another path or remove it")
+    current = job.quantized.current_of(job.encoded)
+    fresh = not out.parent.exists()
+    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if form.folder:
+            part.mkdir()
+        form.write(job, current, part)
+        proof = _prove(job, current, *form.run(job, current, part))
+        part.rename(out)
+    except OSError as error:
+        raise DeployError(f"{out} cannot be written: {error}") from error
+    finally:
+        if part.is_dir():
+            shutil.rmtree(part)
+        part.unlink(missing_ok=True)
+        if fresh and out.parent.is_dir() and not any(out.parent.iterdir()):
+            out.parent.rmdir()
+    return proof
+
+
+def _prove(job: Job, current: NDArray[np.int32], found: Trace, remark: str) -> Proof:
+    """Compare with the numpy engine, and make sure that the comparison would notice a weight that is one unit off."""
+    expected = reference.run(job.net, current)
+    if not found.membranes:
+        expected = replace(expected, membranes=[])
+    mismatches = compare(found, expected)
+    values = sum(array.size for array in (*expected.spikes, *expected.membranes, expected.logits))
+    if mismatches:
+        raise VerificationError(f"the export differs from the numpy engine in {mismatches} of {values} values")
+    if expected.overflows and job.net.overflow == "error":
+        raise VerificationError(f"{expected.overflows} values left their register, first {expected.first_overflow}")
+    # Without membranes a unit may well show nowhere; such a format is compared array by array instead.
+    if found.membranes and compare(found, reference.run(flip_weight(job.net, expected), current)) == 0:
+        raise VerificationError(f"{current.shape[1]} images do not show a weight that is one unit off; use more images")
+    silent = [stage.name for stage, s in zip(job.net.stages, expected.spikes, strict=True) if not s.any()]
+    return Proof(current.shape[1], values, sum(int(np.abs(s).sum()) for s in expected.spikes), silent, remark)
+
+
+def identical(a: Any, b: Any) -> bool:
+    """Whether two networks, or parts of them, are equal in every field, array element and dtype."""
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return a.dtype == b.dtype and np.array_equal(a, b)
+    if is_dataclass(a) and type(a) is type(b):
+        return all(identical(getattr(a, field.name), getattr(b, field.name)) for field in fields(a))
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return len(a) == len(b) and all(map(identical, a, b))
+    return type(a) is type(b) and bool(a == b)
+
+
+def _same_network(job: Job, found: IntegerNetwork) -> None:
+    if not identical(found, job.net):
+        raise VerificationError("the network that was read back is not the one that was written")
+
+
+def _write_onnx(job: Job, current: NDArray[np.int32], path: Path) -> None:
+    onnx_graph.export(job.net, path, static=current.shape[0] == 1)
+
+
+def _run_onnx(job: Job, current: NDArray[np.int32], path: Path) -> tuple[Trace, str]:
+    return OnnxEngine(job.net, static=current.shape[0] == 1, model=path).run(current), "run in onnxruntime"
+
+
+def _write_bundle(job: Job, current: NDArray[np.int32], path: Path) -> None:
+    bundle.write(job.quantized, path, job.name, job.classes)
+
+
+def _run_bundle(job: Job, current: NDArray[np.int32], path: Path) -> tuple[Trace, str]:
+    _same_network(job, bundle.read(path))
+    reader = bundle_reader.read(path)
+    own = reader.current_of(job.encoded.cpu().numpy()).astype(np.int64)
+    difference = np.abs(own - current)
+    if difference.max() > 1:
+        raise VerificationError(f"the reader's input current differs by {difference.max()}, at most 1 is rounding")
+    remark = f"{np.count_nonzero(difference)} of {difference.size} input currents differ by one unit of rounding"
+    found = reader.run(current)
+    return Trace(list(found.spikes), list(found.membranes), found.logits, found.overflows), f"run in numpy; {remark}"
+
+
+def _write_nir(job: Job, current: NDArray[np.int32], path: Path) -> None:
+    nir_export.write(job.net, bounds(job.net, job.quantized.current_bounds), path, job.allow_metadata_only)
+
+
+def _run_nir(job: Job, current: NDArray[np.int32], path: Path) -> tuple[Trace, str]:
+    net = nir_engine.read(path)
+    _same_network(job, net)
+    if nir_export.misreadings(net, bounds(job.net, job.quantized.current_bounds)):
+        return reference.run(net, current), "read by its metadata, which plain NIR readers ignore"
+    steps = np.broadcast_to(current, (net.T, *current.shape[1:])).copy()
+    spikes, logits = nir_engine.run_plain(path, steps, nir_export.DT)
+    return Trace(list(spikes), [], logits), "run by NIR's own equations, metadata ignored"
+
+
+def _write_c(job: Job, current: NDArray[np.int32], path: Path) -> None:
+    c_export.write(job.net, path, current)
+
+
+def _run_c(job: Job, current: NDArray[np.int32], path: Path) -> tuple[Trace, str]:
+    return c_engine.run(path, job.net, current), f"compiled with {' '.join(c_engine.compiler())}"
+
+
+FORMATS = {
+    "onnx": Format(".onnx", False, _write_onnx, _run_onnx),
+    "bundle": Format("", True, _write_bundle, _run_bundle),
+    "nir": Format(".nir", False, _write_nir, _run_nir),
+    "c": Format("", True, _write_c, _run_c),
+}

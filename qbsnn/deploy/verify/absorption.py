@@ -1,0 +1,133 @@
+"""The check that an absorbed network emits the spikes of the trained one, over a whole data set, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from qbsnn.deploy.convert.absorb import emission_scales, spiking
+from qbsnn.functional.burst import QUANTISERS
+from qbsnn.layers.norm import affine
+from qbsnn.layers.stage import INPUT, Stage
+from qbsnn.models.network import SpikingNetwork
+from qbsnn.results.schema import Absorption, LayerCheck
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+Pair = tuple[Tensor, Tensor]
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Keep a GPU from rounding float32 products to TF32, whose error is far beyond the tie bound."""
+    matmul, convolution = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, convolution
+
+
+@full_float32()
+@torch.no_grad()
+def check_absorption(
+    trained: SpikingNetwork, absorbed: SpikingNetwork, batches: Batches, checkpoint: str = ""
+) -> Absorption:
+    """Compare a trained network with its absorbed form on (pixels ``[B, C, H, W]``, labels ``[B]``).
+
+    Teacher-forced: each layer and step of the absorbed network is fed the trained network's own spikes and membrane.
+    There a difference is a tie if u lies within rounding of a level, |u − k| ≤ ε·(fan-in + 4)·Σ|terms|, the sum over
+    every product, bias, norm mean and carried membrane that went into u; any other difference is a mismatch. Both
+    networks must be in evaluation mode and on one device.
+    """
+    scales = emission_scales(trained)
+    layers = {name: LayerCheck(name, 0, 0, 0) for name, _, _ in trained.spiking_stages()}
+
+    def visit(name: str, stage: Stage, inputs: list[Pair]) -> Pair:
+        other = absorbed.stages[name]
+        assert isinstance(other, Stage)
+        current = stage.current([x for x, _ in inputs], trained.T)
+        free = other.current([x for _, x in inputs], trained.T)
+        if stage.neuron is None or other.neuron is None:
+            return current, free
+        neuron, fixed = spiking(name, stage.neuron), spiking(name, other.neuron)
+        output, membranes = neuron.run(current)
+        counts, free_counts = neuron.counts(output), fixed.run(free)[0]
+        forced = [
+            x if source == INPUT else (x / scales[source].to(x)).round()
+            for (x, _), source in zip(inputs, stage.sources, strict=True)
+        ]
+        before = torch.cat([torch.zeros_like(membranes[:1]), membranes[:-1]]) / neuron.scale()
+        forced_current = other.current(forced, trained.T)
+        differs = fixed.step(before, forced_current)[1] != counts
+        u = fixed.decay * before + forced_current
+        ties = differs & _is_tie(u, stage, other, forced, before) if bool(differs.any()) else differs
+        check = layers[name]
+        check.spikes += int(counts.abs().sum(dtype=torch.float64))
+        check.positions += counts.numel()
+        check.ties += int(ties.sum())
+        check.mismatches += int(differs.sum()) - int(ties.sum())
+        check.free_running_mismatches += int((free_counts != counts).sum())
+        return stage.emit(output), other.emit(free_counts)
+
+    images, right, right_absorbed = 0, 0, 0
+    for pixels, labels in batches:
+        encoded = trained.encoder(pixels)
+        logits, absorbed_logits = trained.walk((encoded, encoded), visit)
+        images += len(labels)
+        right += count_right(trained.decide(logits), labels)
+        right_absorbed += count_right(absorbed.decide(absorbed_logits), labels)
+    found = list(layers.values())
+    mismatches = sum(layer.mismatches for layer in found)
+    return Absorption(
+        checkpoint=checkpoint,
+        passed=mismatches == 0 and images > 0 and all(layer.spikes for layer in found),
+        images=images,
+        spikes=sum(layer.spikes for layer in found),
+        positions=sum(layer.positions for layer in found),
+        spike_mismatches=mismatches,
+        ties=sum(layer.ties for layer in found),
+        free_running_mismatches=sum(layer.free_running_mismatches for layer in found),
+        acc=right_absorbed / max(images, 1),
+        trained_acc=right / max(images, 1),
+        layers=found,
+    )
+
+
+def count_right(logits: Tensor, labels: Tensor) -> int:
+    """How many of the logits ``[B, classes]`` are largest at their label ``[B]``."""
+    return int((logits.argmax(-1) == labels).sum())
+
+
+def _is_tie(u: Tensor, stage: Stage, absorbed: Stage, inputs: list[Tensor], before: Tensor) -> Tensor:
+    """Whether u is within rounding of a level, see :func:`check_absorption`."""
+    neuron = spiking("", absorbed.neuron)  # type: ignore[arg-type]
+    delta = spiking("", stage.neuron).scale().flatten()  # type: ignore[arg-type]
+    terms = (neuron.decay * before).abs()
+    fan_in = 0
+    for branch, other, x in zip(stage.parts, absorbed.parts, inputs, strict=True):
+        layer = other.weight
+        if layer is None:
+            terms = terms + other(x).abs()
+            fan_in += 1
+            continue
+        fan_in += layer.weight[0].numel()
+        size = x.abs().flatten(0, 1)
+        if isinstance(layer, torch.nn.Linear):
+            products = size.flatten(1) @ layer.weight.abs().T
+        else:
+            products = torch.nn.functional.conv2d(
+                size, layer.weight.abs(), None, layer.stride, layer.padding, layer.dilation, layer.groups
+            )
+        assert layer.bias is not None
+        constant = layer.bias.abs()
+        if isinstance(branch.norm, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
+            mean, var, eps, gamma, beta = affine(branch.norm)
+            constant = constant + ((gamma / (var + eps).sqrt() * mean).abs() + beta.abs()) / delta
+        products = products + constant.view(-1, *[1] * (products.dim() - 2))
+        terms = terms + products.unflatten(0, x.shape[:2])
+    position = QUANTISERS[neuron.rounding].position(u)
+    level = position.round().clamp(1, neuron.s_max)
+    return (position - level).abs() <= torch.finfo(u.dtype).eps * (fan_in + 4) * terms

@@ -1,0 +1,234 @@
+"""The check that all integer engines agree, over a whole data set, batch by batch.
+
+No check passes on a silent network: a layer without a single spike makes it fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from qbsnn.deploy.convert.grid import GridNetwork
+from qbsnn.deploy.convert.profiles import findings as fits_profile
+from qbsnn.deploy.convert.quantize import Quantized
+from qbsnn.deploy.engines import onnx_engine, reference
+from qbsnn.deploy.engines.int8_engine import Int8Engine
+from qbsnn.deploy.engines.reference import pool
+from qbsnn.deploy.format.network import IntBranch, IntegerNetwork, Trace
+from qbsnn.deploy.format.operations import multiplying_stages, weight_bytes
+from qbsnn.deploy.verify.absorption import Batches, count_right, full_float32
+from qbsnn.layers.stage import Stage
+from qbsnn.models.network import SpikingNetwork
+from qbsnn.results.schema import Integer, LayerCheck
+
+Predictor = Callable[[Tensor], Tensor]
+
+
+@full_float32()
+@torch.no_grad()
+def check_integer(
+    quantized: Quantized,
+    batches: Batches,
+    checkpoint: str = "",
+    onnx_images: int = 128,
+    grid: GridNetwork | None = None,
+    rivals: Mapping[str, Predictor] | None = None,
+    compiled: bool = False,
+) -> Integer:
+    """Run the integer network on all batches in the int8 engine and compare every spike, membrane and logit.
+
+    Compared with the independent int64 engine and the grid network (``grid``, by default one made from ``quantized``)
+    on all images, and with onnxruntime on the first ``onnx_images`` or more. On the first batch the comparison is
+    repeated with one weight changed by one unit, which it must notice. rivals: other networks whose accuracy is
+    measured, as functions of pixels ``[B, C, H, W]`` to classes ``[B]`` by the name of a field of the result. compiled:
+    as of :class:`~qbsnn.deploy.engines.int8_engine.Int8Engine`.
+    """
+    net, absorbed = quantized.net, quantized.front
+    engine = Int8Engine(quantized, next(absorbed.parameters()).device, compiled)
+    grid = grid or GridNetwork(quantized)
+    layers = _integer_layers(quantized, engine)
+    unavailable = onnx_engine.available() if onnx_images else "switched off"
+    engine_of_onnx = None
+    images = right = right_absorbed = logit_mismatches = grid_mismatches = overflows = flip_mismatches = 0
+    onnx_seen = onnx_mismatches = 0
+    first_overflow, overflows_agree = None, True
+    rivals = rivals or {}
+    right_rivals = dict.fromkeys(rivals, 0)
+    for pixels, labels in batches:
+        encoded = absorbed.encoder(pixels)
+        current = quantized.current_of(encoded)
+        trace, independent = engine.run(current), reference.run(net, current)
+        floating, logits = record_spikes(absorbed, encoded)
+        _, *trained = grid.trace(encoded)
+        for i, layer in enumerate(layers):
+            layer.spikes += int(np.abs(trace.spikes[i].astype(np.int64)).sum())
+            layer.positions += trace.spikes[i].size
+            layer.mismatches += differences(trace.spikes[i], independent.spikes[i])
+            layer.membrane_mismatches += differences(trace.membranes[i], independent.membranes[i])
+            layer.free_running_mismatches += differences(trace.spikes[i], floating[i])
+            layer.membrane_seen = max(layer.membrane_seen, int(np.abs(trace.membranes[i]).max()))
+            both = zip((trace.spikes[i], trace.membranes[i]), (values[i] for values in trained), strict=True)
+            grid_mismatches += sum(differences(ours, theirs.cpu().numpy()) for ours, theirs in both)
+        logit_mismatches += differences(trace.logits, independent.logits)
+        overflows_agree &= same_overflows(trace, independent)
+        overflows += trace.overflows
+        if first_overflow is None and trace.first_overflow is not None:
+            first_overflow = replace(trace.first_overflow, sample=images + trace.first_overflow.sample)
+        if images == 0:
+            flip_mismatches = compare(trace, reference.run(flip_weight(net, trace), current))
+        if unavailable is None and onnx_seen < onnx_images:
+            engine_of_onnx = engine_of_onnx or onnx_engine.OnnxEngine(net, static=current.shape[0] == 1)
+            onnx_mismatches += compare(trace, engine_of_onnx.run(current))
+            onnx_seen += len(labels)
+        images += len(labels)
+        # numpy's argmax takes the lowest index on ties, as QB-INT 1 says.
+        right += int((trace.logits.argmax(1) == labels.cpu().numpy()).sum())
+        right_absorbed += count_right(absorbed.decide(logits), labels)
+        for name, predict in rivals.items():
+            right_rivals[name] += int((predict(pixels) == labels).sum())
+    for layer in layers:
+        layer.disagreement = layer.free_running_mismatches / max(layer.positions, 1)
+    mismatches = sum(layer.mismatches for layer in layers)
+    membrane_mismatches = sum(layer.membrane_mismatches for layer in layers)
+    exact = mismatches == membrane_mismatches == logit_mismatches == grid_mismatches == onnx_mismatches == 0
+    fits = overflows_agree and (overflows == 0 or net.overflow != "error")
+    settings = quantized.settings
+    found = Integer(
+        checkpoint=checkpoint,
+        passed=exact and fits and flip_mismatches > 0 and all(layer.spikes for layer in layers),
+        images=images,
+        spikes=sum(layer.spikes for layer in layers),
+        positions=sum(layer.positions for layer in layers),
+        spike_mismatches=mismatches,
+        membrane_mismatches=membrane_mismatches,
+        logit_mismatches=logit_mismatches,
+        flip_mismatches=flip_mismatches,
+        acc=right / max(images, 1),
+        absorbed_acc=right_absorbed / max(images, 1),
+        weight_bits=settings.bits,
+        accumulator_bits=max(bound.accumulator_bits for bound in engine.bounds),
+        membrane_bits=max(bound.membrane_bits for bound in engine.bounds),
+        overflows=overflows,
+        layers=layers,
+        onnxruntime_images=onnx_seen if unavailable is None else None,
+        onnxruntime_mismatches=onnx_mismatches if unavailable is None else None,
+        onnxruntime_skipped=unavailable,
+        theta=settings.theta,
+        leak=", ".join(sorted({stage.leak.kind for stage in net.stages})),
+        overflow=net.overflow,
+        register_bits=net.membrane_bits,
+        weight_bytes=weight_bytes(net, settings.bits),
+        grid_mismatches=grid_mismatches,
+        first_overflow=None if first_overflow is None else str(first_overflow),
+        multiplying_layers=multiplying_stages(net),
+        readout_kernel=engine.kernels()["readout"],
+        first_layer=settings.first_layer,
+        profile=settings.profile,
+        findings=fits_profile(quantized, settings.profile) if settings.profile else [],
+    )
+    for name, count in right_rivals.items():
+        setattr(found, name, count / max(images, 1))
+    return found
+
+
+def record_spikes(network: SpikingNetwork, encoded: Tensor) -> tuple[list[NDArray[np.integer]], Tensor]:
+    """Bursts of every stage ``[T, B, ...]`` (before pooling) and the logits of an absorbed network."""
+    spikes: list[NDArray[np.integer]] = []
+
+    def visit(name: str, stage: Stage, inputs: list[Tensor]) -> Tensor:
+        current = stage.current(inputs, network.T)
+        if stage.neuron is None:
+            return current
+        output = stage.neuron(current)
+        spikes.append(output.to(torch.int16).cpu().numpy())
+        return stage.emit(output)
+
+    return spikes, network.walk(encoded, visit)
+
+
+def compare(a: Trace, b: Trace) -> int:
+    """Number of spikes, membranes and logits in which two traces differ."""
+    pairs = [*zip(a.spikes, b.spikes, strict=True), *zip(a.membranes, b.membranes, strict=True), (a.logits, b.logits)]
+    return sum(differences(x, y) for x, y in pairs)
+
+
+def same_overflows(a: Trace, b: Trace) -> bool:
+    """Whether two engines report equally many overflows and the same first one."""
+    return a.overflows == b.overflows and a.first_overflow == b.first_overflow
+
+
+def flip_weight(net: IntegerNetwork, trace: Trace) -> IntegerNetwork:
+    """The network with one weight changed by one unit: in the last layer of weights, from its busiest input.
+
+    That a comparison notices this small change shows that it can notice anything at all. The weight leads to the
+    neuron that fires least, because a hard reset wipes out what reached a neuron that fires.
+    """
+    for i in reversed(range(len(net.stages))):
+        stage = net.stages[i]
+        for j, branch in enumerate(stage.branches):
+            if branch.weight is not None:
+                flipped = _flip(branch, _arriving(net, trace, branch), int(_per_channel(trace.spikes[i]).argmin()))
+                branches = (*stage.branches[:j], flipped, *stage.branches[j + 1 :])
+                stages = (*net.stages[:i], replace(stage, branches=branches), *net.stages[i + 1 :])
+                return replace(net, stages=stages)
+    flipped = _flip(net.readout.branch, _arriving(net, trace, net.readout.branch), 0)
+    return replace(net, readout=replace(net.readout, branch=flipped))
+
+
+def _arriving(net: IntegerNetwork, trace: Trace, branch: IntBranch) -> NDArray[np.int64]:
+    """The size of what reaches a branch, ``[T, B, C, ...]``: the spikes of its source, pooled."""
+    spikes, spec = trace.spikes[branch.source].astype(np.int64), net.stages[branch.source].pool
+    return np.abs(spikes if spec is None else pool(spec, spikes))
+
+
+def _flip(branch: IntBranch, source: NDArray[np.int64], row: int) -> IntBranch:
+    """Change the weight from the busiest input of ``source [T, B, C, ...]`` to output ``row``."""
+    assert branch.weight is not None
+    weight = branch.weight.copy()
+    if branch.kind == "conv":
+        group, inputs = row // (len(weight) // branch.groups), weight.shape[1]
+        channel = int(_per_channel(source)[group * inputs : (group + 1) * inputs].argmax())
+        where: tuple[int, ...] = (row, channel, weight.shape[2] // 2, weight.shape[3] // 2)
+    else:
+        where = (row, int(source.reshape(*source.shape[:2], -1).sum((0, 1)).argmax()))
+    weight[where] += -1 if weight[where] == 127 else 1
+    return replace(branch, weight=weight)
+
+
+def _per_channel(spikes: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Spikes ``[T, B, C, ...]`` summed to ``[C]``."""
+    return np.abs(spikes.astype(np.int64)).reshape(*spikes.shape[:3], -1).sum((0, 1, 3))
+
+
+def _integer_layers(quantized: Quantized, engine: Int8Engine) -> list[LayerCheck]:
+    kernels = engine.kernels()
+    return [
+        LayerCheck(
+            stage.name,
+            spikes=0,
+            positions=0,
+            mismatches=0,
+            accumulator_bits=bound.accumulator_bits,
+            membrane_bits=bound.membrane_bits,
+            accumulator_bound=bound.accumulator,
+            membrane_bound=bound.membrane,
+            theta_min=int(stage.theta.min()),
+            theta_max=int(stage.theta.max()),
+            clipped_weights=quantized.clipped[stage.name],
+            kernel=kernels[stage.name],
+        )
+        for stage, bound in zip(quantized.net.stages, engine.bounds, strict=False)
+    ]
+
+
+def differences(a: NDArray[Any], b: NDArray[Any]) -> int:
+    """Number of positions in which two arrays of integers differ, whatever their types."""
+    if a.shape != b.shape:
+        raise ValueError(f"engines returned different shapes: {a.shape} and {b.shape}")
+    return int(np.count_nonzero(a != b))

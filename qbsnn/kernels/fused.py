@@ -1,0 +1,196 @@
+"""Norm, sum, scan over time in one differentiable function that keeps its inputs only.
+
+The forward pass reads what the weights put out and writes the outputs of the neuron; the current is never stored. The
+backward pass computes current and membrane again. Both run as compiled kernels (:mod:`qbsnn.kernels.compiled`) or
+as the same lines of eager tensor code.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable
+from functools import cache, partial
+from inspect import ismethod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from qbsnn.functional.drive import Drive, Layout, Part
+from qbsnn.functional.norm import Normal, affine, affine_backward
+from qbsnn.functional.scan import Step, scan
+from qbsnn.kernels.compiled import Kernel
+
+log = logging.getLogger(__name__)
+
+
+def fused_scan(step: Step, drive: Drive, compartments: int = 1, compiled: bool = True) -> Tensor:
+    """Outputs ``[T, B, ...]`` of :func:`qbsnn.functional.scan.scan` over ``drive.total()``, bit for bit.
+
+    The output lies in memory like the first part. Kernels are shared by all layers and batch sizes with the same
+    settings. A step that is no ``partial`` over constants and tensors runs as the plain scan, which is logged once.
+    """
+    bound = _split(step)
+    y = drive.parts[0].y
+    if bound is None:
+        _log_once("a neuron runs eagerly: its step calls a module, whose sums a compiler would order otherwise")
+    if bound is None or y.dim() < 2 or not y.numel() or any(part.y.shape != y.shape for part in drive.parts):
+        return scan(step, drive.total(), compartments=compartments)[0]
+    channels = any(part.norm for part in drive.parts) or any(value.dim() for value in bound.tensors.values())
+    layout = Layout.of(y, channels)
+    program = _program(bound.function, bound.constants, tuple(bound.tensors), drive.steps, compartments, compiled)
+    # A parameter per channel is [C, 1], to broadcast over [P, C, Q].
+    tensors = [value.reshape(-1, 1) if value.dim() else value for value in bound.tensors.values()]
+    forms = tuple(None if norm is None else (norm.eps, norm.batch) for _, norm in drive.parts)
+    inputs = [x for y, norm in drive.parts for x in (y, *(() if norm is None else norm[:4]))]
+    flat = _Fused.apply(program, layout, forms, len(tensors), *tensors, *inputs)
+    return layout.restored(flat, y.shape[1:])
+
+
+Form = tuple[float, bool] | None
+"""ε and ``batch`` of a part's norm, which are no tensors; None for a part without one."""
+
+
+class _Fused(torch.autograd.Function):
+    """A program over the tensors of its step and the parts of its drive; a norm's gradients are those of batch norm."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, program: _Program, layout: Layout, forms: tuple[Form, ...], count: int, *given: Tensor
+    ) -> Tensor:
+        ctx.program, ctx.layout, ctx.forms, ctx.count = program, layout, forms, count
+        ctx.save_for_backward(*given)
+        return program.forward(tuple(map(bool, forms)), given[:count], _flat(layout, _parts(forms, given[count:])))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        given, count, layout = ctx.saved_tensors, ctx.count, ctx.layout
+        parts = _parts(ctx.forms, given[count:])
+        grad_flat, *grads = ctx.program.backward(
+            tuple(map(bool, ctx.forms)), grad.contiguous(), given[:count], _flat(layout, parts)
+        )
+        grad_current = layout.restored(grad_flat, parts[0].y.shape[1:])
+        needs = list(ctx.needs_input_grad[4 + count :])
+        for y, norm in parts:
+            if norm is None:
+                grads.append(grad_current)
+                del needs[0]
+                continue
+            dy, *rest = affine_backward(grad_current.flatten(0, 1), y.flatten(0, 1), norm, tuple(needs[:3]))
+            grads += [None if dy is None else dy.unflatten(0, y.shape[:2]), *rest, None, None]
+            del needs[:5]
+        return None, None, None, None, *grads
+
+
+def _parts(forms: tuple[Form, ...], given: tuple[Tensor, ...]) -> list[Part]:
+    """The parts again from their tensors, one after another: y, and γ, β, μ, r where there is a norm."""
+    rest, parts = iter(given), []
+    for form in forms:
+        y = next(rest)
+        norm = None if form is None else Normal(next(rest), next(rest), next(rest), next(rest), *form)
+        parts.append(Part(y, norm))
+    return parts
+
+
+def _flat(layout: Layout, parts: list[Part]) -> list[Tensor]:
+    """What a program reads: y of every part in the layout, and a and b ``[C, 1]`` behind it where it is normalised."""
+    flat = []
+    for y, norm in parts:
+        flat += [layout.flat(y), *([] if norm is None else (value.view(-1, 1) for value in norm.map()))]
+    return flat
+
+
+class _Program:
+    """Forward and backward of one step function with its constants; all tensors are flat (see :class:`Layout`)."""
+
+    def __init__(
+        self, function: Callable[..., Any], fixed: dict[str, Any], names: tuple[str, ...],
+        steps: int, compartments: int, compiled: bool,
+    ) -> None:  # fmt: skip
+        self.function, self.fixed, self.names = function, fixed, names
+        self.steps, self.compartments = steps, compartments
+        self.kernels = (Kernel(self.run, compiled), Kernel(self.vjp, compiled))
+
+    def forward(self, normed: tuple[bool, ...], tensors: Any, parts: list[Tensor]) -> Tensor:
+        """Outputs, flat."""
+        return self.kernels[0](normed, *tensors, *parts)
+
+    def backward(self, normed: tuple[bool, ...], grad: Tensor, tensors: Any, parts: list[Tensor]) -> list[Tensor]:
+        """Gradients of the current, flat and of as many steps as the parts have, and of the step's tensors."""
+        return list(self.kernels[1](normed, grad, *tensors, *parts))
+
+    def run(self, normed: tuple[bool, ...], *inputs: Tensor) -> Tensor:
+        """The outputs from the step's tensors and the parts."""
+        count = len(self.names)
+        return self._scan(inputs[:count], self._current(normed, inputs[count:]))
+
+    def vjp(self, normed: tuple[bool, ...], grad: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Gradients of the current and the step's tensors."""
+        count = len(self.names)
+        current = self._current(normed, inputs[count:])
+        with torch.enable_grad():
+            leaves = [x.detach().requires_grad_() for x in (current, *inputs[:count])]
+            out = self._scan(tuple(leaves[1:]), leaves[0])
+            return torch.autograd.grad(out, leaves, grad, allow_unused=True, materialize_grads=True)
+
+    def _scan(self, tensors: tuple[Tensor, ...], current: Tensor) -> Tensor:
+        step = partial(self.function, **self.fixed, **dict(zip(self.names, tensors, strict=True)))
+        return scan(step, current.expand(self.steps, *current.shape[1:]), compartments=self.compartments)[0]
+
+    def _current(self, normed: tuple[bool, ...], inputs: tuple[Tensor, ...]) -> Tensor:
+        rest = list(inputs)
+        total: Tensor | None = None
+        for has_map in normed:
+            y = rest.pop(0)
+            z = affine(y, rest.pop(0), rest.pop(0)) if has_map else y
+            total = z if total is None else total + z
+        assert total is not None
+        return total
+
+
+@cache
+def _program(
+    function: Callable[..., Any], constants: Hashable, names: tuple[str, ...],
+    steps: int, compartments: int, compiled: bool,
+) -> _Program:  # fmt: skip
+    return _Program(function, _thaw(constants), names, steps, compartments, compiled)
+
+
+class _Bound(NamedTuple):
+    """A step's function, its constants in a form that can be compared, and its tensors."""
+
+    function: Callable[..., Any]
+    constants: Hashable
+    tensors: dict[str, Tensor]
+
+
+def _split(step: Step) -> _Bound | None:
+    if not isinstance(step, partial) or step.args:
+        return None
+    tensors = {name: value for name, value in step.keywords.items() if isinstance(value, Tensor)}
+    if any(map(ismethod, step.keywords.values())):  # a method may read parameters, which are no constants
+        return None
+    frozen = tuple((name, _freeze(value)) for name, value in step.keywords.items() if name not in tensors)
+    try:
+        hash(frozen)
+    except TypeError:
+        return None
+    return _Bound(step.func, frozen, tensors)
+
+
+def _freeze(value: Any) -> Any:
+    """A partial as (function, settings), for two equal ones are different objects."""
+    return (value.func, tuple(sorted(value.keywords.items()))) if isinstance(value, partial) else (None, value)
+
+
+def _thaw(constants: Any) -> dict[str, Any]:
+    return {
+        name: value if function is None else partial(function, **dict(value)) for name, (function, value) in constants
+    }
+
+
+@cache
+def _log_once(message: str) -> None:
+    log.warning(message)

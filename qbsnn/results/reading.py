@@ -1,0 +1,106 @@
+"""Read ``result.json`` back, and refuse a file that is not one.
+
+The dataclasses of :mod:`qbsnn.results.schema` are the only description of the format: types and required keys are
+taken from them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+from functools import cache
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from qbsnn.errors import DataError
+from qbsnn.results.schema import SCHEMA_VERSION, Result
+
+STATES = ("running", "finished", "failed")
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. Raises DataError for a file that cannot be read or is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}") from error
+
+
+def read_result(path: Path) -> Result:
+    """The result that :meth:`Result.write` wrote to ``path``.
+
+    Keys with a default may be absent. ``absorption``, ``integer`` and ``energy`` come back as ``None``, as a dictionary
+    with the reason in ``skipped``, or as their dataclass; null in place of a number comes back as NaN.
+
+    Raises:
+        DataError: no such file, not JSON, another ``schema_version``, or a key missing, unknown or of the wrong type;
+            the message names file and key.
+    """
+    data = read_json(path)
+    if not isinstance(data, dict):
+        raise DataError(f"{path} must hold a JSON object, got {_shown(data)}")
+    if "schema_version" not in data:
+        raise DataError(f"{path}: schema_version is missing; a result file of this framework has one")
+    if data["schema_version"] != SCHEMA_VERSION:
+        version = _shown(data["schema_version"])
+        raise DataError(f"{path}: schema_version must be {SCHEMA_VERSION}, got {version}")
+    result: Result = _value(Result, data, str(path), "")
+    if result.status not in STATES:
+        raise DataError(f"{path}: status must be one of {', '.join(STATES)}, got {_shown(result.status)}")
+    return result
+
+
+def _value(kind: Any, value: Any, file: str, key: str) -> Any:
+    """``value`` as a ``kind``; ``key`` is its dotted place in the file."""
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _record(kind, value, file, key)
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        kinds = [arg for arg in args if arg is not type(None)]
+        # Only the blocks have two forms; one with nothing but a reason, and whose, is the short one.
+        short = isinstance(value, dict) and {"skipped"} <= set(value) <= {"skipped", "checkpoint"}
+        return _value(kinds[-1] if short else kinds[0], value, file, key)
+    if kind is Any:
+        return value
+    if origin is list and isinstance(value, list):
+        return [_value(args[0], item, file, f"{key}[{index}]") for index, item in enumerate(value)]
+    if origin is dict and isinstance(value, dict):
+        return {name: _value(args[1], item, file, f"{key}.{name}") for name, item in value.items()}
+    if kind is float and value is None:
+        return float("nan")
+    if kind is float and type(value) in (int, float):
+        return float(value)
+    if kind in (int, str, bool) and type(value) is kind:
+        return value
+    name = getattr(origin or kind, "__name__", str(kind))
+    raise DataError(f"{file}: {key} must be of type {name}, got {_shown(value)}")
+
+
+def _record(kind: Any, value: Any, file: str, key: str) -> Any:
+    if not isinstance(value, dict):
+        raise DataError(f"{file}: {key} must be an object with the keys of {kind.__name__}, got {_shown(value)}")
+    prefix = f"{key}." if key else ""
+    hints = _hints(kind)
+    unknown = sorted(set(value) - set(hints))
+    if unknown:
+        raise DataError(f"{file}: {prefix}{unknown[0]} is not a key of {kind.__name__}")
+    for entry in dataclasses.fields(kind):
+        required = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
+        if required and entry.name not in value:
+            raise DataError(f"{file}: {prefix}{entry.name} is missing; {kind.__name__} needs it")
+    return kind(**{name: _value(hints[name], item, file, f"{prefix}{name}") for name, item in value.items()})
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,196 @@
+"""Running a sweep: compose all cells, leave out those that are done, hand the rest to Hydra's launcher."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from hydra._internal.callbacks import Callbacks
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from qbsnn.checks import nearest
+from qbsnn.errors import QBSNNError, SettingsError
+from qbsnn.results.fingerprint import fingerprint
+from qbsnn.sweeps import state as files
+from qbsnn.sweeps.plan import Cell, cells, folder_name, read, written
+from qbsnn.sweeps.state import State
+from qbsnn.sweeps.view import Watch, counts, listing
+from qbsnn.training.run import train
+from qbsnn.training.settings import validate
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 5.0  # seconds to wait for a lock, which a killed process may leave to its data workers for a moment
+PASSES = 3  # over cells that another process held, or whose process died
+
+
+def run(cfg: DictConfig) -> list[State]:
+    """Run what is missing of ``sweep=NAME``; returns the state of every cell.
+
+    The cells' directories and ``cells.json`` lie in Hydra's run directory, which is the same for every start of a
+    sweep. Raises SettingsError for a bad sweep file, for overrides of what it varies, and under ``-m``.
+    """
+    here = HydraConfig.get()
+    name = here.runtime.choices.get("sweep")
+    if name is None:
+        raise SettingsError("listing the cells needs a sweep: sweep=NAME")
+    if here.mode == RunMode.MULTIRUN:
+        raise SettingsError(f"sweep={name} runs its cells by itself: leave out -m; hydra/launcher=joblib runs several")
+    sweep = read(OmegaConf.to_container(cfg.sweep, resolve=True), name)  # type: ignore[arg-type]
+    given = [text for text in here.overrides.task if text.lstrip("+~").split("=")[0].split(".")[0] != "sweep"]
+    folder, outputs = Path(here.runtime.output_dir), Path(cfg.paths.outputs)
+    app = GlobalHydra.instance().hydra
+    assert app is not None
+    master = app.compose_config(
+        here.job.config_name,
+        [*here.overrides.hydra, f"hydra.sweep.dir={written(str(folder))}"],
+        run_mode=RunMode.MULTIRUN,
+        with_log_configuration=False,
+    )
+    states = [_state(app.config_loader, master, cell, folder) for cell in cells(sweep, given)]
+    files.reuse(states, outputs)
+    if sweep.list_only:
+        listing(f"{name}: {sweep.title}", states)
+        return states
+    _launch(HydraContext(app.config_loader, Callbacks(master)), master, states, folder, f"{name}: {sweep.title}")
+    return states
+
+
+@dataclass(frozen=True)
+class CellTask:
+    """What a launcher runs for one cell, in this or another process: train it, unless another process does or has.
+
+    wait: whether to wait for that other process, or to leave the cell to it.
+    """
+
+    wait: bool
+
+    def __call__(self, cfg: DictConfig) -> None:
+        """Train; whatever goes wrong is left in ``failed.json`` and does not reach the launcher."""
+        folder = Path(cfg.paths.run)
+        _quieten(cfg)
+        try:
+            with FileLock(folder / files.LOCK, timeout=-1 if self.wait else PATIENCE):
+                _train(cfg, folder)
+        except Timeout:
+            log.info("another process trains this cell")
+
+
+def _train(cfg: DictConfig, folder: Path) -> None:
+    try:
+        if files.finished(folder, fingerprint(validate(cfg))) is not None:
+            return
+        (folder / files.FAILED).unlink(missing_ok=True)
+        train(cfg)
+    except Exception as error:
+        text = " ".join(str(error).split())
+        if not isinstance(error, QBSNNError):
+            log.exception("this cell failed")
+            text = f"{type(error).__name__}: {text}"
+        files.write_failure(folder, text)
+
+
+def _quieten(cfg: DictConfig) -> None:
+    """A cell's own messages go to its log file alone, and its progress nowhere: the sweep shows its own."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            handler.setLevel(logging.CRITICAL)
+    with open_dict(cfg):
+        cfg.trainer.enable_progress_bar = False
+        if cfg.get("callbacks") and cfg.callbacks.get("progress"):
+            cfg.callbacks.progress = None
+
+
+def _state(loader: ConfigLoader, master: DictConfig, cell: Cell, folder: Path) -> State:
+    """Compose a cell, without building anything; one that does not compose has failed."""
+    try:
+        mark = fingerprint(_composed(loader, master, cell))
+    except (HydraException, OmegaConfBaseException, SettingsError) as error:
+        return State(cell, "", folder, "failed", _reason(error))
+    known = sorted(folder.glob(f"*_{mark}"))
+    return State(cell, mark, known[0] if known else folder / folder_name(cell, mark))
+
+
+def _reason(error: Exception) -> str:
+    """Why a cell does not compose, in a sentence; Hydra lists its search path too."""
+    text = " ".join(str(error).split())
+    absent = re.search(r"Could not find '([^']+)/([^'/]+)' Available options in '[^']+': (.*?) Config search", text)
+    if absent is None:
+        return text
+    group, name, options = absent.groups()
+    return f"{group}={name}: no such {group}; {nearest(name, options.split())}"
+
+
+def _composed(loader: ConfigLoader, master: DictConfig, cell: Cell) -> dict[str, Any]:
+    cfg = loader.load_sweep_config(master, list(cell.overrides))
+    before = HydraConfig.instance().cfg
+    with open_dict(cfg):
+        cfg.hydra.runtime.output_dir = "."  # not known yet, and without effect on the result
+    HydraConfig.instance().set_config(cfg)
+    try:
+        with open_dict(cfg):
+            del cfg["hydra"]
+        return validate(cfg)
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+def _launch(context: HydraContext, master: DictConfig, states: Sequence[State], folder: Path, title: str) -> None:
+    """Launch what is not done, again for cells that another process held or whose process died."""
+    for noisy in ("hydra", "hydra_plugins"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    first: dict[str, State] = {}
+    for state in states:
+        if state.fingerprint:
+            state.folder = first.setdefault(state.fingerprint, state).folder
+    save = lambda: files.write_cells(folder / "cells.json", states)  # noqa: E731
+    save()
+    print(f"{title}: {counts(states)}", flush=True)
+    todo, died = [state for state in first.values() if state.status != "done"], ""
+    try:
+        for attempt in range(PASSES):
+            if not todo:
+                break
+            died = _pass(context, master, states, todo, CellTask(wait=attempt > 0), save)
+            todo = [state for state in todo if state.status in ("missing", "running")]
+    finally:
+        for state in states:
+            state.look()
+            if state.status == "missing":
+                state.error = died or None
+        save()
+        _summary(states, folder)
+
+
+def _pass(context: Any, master: Any, states: Any, todo: Sequence[State], task: CellTask, save: Any) -> str:
+    """One launch; returns the launcher's own error, which a killed process causes."""
+    jobs = [[*state.cell.overrides, f"hydra.sweep.subdir={written(state.folder.name)}"] for state in todo]
+    launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=master)
+    with Watch(states, todo, save):
+        try:
+            launcher.launch(jobs, initial_job_idx=0)
+        except Exception as error:
+            text = " ".join(str(error).split())
+            log.warning("a job ended without a result: %s: %s", type(error).__name__, text[:300])
+            return f"its process ended without a result ({type(error).__name__})"
+    return ""
+
+
+def _summary(states: Sequence[State], folder: Path) -> None:
+    for state in states:
+        if state.status == "failed":
+            print(f"failed: {state.cell.label}, seed {state.cell.seed}: {state.error}", file=sys.stderr)
+    print(f"{counts(states)}; {folder / 'cells.json'}", flush=True)

@@ -1,0 +1,245 @@
+"""A search over settings of a run: Optuna proposes, :func:`qbsnn.training.run.train` trains, validation data decides.
+
+Every trial is a run in a directory of its own that ends with training; test data are not read. The study lies in an
+SQLite file, so that a search that was stopped goes on with the trials that are missing. The proposals depend on the
+seed and on the trials before alone, not on how often the search was stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.callbacks import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from qbsnn.checks import nearest
+from qbsnn.errors import SettingsError
+from qbsnn.training.building import build_object
+from qbsnn.training.devices import processes
+from qbsnn.training.run import train
+from qbsnn.training.settings import validate
+
+if TYPE_CHECKING:
+    import optuna
+
+log = logging.getLogger(__name__)
+
+MONITOR = "val/acc"
+FIT_ONLY = ("test=false", "report=false", "callbacks.progress=null", "++trainer.enable_progress_bar=false")
+
+
+class Range(BaseModel):
+    """Numbers from ``low`` to ``high``, both included; integers where both are."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    low: int | float
+    high: int | float
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ValueError(f"low must be below high, got {self.low} and {self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"a logarithmic scale needs low above 0, got {self.low}")
+        return self
+
+
+class SearchSettings(BaseModel):
+    """``conf/search/*.yaml``. n_trials: in all, those of earlier starts included; failed and pruned ones count."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str = Field(min_length=1, pattern=r"^[\w.\-]+$")
+    n_trials: int = Field(ge=1)
+    seed: int = Field(ge=0, lt=2**31)
+    space: dict[str, Range | list[int | float | bool | str | None]] = Field(min_length=1)
+    sampler: dict[str, Any]
+    pruner: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _choices(self) -> SearchSettings:
+        for key, values in self.space.items():
+            if isinstance(values, list) and len(values) < 2:
+                raise ValueError(f"space.{key} must list two values or more, got {values}")
+        return self
+
+
+class PruneTrial(Callback):
+    """Reports the validation accuracy of every epoch, and ends a trial that the study's pruner gives up."""
+
+    def __init__(self, trial: optuna.Trial) -> None:
+        self.trial = trial
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Report; raises optuna.TrialPruned."""
+        import optuna
+
+        epoch = trainer.current_epoch
+        self.trial.report(float(trainer.callback_metrics[MONITOR]), epoch)
+        if self.trial.should_prune():
+            raise optuna.TrialPruned(f"given up after epoch {epoch + 1}")
+
+
+def settings(conf: Path, choice: str, overrides: list[str]) -> SearchSettings:
+    """``conf/search/CHOICE.yaml``, or the file that ``choice`` names, changed by ``search.KEY=VALUE`` overrides.
+
+    ``search.space.KEY=VALUE`` puts one key of a run into the space, or with null takes it out. Raises SettingsError.
+    """
+    file = Path(choice) if choice.endswith(".yaml") else conf / "search" / f"{choice}.yaml"
+    if not file.is_file():
+        known = [path.stem for path in (conf / "search").glob("*.yaml")]
+        raise SettingsError(f"search={choice}: no such search; {nearest(choice, known)}, or the path of a .yaml file")
+    cfg = OmegaConf.merge({"name": None, "pruner": None}, OmegaConf.load(file))
+    cfg.name = cfg.name or file.stem
+    for override in overrides:
+        key, _, text = override.removeprefix("search.").partition("=")
+        value = OmegaConf.from_dotlist([f"value={text}"]).value
+        group, _, name = key.partition(".")
+        if group != "space" or not name:
+            OmegaConf.update(cfg, key, value, merge=False)
+        elif value is None:
+            cfg.space.pop(name, None)
+        else:
+            cfg.space[name] = value
+    try:
+        return SearchSettings.model_validate(OmegaConf.to_container(cfg, resolve=True))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(["search", *(str(part) for part in first["loc"])])
+        raise SettingsError(f"{where}: {first['msg']}, got {first['input']!r}") from error
+
+
+def search(conf: Path, wanted: SearchSettings, fixed: list[str], folder: Path) -> optuna.Study:
+    """Run the trials that are missing of a search; ``fixed`` overrides go to all of them.
+
+    Files go below ``folder``: ``NAME.db`` and ``NAME/trial_NNNN``. A trial that fails or diverges is recorded as failed
+    and the next one begins. Raises SettingsError without Optuna, for settings that no trial could run with, and for a
+    database of another search.
+    """
+    try:
+        import optuna
+    except ImportError:
+        raise SettingsError("a search needs Optuna, which is an extra: pip install 'qbsnn[search]'") from None
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # a failed trial is told in one line, below
+    # the heartbeat, by which a trial that ended with its process is told from one that runs
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    runs = folder / wanted.name
+    first = [f"{key}={_text(v.low if isinstance(v, Range) else v[0])}" for key, v in wanted.space.items()]
+    plain = validate(composed(conf, [*fixed, *first], runs))
+    if processes.to_start(plain) > 1:
+        raise SettingsError("a trial of a search runs in one process: trainer.devices must be 1")
+    folder.mkdir(parents=True, exist_ok=True)
+    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / wanted.name}.db", heartbeat_interval=30)
+    pruner = build_object(_pruner(wanted, plain), "search.pruner") if wanted.pruner else optuna.pruners.NopPruner()
+    study = optuna.create_study(
+        storage=storage, study_name=wanted.name, direction="maximize", pruner=pruner, load_if_exists=True
+    )
+    _same_search(study, wanted, fixed)
+
+    optuna.storages.fail_stale_trials(study)
+
+    def objective(trial: optuna.Trial) -> float:
+        values = {key: _suggest(trial, key, values) for key, values in wanted.space.items()}
+        chosen = [f"{key}={_text(value)}" for key, value in values.items()]
+        trial.set_user_attr("overrides", chosen)
+        cfg = composed(conf, [*fixed, *chosen], runs / f"trial_{trial.number:04d}")
+        try:
+            result = train(cfg, [PruneTrial(trial)])
+        except optuna.TrialPruned:
+            raise
+        except Exception as error:
+            trial.set_user_attr("error", f"{type(error).__name__}: {error}")
+            raise
+        assert result is not None
+        return result.metrics.best[MONITOR]
+
+    while (count := _ended(study)) < wanted.n_trials:
+        # a sampler per trial: one for all would repeat its first proposals when the search goes on
+        study.sampler = build_object({**wanted.sampler, "seed": wanted.seed + count}, "search.sampler")
+        study.optimize(objective, n_trials=1, catch=(Exception,), callbacks=[_tell(wanted.n_trials)])
+    return study
+
+
+def composed(conf: Path, overrides: list[str], run: Path) -> DictConfig:
+    """The configuration of one trial, whose files go to ``run``."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        cfg = compose("train", [*overrides, *FIT_ONLY, f"paths.run='{run}'"], return_hydra_config=True)
+    with open_dict(cfg):
+        cfg.hydra.runtime.cwd = str(Path.cwd())
+        HydraConfig.instance().set_config(cfg)
+        OmegaConf.resolve(cfg.paths)
+        cfg.name = str(cfg.name)
+        del cfg["hydra"]
+    return cfg
+
+
+def retraining(study: optuna.Study, fixed: list[str]) -> str:
+    """The command that trains the best trial's settings with three seeds, everything after training included."""
+    words = [*(word for word in fixed if not word.startswith("seed=")), *study.best_trial.user_attrs["overrides"]]
+    return f"python train.py -m {' '.join(words)} seed=0,1,2"
+
+
+def _pruner(wanted: SearchSettings, plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Hyperband learns from the first trial how long a trial is; told before, it can prune the second one."""
+    node = dict(wanted.pruner or {})
+    if node.get("_target_") == "optuna.pruners.HyperbandPruner":
+        node.setdefault("max_resource", plain["trainer"]["max_epochs"])
+    return node
+
+
+def _same_search(study: optuna.Study, wanted: SearchSettings, fixed: list[str]) -> None:
+    """Trials of other settings cannot be compared with those that are there."""
+    mine = {"space": wanted.model_dump(mode="json")["space"], "fixed": sorted(fixed), "seed": wanted.seed}
+    for key, value in mine.items():
+        found = study.user_attrs.get(key, value)
+        if found != value:
+            raise SettingsError(
+                f"search {wanted.name} was begun with other settings: {key} was {found}, got {value}; "
+                "choose another name with search.name=NAME"
+            )
+        study.set_user_attr(key, value)
+
+
+def _ended(study: optuna.Study) -> int:
+    """Trials that need not be made: not those that ended with their process, which have failed without an error."""
+    trials = study.get_trials(deepcopy=False)
+    return sum(trial.state.name in ("COMPLETE", "PRUNED", "RUNNING") or "error" in trial.user_attrs for trial in trials)
+
+
+def _suggest(trial: optuna.Trial, key: str, values: Range | list[Any]) -> Any:
+    if isinstance(values, list):
+        return trial.suggest_categorical(key, values)
+    if type(values.low) is int and type(values.high) is int:
+        return trial.suggest_int(key, values.low, values.high, log=values.log)
+    return trial.suggest_float(key, float(values.low), float(values.high), log=values.log)
+
+
+def _text(value: Any) -> str:
+    """A value in Hydra's grammar."""
+    return {None: "null", True: "true", False: "false"}.get(value, str(value)) if not _number(value) else repr(value)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _tell(total: int) -> Callable[[optuna.Study, optuna.trial.FrozenTrial], None]:
+    def tell(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        score = f"{MONITOR} {trial.value:.4f}" if trial.state.name == "COMPLETE" else trial.state.name.lower()
+        words = [*trial.user_attrs.get("overrides", []), *([error] if (error := trial.user_attrs.get("error")) else [])]
+        print(f"trial {trial.number} ({_ended(study)} of {total}): {score}  {' '.join(words)}", flush=True)
+
+    return tell

@@ -1,0 +1,34 @@
+"""Building what a configuration names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Callback
+
+from qbsnn.checks import nearest
+from qbsnn.errors import QBSNNError, SettingsError
+
+
+def build_object(node: Mapping[str, Any], where: str, **extra: Any) -> Any:
+    """Hydra's instantiate, with the error that a user can mend brought to the surface."""
+    try:
+        return instantiate(dict(node), _convert_="all", **extra)
+    except InstantiationException as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, QBSNNError):
+                raise cause from error
+            if isinstance(cause, TypeError) and "unexpected keyword argument" in str(cause):
+                key = str(cause).rsplit("'", 2)[-2]
+                raise SettingsError(f"{where} does not take {key!r}: {nearest(key, node)}") from error
+            last, cause = cause, cause.__cause__
+        raise SettingsError(f"{where} cannot be built: {' '.join(str(last).split())}") from error
+
+
+def build_all(group: Mapping[str, Any] | None, where: str) -> list[Callback]:
+    """Build every entry of a group that is not switched off with null."""
+    return [build_object(node, f"{where}.{name}") for name, node in (group or {}).items() if node]

@@ -1,0 +1,119 @@
+"""Where a run was made: processor, graphics card, versions, state of the source tree. Detected, never assumed."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+from qbsnn.results.schema import Host
+
+_PACKAGES = ("torch", "lightning", "torchvision", "hydra-core", "numpy", "qbsnn")
+
+# our name -> the names of the same extension in /proc/cpuinfo and in macOS's sysctl
+_EXTENSIONS = {
+    "avx2": {"avx2"},
+    "avx512f": {"avx512f"},
+    "avx512_vnni": {"avx512_vnni"},
+    "avx_vnni": {"avx_vnni"},
+    "avx512_bf16": {"avx512_bf16"},
+    "amx_int8": {"amx_int8"},
+    "amx_bf16": {"amx_bf16"},
+    "neon": {"neon", "asimd", "advsimd"},
+    "dotprod": {"asimddp", "feat_dotprod"},
+    "i8mm": {"i8mm", "feat_i8mm"},
+    "sve": {"sve"},
+}
+
+
+def host_info() -> Host:
+    """Describe this machine and the versions of the packages a result depends on."""
+    facts = _processor()
+    return Host(
+        cpu=facts["model"] or platform.processor() or platform.machine() or "unknown",
+        cores=_usable_cores(),
+        isa=_extensions(facts["flags"]),
+        gpu=_gpu(),
+        platform=platform.platform(),
+        versions={"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+    )
+
+
+def git_state(root: str | Path) -> tuple[str | None, bool | None]:
+    """The commit checked out at ``root`` and whether tracked files differ from it or untracked files lie about.
+
+    ``(None, None)`` without git or without a repository; either is ``None`` if git does not answer in a few seconds.
+    """
+    commit = _output(["git", "-C", str(root), "rev-parse", "--verify", "HEAD"])
+    # without optional locks, so that asking does not disturb a git command the user runs meanwhile
+    changes = _output(["git", "--no-optional-locks", "-C", str(root), "status", "--porcelain"])
+    return commit.strip() if commit is not None else None, bool(changes.strip()) if changes is not None else None
+
+
+def _output(command: list[str], seconds: float = 5.0) -> str | None:
+    """What a program prints, or ``None`` if it is absent, fails or takes too long."""
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=seconds
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
+    """The model's name and its flags, in lower case and separated by blanks; empty where the system tells nothing."""
+    try:
+        return _parse_cpuinfo(cpuinfo.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        pass
+    model = _output(["sysctl", "-n", "machdep.cpu.brand_string"]) or ""
+    # lines such as "hw.optional.arm.FEAT_DotProd: 1", and on Intel "machdep.cpu.leaf7_features: ... AVX2 ..."
+    lines = (_output(["sysctl", "hw.optional", "machdep.cpu"]) or "").lower().splitlines()
+    present = [
+        name.rsplit(".", 1)[-1] for name, _, value in (line.partition(":") for line in lines) if value.strip() == "1"
+    ]
+    listed = [value for name, _, value in (line.partition(":") for line in lines) if name.endswith("features")]
+    return {"model": model.strip(), "flags": " ".join([*present, *listed])}
+
+
+def _parse_cpuinfo(text: str) -> dict[str, str]:
+    """Pick model and flags out of /proc/cpuinfo: ``flags`` on x86, ``Features`` and no model name on most ARM."""
+    fields: dict[str, str] = {}
+    for line in text.splitlines():
+        key, colon, value = line.partition(":")
+        if colon:
+            fields.setdefault(key.strip().lower(), value.strip())
+    return {
+        "model": fields.get("model name") or fields.get("hardware") or "",
+        "flags": (fields.get("flags") or fields.get("features") or "").lower(),
+    }
+
+
+def _extensions(flags: str) -> list[str]:
+    present = set(flags.split())
+    return [name for name, aliases in _EXTENSIONS.items() if aliases & present]
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # Linux only
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _gpu() -> str | None:
+    """The names of the visible cards, joined if there are several."""
+    import torch  # here, because naming versions must not need it
+
+    if torch.cuda.is_available():
+        return ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+    return None
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,50 @@
+"""The precision that a run trains in."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+
+from qbsnn.errors import SettingsError
+
+MIXED, FULL = "bf16-mixed", "32-true"
+_HALF = {"16-mixed", "16"}
+_NATIVE = {"avx512_bf16", "amx_bf16"}  # of the names that ``Host.isa`` uses
+
+
+def choose(wanted: str | int | None, accelerator: str, isa: Collection[str]) -> str:
+    """Lightning's name of the precision for ``trainer.precision``.
+
+    wanted: ``auto`` is bf16-mixed where the device computes bfloat16 natively, else 32-true; ``None`` is 32-true; all
+    others pass. accelerator: ``trainer.accelerator``. isa: extensions of the processor, see
+    :func:`qbsnn.training.devices.host.host_info`. Raises SettingsError for float16 on a processor, which has no kernels
+    for it.
+    """
+    device = _device(accelerator)
+    if wanted == "auto":
+        return MIXED if computes_bfloat16(device, isa) else FULL
+    name = FULL if wanted is None else str(wanted)
+    if name in _HALF and device == "cpu":
+        raise SettingsError(
+            f"trainer.precision must be auto, bf16-mixed or 32-true on a CPU, got {name}: float16 with a gradient "
+            "scaler needs a GPU"
+        )
+    return name
+
+
+def computes_bfloat16(device: str, isa: Collection[str]) -> bool:
+    """Whether a ``cpu`` with these extensions, or every visible ``cuda`` device, has bfloat16 arithmetic."""
+    if device == "cuda":
+        found = [torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())]
+        return bool(found) and min(found) >= (8, 0)
+    return device == "cpu" and not _NATIVE.isdisjoint(isa)
+
+
+def _device(accelerator: str) -> str:
+    """The type of device that Lightning will take."""
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return "cuda"
+    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+        return "mps"
+    return "cpu" if accelerator in ("auto", "cpu") else accelerator

@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+import torch
+
+from qbsnn.data.images.augment import POLICIES, Augment
+
+CASES = [
+    {"crop": 4},
+    {"flip": True},
+    {"cutout": 5},
+    {"crop": 2, "flip": True},
+    {"crop": 3, "flip": True, "cutout": 4},
+    {"crop": 1, "cutout": 9},
+]
+
+
+def images(batch: int, channels: int, height: int, width: int) -> torch.Tensor:
+    # never 0, so that padding and holes show
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(1, 256, (batch, channels, height, width), dtype=torch.uint8, generator=generator)
+
+
+def keys(batch: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.arange(batch) % 3, np.arange(batch) * 7
+
+
+def one_by_one(pixels, drawn, crop, flip, cutout):
+    """Augmentation pixel by pixel."""
+    batch, _, height, width = pixels.shape
+    out = torch.zeros_like(pixels)
+    for b in range(batch):
+        for y in range(height):
+            for x in range(width):
+                from_y = y + int(drawn.crop_y[b]) - crop
+                from_x = (width - 1 - x if flip and drawn.flip[b] else x) + int(drawn.crop_x[b]) - crop
+                if 0 <= from_y < height and 0 <= from_x < width:
+                    out[b, :, y, x] = pixels[b, :, from_y, from_x]
+                top, left = int(drawn.cutout_y[b]) - cutout // 2, int(drawn.cutout_x[b]) - cutout // 2
+                if top <= y < top + cutout and left <= x < left + cutout:
+                    out[b, :, y, x] = 0
+    return out
+
+
+@pytest.mark.parametrize("options", CASES, ids=str)
+@pytest.mark.parametrize("shape", [(24, 3, 9, 12), (24, 1, 8, 8)], ids=str)
+def test_equals_the_slow_version(options, shape):
+    pixels, augment = images(*shape), Augment(seed=5, **options)
+    kept = pixels.clone()
+    epochs, indices = keys(len(pixels))
+    result = augment(pixels, epochs, indices)
+    drawn = augment.draw(epochs, indices, *shape[2:])
+    expected = one_by_one(pixels, drawn, *(options.get(name, 0) for name in ("crop", "flip", "cutout")))
+    assert result.dtype == torch.uint8
+    assert torch.equal(result, expected)
+    assert torch.equal(pixels, kept)
+    moved = (result != pixels).flatten(1).any(1)
+    assert moved.sum() >= len(pixels) // 4 and result.any()
+
+
+def test_every_value_is_drawn():
+    drawn = Augment(seed=0, crop=2, flip=True, cutout=3).draw(np.zeros(2000, int), np.arange(2000), 6, 10)
+    assert set(drawn.crop_y.tolist()) == set(drawn.crop_x.tolist()) == set(range(5))
+    assert 900 < drawn.flip.sum() < 1100
+    assert set(drawn.cutout_y.tolist()) == set(range(6))
+    assert set(drawn.cutout_x.tolist()) == set(range(10))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_policies_depend_on_the_sample_alone(policy, channels):
+    pixels, augment = images(16, channels, 16, 16), Augment(seed=2, policy=policy, crop=1)
+    epochs, indices = keys(16)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    whole = augment(pixels, epochs, indices)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(99)
+    backwards = augment(pixels.flip(0), epochs[::-1], indices[::-1]).flip(0)
+    assert torch.equal(whole, backwards)
+    assert torch.equal(whole[3:5], augment(pixels[3:5], epochs[3:5], indices[3:5]))
+    assert not torch.equal(whole, augment(pixels, epochs + 1, indices))
+    assert whole.dtype == torch.uint8 and whole.shape == pixels.shape
+    cropped = Augment(seed=2, crop=1)(pixels, epochs, indices)
+    assert (whole != cropped).any()

@@ -1,0 +1,230 @@
+"""The exported C: compiled without a warning and equal to the numpy engine in every spike, membrane and logit."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+
+from qbsnn.deploy.engines import c_engine, reference, scalar
+from qbsnn.deploy.engines import c_source as c_export
+from qbsnn.deploy.format.network import IntBranch, IntPool, Leak
+from qbsnn.errors import DeployError
+from tests.deploy import networks
+from tests.deploy.export.exporting import trained
+
+SANITIZERS = ("-O1", "-g", "-fsanitize=undefined,address", "-fno-sanitize-recover=all")
+TAKES_A_FOLDER = [HealthCheck.function_scoped_fixture]
+
+
+def compiler_missing() -> bool:
+    try:
+        return not c_engine.compiler()
+    except DeployError:
+        return True
+
+
+pytestmark = pytest.mark.skipif(compiler_missing(), reason="no C compiler")
+
+
+def compiled(folder, net, current, flags=("-O0",)):
+    """The trace of the compiled network, and that of the numpy engine."""
+    c_export.write(net, folder, current)
+    return c_engine.run(folder, net, current, flags), reference.run(net, current)
+
+
+def same(folder, net, current, flags=("-O0",)):
+    """Assert that the compiled network equals the numpy engine; returns whether all layers fired."""
+    found, expected = compiled(folder, net, current, flags)
+    if net.overflow != "error" or not expected.overflows:
+        assert networks.mismatches(found, expected) == 0
+        assert found.overflows == expected.overflows
+    return networks.active(expected)
+
+
+@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=TAKES_A_FOLDER)
+@given(networks.cases())
+def test_random_networks_equal_the_numpy_engine(tmp_path, case):
+    assume(same(tmp_path, *case))
+
+
+@pytest.mark.slow
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=TAKES_A_FOLDER)
+@given(networks.cases())
+def test_many_random_networks_under_the_sanitizers(tmp_path, case):
+    assume(same(tmp_path, *case, flags=SANITIZERS))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("leak", networks.LEAKS, ids=str)
+def test_every_neuron_state_under_the_sanitizers(tmp_path, leak):
+    registers = [(bits, policy) for bits in (32, 17) for policy in ("saturate", "wrap")]
+    start = networks.LEAKS.index(leak)
+    for i, (reset, rounding, s_min) in enumerate(networks.VARIANTS):
+        net, current, _ = networks.every_neuron(leak, reset, rounding, s_min)
+        bits, policy = registers[(start + i) % len(registers)]
+        assert same(tmp_path, replace(net, membrane_bits=bits, overflow=policy), current, SANITIZERS)
+
+
+@pytest.mark.parametrize(
+    "leak", [networks.NONE, Leak("shift_floor", 2), Leak("shift_xylo", 1), Leak("mul12_to_zero", 9)]
+)
+def test_every_neuron_state(tmp_path, leak):
+    reset, rounding, s_min = networks.VARIANTS[len(leak.kind) % len(networks.VARIANTS)]
+    net, current, _ = networks.every_neuron(leak, reset, rounding, s_min)
+    assert same(tmp_path, replace(net, overflow="wrap"), current)
+
+
+def test_the_network_worked_by_hand(tmp_path):
+    net, current, expected = networks.worked_by_hand()
+    found, _ = compiled(tmp_path, net, current)
+    assert networks.mismatches(found, expected) == 0
+    assert scalar.run(net, current).overflows == found.overflows == 0
+
+
+@pytest.mark.parametrize("family", ["mlp", "vgg5-max", "resnet20"])
+def test_trained_families_equal_the_numpy_engine(tmp_path, family):
+    quantized, pixels = trained(family)
+    current = quantized.current(pixels[:2])
+    found, expected = compiled(tmp_path, quantized.net, current, ("-O2",))
+    assert networks.mismatches(found, expected) == 0
+    for changed in networks.flips(quantized.net, expected)[:3]:
+        assert networks.mismatches(found, reference.run(changed, current)) > 0
+
+
+def test_the_printed_text_is_the_expected_file(tmp_path):
+    net = networks.make(np.random.default_rng(0), "residual")
+    current = networks.make_current(np.random.default_rng(0), net, 2)
+    c_export.write(net, tmp_path, current)
+    program = build(tmp_path, "main.c")
+    text = c_engine.execute([program], (tmp_path / c_export.CURRENT).read_text())
+    assert text == (tmp_path / c_export.EXPECTED).read_text()
+    assert text.startswith("spikes 0 0 stem: ") and "membrane 1 2 block1.b: " in text and "block0_a" in text
+    assert text.endswith("overflows: 0\n")
+
+
+def build(folder, source):
+    program = str(folder / "program")
+    c_engine.execute([*c_engine.compiler(), *c_engine.FLAGS, str(folder / source), "-o", program])
+    return program
+
+
+def test_a_program_that_only_wants_the_class(tmp_path):
+    net = networks.make(np.random.default_rng(1), "chain")
+    current = networks.make_current(np.random.default_rng(1), net, 1, static=True)
+    c_export.write(net, tmp_path, current)
+    values = ", ".join(map(str, current.ravel()))
+    (tmp_path / "firmware.c").write_text(
+        f'#include "qbsnn_net.h"\nstatic const int32_t j[] = {{{values}}};\nint main(void)\n{{\n    qbsnn_reset();\n'
+        "    for (int t = 0; t < QBSNN_STEPS; t++)\n        qbsnn_step(j);\n    return 10 + qbsnn_class();\n}\n"
+    )
+    label = int(reference.run(net, current).logits[0].argmax())
+    c_engine.execute([build(tmp_path, "firmware.c")], allowed=(10 + label,))
+
+
+def test_a_tie_goes_to_the_lowest_class(tmp_path):
+    net = networks.single_stage(np.array([4]), 1, s_max=3)
+    weight = np.array([[1], [2], [2]], np.int8)
+    readout = replace(net.readout, branch=IntBranch(0, "linear", weight), bias=np.zeros(3, np.int32))
+    c_export.write(replace(net, readout=readout), tmp_path, np.full((1, 1, 1), 8, np.int32))
+    assert "class 0: 1\n" in c_engine.execute([build(tmp_path, "main.c")], "1 1 8\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "ends early or holds something else than integers"),
+        ("1", "ends early"),
+        ("1 1 4 x", "ends early or holds something else"),
+        ("1 2 4 4", "steps must be 1 or 3"),
+        ("-1 1", "samples must not be negative"),
+    ],
+)
+def test_the_program_refuses_bad_vectors(tmp_path, text, message):
+    net = networks.single_stage(np.array([4, 4]), 3, s_max=3)
+    c_export.write(net, tmp_path, np.zeros((1, 1, 2), np.int32))
+    with pytest.raises(DeployError, match=f"code 2: error: .*{message}"):
+        c_engine.execute([build(tmp_path, "main.c")], text)
+
+
+def test_an_overflow_under_the_policy_error_is_reported(tmp_path):
+    net = networks.single_stage(np.array([1]), 3, s_max=1, leak=networks.NONE)
+    current = np.full((1, 1, 1), 2**31 - 1, np.int32)
+    c_export.write(net, tmp_path, current)
+    program = build(tmp_path, "main.c")
+    text = c_engine.execute([program], f"1 1 {2**31 - 1}\n", allowed=(1,))
+    assert text.endswith("overflows: 2\n")
+    assert c_engine.run(tmp_path, net, current).overflows == reference.run(net, current).overflows == 2
+
+
+@pytest.mark.parametrize(
+    ("s_max", "signed", "pool", "name"),
+    [
+        (127, False, None, "uint8_t"),
+        (127, True, None, "int8_t"),
+        (127, False, (1, 2), "uint8_t"),
+        (127, False, (2, 2), "int16_t"),
+        (64, True, (1, 2), "int16_t"),
+        (127, False, (17, 17), "int32_t"),
+    ],
+)
+def test_the_type_of_spikes_holds_every_pooled_sum(tmp_path, s_max, signed, pool, name):
+    net = networks.single_stage(np.array([1]), 1, s_max=s_max, s_min=-s_max if signed else 0)
+    if pool:
+        stage = replace(net.stages[0], shape=(1, *pool), pool=IntPool("sum", pool, pool))
+        net = replace(net, stages=(stage,))
+    current = np.full((1, 2, *net.stages[0].shape), 999, np.int32)
+    current[:, 1] *= -1
+    found, expected = compiled(tmp_path, net, current)
+    assert networks.mismatches(found, expected) == 0
+    assert f"typedef {name} qb_spike;" in (tmp_path / c_export.HEADER).read_text()
+
+
+def test_the_ends_of_int32_are_written_as_they_are(tmp_path):
+    net = networks.single_stage(np.array([2**31 - 1, 1]), 2, s_max=1, overflow="saturate")
+    stage = replace(net.stages[0], bias=np.array([-(2**31), 2**31 - 1], np.int32))
+    assert same(tmp_path, replace(net, stages=(stage,)), np.array([[[2**31 - 1, -(2**31)]], [[5, 6]]], np.int32))
+
+
+def test_sums_that_are_not_proved_to_fit_are_refused():
+    net = networks.make(np.random.default_rng(0), "residual", s_max=127)
+    wide = IntBranch(0, "identity", scale=np.full(3, 2**25, np.int32))
+    stages = tuple(replace(s, branches=(s.branches[0], wide)) if i == 2 else s for i, s in enumerate(net.stages))
+    with pytest.raises(DeployError, match=r"stage 'block0/b': a step's sum can reach 4\d{9}, but .* int32"):
+        c_export.header(replace(net, stages=stages))
+    readout = replace(net.readout, bias=np.full(3, 2**30, np.int32))
+    with pytest.raises(DeployError, match="readout: the sum over all steps can reach"):
+        c_export.header(replace(net, readout=readout))
+
+
+def test_data_are_multiplied_only_in_the_12_bit_leak():
+    code = re.sub(r"/\*.*?\*/", "", (c_export.SOURCES / "ops.h").read_text(), flags=re.DOTALL)
+    products = [line.strip() for line in code.splitlines() if re.search(r"\S \* \S|\*=", line)]
+    assert len(products) > 5  # addresses
+    data = r"(sum|theta|half|bias|size|loss|result|[qsmuv])(\[.*\])?"
+    found = [line for line in products if re.search(rf"\b{data} \* | \* \(?{data}\b(?!\[)|\*=", line)]
+    assert found == ["return (int32_t)((int64_t)v * (4096 - amount) / 4096);"]
+
+
+def test_without_a_compiler_the_error_says_what_to_do(monkeypatch):
+    monkeypatch.setenv("CC", "no-such-compiler -m32")
+    with pytest.raises(DeployError, match="no C compiler: no-such-compiler not found; install one or set CC"):
+        c_engine.compiler()
+
+
+def test_a_warning_of_the_compiler_is_an_error(tmp_path):
+    net = networks.single_stage(np.array([4]), 1, s_max=3)
+    current = np.zeros((1, 1, 1), np.int32)
+    c_export.write(net, tmp_path, current)
+    main = tmp_path / c_export.MAIN
+    main.write_text(main.read_text().replace("int main(void)\n{", "int main(void)\n{\n    int unused;"))
+    with pytest.raises(DeployError, match=r"ended with code 1: (?s:.*)unused"):
+        c_engine.run(tmp_path, net, current)
+
+
+@pytest.mark.parametrize("static", [True, False])
+def test_static_and_changing_currents(tmp_path, static):
+    rng = np.random.default_rng(3)
+    net = networks.make(rng, "residual", T=3)
+    assert same(tmp_path, net, networks.make_current(rng, net, 2, static=static))

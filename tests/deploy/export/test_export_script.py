@@ -1,0 +1,162 @@
+"""``scripts/export.py`` from the command line to the files it leaves, or does not leave."""
+
+import json
+import re
+import shutil
+import sys
+
+import numpy as np
+import pytest
+
+from qbsnn.deploy.engines import onnx_graph
+from qbsnn.deploy.export import bundle, bundle_reader
+from qbsnn.deploy.export import write as exports
+from qbsnn.deploy.export.write import FORMATS, Format
+from tests.deploy import networks
+from tests.tool import TINY, Tool, one_paragraph
+
+SCRIPT = "scripts/export.py"
+QUICK = ("callbacks.absorption=null", "callbacks.integer=null", "callbacks.diagnostics=null", "report=false", "T=2")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A small trained network."""
+    with pytest.MonkeyPatch.context() as patch:
+        tool = Tool(patch, tmp_path_factory.mktemp("run"))
+        assert tool("train.py", *TINY, *QUICK) == 0
+        return tool.runs()[-1] / "checkpoints/best.ckpt"
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_is_written_and_proved(tool, capsys, checkpoint, kind):
+    extra = []
+    if kind == "nir":
+        pytest.importorskip("nir")
+        extra = ["allow_metadata_only=true"]
+    if kind == "onnx" and onnx_graph.available():
+        pytest.skip("no onnxruntime here")
+    if kind == "c" and not any(map(shutil.which, ("cc", "gcc", "clang"))):
+        pytest.skip("no C compiler here")
+    assert tool(SCRIPT, f"ckpt={checkpoint}", f"format={kind}", "images=3", *extra) == 0
+    shown = capsys.readouterr().out
+    (out,) = (tool.folder / "outputs/export").glob("*/*")
+    assert out.name == f"digits-vgg5-qb_lif-{kind}{FORMATS[kind].suffix}" and out.is_dir() is FORMATS[kind].folder
+    assert shown.startswith(f"{out.relative_to(tool.folder)}: digits-vgg5-qb_lif, T = 2, 4 layers; ")
+    counted = re.search(r"checked on 3 test images: ([\d,]+) spikes, 0 of ([\d,]+) values differ\n", shown)
+    assert counted and all(int(number.replace(",", "")) > 0 for number in counted.groups())
+    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    wanted = {"bundle": {"manifest.json", "arrays.npz", "bundle_reader.py", "SHA256SUMS"},
+              "c": {"qbsnn_net.h", "main.c", "current.txt", "expected.txt"}}  # fmt: skip
+    assert names == wanted.get(kind, set())
+
+
+def test_out_names_the_place_and_keys_change_the_configuration(tool, checkpoint):
+    assert (
+        tool(SCRIPT, f"ckpt={checkpoint}", "format=bundle", "out=here/net", "model.T=3", "deploy.bits=4", "name=four")
+        == 0
+    )
+    assert {path.parent.name for path in tool.left_behind()} == {"net"}
+    manifest = json.loads((tool.folder / "here/net/manifest.json").read_text())
+    assert (manifest["T"], manifest["name"], manifest["classes"]) == (3, "four", list("0123456789"))
+    weights = [array for name, array in bundle_reader.read(tool.folder / "here/net").arrays.items() if "weight" in name]
+    assert max(int(np.abs(array).max()) for array in weights if array.dtype == np.int8) == 7
+
+
+def test_what_exists_is_not_overwritten(tool, capsys, checkpoint):
+    (tool.folder / "net").write_text("precious")
+    assert tool(SCRIPT, f"ckpt={checkpoint}", "format=bundle", "out=net") == 1
+    assert one_paragraph(capsys.readouterr().err).startswith("error: net exists already; name another path")
+    assert (tool.folder / "net").read_text() == "precious" and len(tool.left_behind()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "usage: .* got nothing"),
+        (["format=c"], "usage: .* got format=c"),
+        (["ckpt={}"], r"usage: python scripts/export.py ckpt=PATH format=onnx\|bundle\|nir\|c "),
+        (["ckpt={}", "format=c", "fast"], "usage: .* fast"),
+        (["ckpt={}", "format=zip"], "format must be one of onnx, bundle, nir, c, got 'zip'"),
+        (["ckpt={}", "format=c", "images=0"], "images must be an integer of at least 1, got 0"),
+        (["ckpt={}", "format=c", "images=few"], "images must be an integer of at least 1, got 'few'"),
+        (["ckpt={}", "format=c", "allow_metadata_only=1"], "allow_metadata_only must be one of true, false, got '1'"),
+        (["ckpt=nowhere.ckpt", "format=c"], "checkpoint .*nowhere.ckpt does not exist"),
+        (["ckpt={}", "format=c", "imagse=3"], "imagse is not a setting of this checkpoint"),
+        (["ckpt={}", "format=c", "deploy.bits=9"], "deploy.bits must be an integer from 2 to 8, got 9"),
+        (["ckpt={}", "format=bundle", "out=/proc/net"], "/proc/net exists already|cannot be written"),
+    ],
+)
+def test_a_bad_argument_is_one_paragraph_and_leaves_nothing(tool, capsys, checkpoint, arguments, message):
+    assert tool(SCRIPT, *(argument.format(checkpoint) for argument in arguments)) == 1
+    assert re.search(message, one_paragraph(capsys.readouterr().err))
+    assert tool.left_behind() == []
+
+
+def test_nir_refuses_bursts_and_leaves_nothing(tool, capsys, checkpoint):
+    pytest.importorskip("nir")
+    assert tool(SCRIPT, f"ckpt={checkpoint}", "format=nir", "out=deep/net.nir") == 1
+    error = one_paragraph(capsys.readouterr().err)
+    assert "a plain NIR reader would misread this network: bursts of up to 8 (conv1, conv2, conv3, fc1)" in error
+    assert "allow_metadata_only=true" in error
+    assert tool.left_behind() == [] and not (tool.folder / "deep").exists()
+
+
+@pytest.mark.parametrize("kind", ["nir", "onnx"])
+def test_a_missing_package_says_which_extra_to_install(tool, capsys, checkpoint, monkeypatch, kind):
+    monkeypatch.setitem(sys.modules, kind, None)
+    assert tool(SCRIPT, f"ckpt={checkpoint}", f"format={kind}") == 1
+    extra = {"nir": "nir", "onnx": "deploy"}[kind]
+    assert re.search(rf"{kind} cannot be imported .* install qbsnn\[{extra}\]", one_paragraph(capsys.readouterr().err))
+    assert tool.left_behind() == []
+
+
+def test_a_missing_compiler_leaves_nothing(tool, capsys, checkpoint, monkeypatch):
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert tool(SCRIPT, f"ckpt={checkpoint}", "format=c") == 1
+    assert "no C compiler: no-such-compiler not found" in one_paragraph(capsys.readouterr().err)
+    assert tool.left_behind() == []
+
+
+def off_by_one(run):
+    """A runner that reports one membrane wrongly."""
+
+    def wrong(job, current, path):
+        trace, remark = run(job, current, path)
+        trace.membranes[-1].flat[0] += 1
+        return trace, remark
+
+    return wrong
+
+
+def test_an_export_that_does_something_else_is_not_left(tool, capsys, checkpoint, monkeypatch):
+    good = FORMATS["bundle"]
+    monkeypatch.setitem(FORMATS, "bundle", Format("", True, good.write, off_by_one(good.run)))
+    assert tool(SCRIPT, f"ckpt={checkpoint}", "format=bundle") == 1
+    error = one_paragraph(capsys.readouterr().err)
+    assert re.search(r"the export differs from the numpy engine in 1 of \d+ values", error)
+    assert tool.left_behind() == []
+
+
+def test_a_bundle_of_another_network_is_noticed(tool, capsys, checkpoint, monkeypatch):
+    read = bundle.read
+    monkeypatch.setattr(bundle, "read", lambda path: networks.flip(read(path), -1, (0, 0)))
+    assert tool(SCRIPT, f"ckpt={checkpoint}", "format=bundle") == 1
+    assert "read back is not the one that was written" in one_paragraph(capsys.readouterr().err)
+    assert tool.left_behind() == []
+
+
+def test_identical_sees_every_field():
+    net = networks.make(np.random.default_rng(0), "residual")
+    same = networks.make(np.random.default_rng(0), "residual")
+    assert exports.identical(net, same)
+    assert not exports.identical(net, networks.flip(net, 1, (0, 0, 0, 0)))
+    assert not exports.identical(net, networks.make(np.random.default_rng(0), "residual", rounding="round"))
+    assert not exports.identical(net, networks.make(np.random.default_rng(0), "residual", T=4))
+    assert not exports.identical(np.zeros(1, np.int8), np.zeros(1, np.int32))
+    assert not exports.identical(1, True) and not exports.identical((1,), (1, 2))
+
+
+def test_help_is_the_docstring(tool, capsys):
+    assert tool(SCRIPT, "--help") == 0
+    assert "format=onnx|bundle|nir|c" in capsys.readouterr().out

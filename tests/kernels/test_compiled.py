@@ -1,0 +1,121 @@
+"""The compiled scan of every neuron against the eager one: outputs bit for bit, gradients to 1e-5."""
+
+import logging
+from functools import partial
+
+import pytest
+import torch
+
+from qbsnn.functional.burst import leaky_step
+from qbsnn.functional.drive import Drive, Part
+from qbsnn.functional.scan import scan
+from qbsnn.kernels import compiled, fused
+from qbsnn.kernels.fused import fused_scan
+from qbsnn.neurons import IF, ILIF, LIF, PLIF, QBLIF, AdaptiveQB, MultiCompartment, QuantReLU, TernaryBurst
+
+# torch 2.13's compiler calls what torch 2.13 deprecated
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script.*is deprecated:DeprecationWarning")
+
+
+def ties(*shape, unit):
+    """Currents on a grid of ``unit``, so that many membranes sit exactly on a level."""
+    return torch.randint(-8, 24, shape).float() * unit
+
+
+def run(neuron, x, fast, grad):
+    """Outputs, and gradients of the current and of every parameter."""
+    neuron.compiled = fast
+    neuron.zero_grad()
+    leaf = x.detach().requires_grad_()
+    out = neuron(leaf)
+    out.backward(grad)
+    return out.detach(), [leaf.grad, *(p.grad for p in neuron.parameters())]
+
+
+def assert_agree(neuron, x, tolerance=1e-5):
+    """Compiled equals eager; gradients relative to what is added up, for those of parameters are sums that cancel."""
+    grad = torch.linspace(-1, 1, x.numel()).view_as(x).to(x)
+    eager, eager_grads = run(neuron, x, False, grad)
+    fast, fast_grads = run(neuron, x, True, grad)
+    assert not compiled._failed
+    assert torch.equal(eager, fast) and eager.abs().sum() > 0
+    assert fast.stride() == x.stride()
+    added = (x * eager_grads[0]).abs().sum().float()
+    for a, b in zip(eager_grads, fast_grads, strict=True):
+        scale = a.abs().max().float()
+        assert (a - b).abs().max() <= tolerance * (scale if a.shape == x.shape else scale.clamp(min=1) + added)
+
+
+def test_compiled_equals_eager():
+    torch.manual_seed(0)
+    assert_agree(QBLIF(), ties(4, 3, 17, unit=0.125))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "make",
+    [
+        QBLIF, partial(QBLIF, tau=3.7), partial(QBLIF, output="graded", reset="full"), LIF, partial(LIF, reset="hard"),
+        PLIF, IF, ILIF, TernaryBurst, MultiCompartment, partial(MultiCompartment, output="counts", reset="full"),
+        partial(QBLIF, granularity="channel"), partial(QBLIF, granularity="channel", output="graded", learn_tau=True),
+        *(partial(QBLIF, surrogate=s) for s in ("arctan", "triangular", "sigmoid", "fast_sigmoid")),
+    ],
+)  # fmt: skip
+def test_compiled_equals_eager_on_ties_and_off_them(make):
+    torch.manual_seed(0)
+    for sizes in ((3, 17), (2, 5, 7, 7)):
+        neuron = make()
+        neuron.size_to(sizes[1:])
+        assert_agree(neuron, ties(4, *sizes, unit=0.125))
+        assert_agree(neuron, torch.randn(4, *sizes) * 2)
+        assert_agree(neuron, (torch.randn(4, *sizes) * 2).bfloat16(), 1e-2)
+        if neuron.delta_module is not None:
+            for delta in (0.1, 0.3, 1 / 7):
+                neuron.delta_module.raw.data.fill_(delta)
+                assert_agree(neuron, ties(4, *sizes, unit=delta))
+
+
+@pytest.mark.slow
+def test_a_gradient_that_cancels_is_compared_in_float64():
+    # Δ's gradient of a quantised ReLU adds rounding errors of both signs; in float32 the order of the sum would show.
+    torch.manual_seed(0)
+    neuron = QuantReLU().double()
+    for sizes in ((3, 17), (2, 5, 7, 7)):
+        assert_agree(neuron, torch.randn(4, *sizes, dtype=torch.float64) * 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("granularity", ["layer", "channel"])
+def test_channels_last_keeps_its_strides_and_float64_its_precision(granularity):
+    x = torch.randn(8, 6, 5, 5).to(memory_format=torch.channels_last).unflatten(0, (4, 2))
+    neuron = QBLIF(granularity=granularity)
+    neuron.size_to((6, 5, 5))
+    assert_agree(neuron, x)
+    assert_agree(QBLIF().double(), torch.randn(4, 9, dtype=torch.float64))
+
+
+def test_a_step_that_calls_a_module_runs_eagerly_and_says_so(caplog):
+    fused._log_once.cache_clear()
+    neuron, x = AdaptiveQB(), torch.randn(2, 3, 4)
+    neuron.compiled = True
+    with caplog.at_level(logging.WARNING, logger=fused.__name__):
+        outs = [neuron(x) for _ in range(2)]
+    neuron.compiled = False
+    assert all(torch.equal(out, neuron(x)) for out in outs)
+    assert len([r for r in caplog.records if "eagerly" in r.message]) == 1
+
+
+def test_a_failing_compiler_leaves_the_eager_result_and_one_line(monkeypatch, caplog):
+    def broken(graph, **options):
+        def call(*inputs):
+            raise torch._dynamo.exc.TorchDynamoException("no C++ compiler")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    monkeypatch.setattr(compiled, "_failed", set())
+    step, x = partial(leaky_step, decay=0.123), torch.randn(3, 5)
+    with caplog.at_level(logging.WARNING, logger=compiled.__name__):
+        for _ in range(2):
+            assert torch.equal(fused_scan(step, Drive((Part(x),), 3)), scan(step, x)[0])
+    assert len(caplog.records) == 1

@@ -1,0 +1,236 @@
+"""The page over all runs: which rows it has, and what they hold."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qbsnn.errors import DataError
+from qbsnn.report.runs.page import build_index, columns, embedded, headline, payload
+from qbsnn.report.runs.rows import collect, settings, thinned
+from qbsnn.results.reading import read_result
+from qbsnn.results.run_files import Series
+from qbsnn.results.schema import Integer, Result
+from tests.report.samples import make_energy, make_result, write_metrics
+
+ROOT = Path(__file__).parents[3]
+
+
+def configuration(folder: Path, seed: int = 0, s_max: int = 8, **changes: Any) -> dict[str, Any]:
+    """A configuration as train.py stores it, paths included."""
+    return {
+        "name": "digits-vgg5-qb_lif",
+        "seed": seed,
+        "T": 4,
+        "paths": {"run": str(folder), "data": "/data"},
+        "data": {"_target_": "qbsnn.data.Digits", "root": "/data", "seed": seed, "crop": 0},
+        "model": {"_target_": "qbsnn.models.vgg", "name": "vgg5", "T": 4, "seed": seed},
+        "neuron": {"_target_": "qbsnn.neurons.QBLIF", "s_max": s_max},
+        "optim": {"scheduler": {"T_max": changes.get("epochs", 20)}},
+        "trainer": {"max_epochs": changes.get("epochs", 20), "default_root_dir": str(folder)},
+    }
+
+
+def add_run(outputs: Path, place: str, seed: int = 0, s_max: int = 8, epochs: int = 20, **changes: Any) -> Path:
+    folder = outputs / place
+    folder.mkdir(parents=True)
+    config = configuration(folder, seed, s_max, epochs=epochs)
+    make_result(**{"config": config, "seed": seed, **changes}).write(folder / "result.json")
+    return folder
+
+
+def values(outputs: Path, place: str) -> dict[str, Any]:
+    (row,) = [row for row in collect(outputs).rows if row.values["run"] == place]
+    return row.values
+
+
+def content(page: Path) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text("utf-8"), re.DOTALL)
+    assert found
+    return json.loads(found[1])
+
+
+def test_a_row_holds_the_numbers_of_its_result(tmp_path: Path) -> None:
+    folder = add_run(tmp_path, "sweeps/s_max/3_a", seed=3)
+    write_metrics(folder / "metrics.csv")
+    (folder / "report.html").write_text("the page")
+    (row,) = collect(tmp_path).rows
+    assert (row.href, row.page, row.checked) == ("sweeps/s_max/3_a/report.html", True, "passed")
+    expected = {
+        "run": "sweeps/s_max/3_a", "status": "finished", "data": "Digits", "model": "vgg5", "neuron": "QBLIF", "T": 4,
+        "s_max": 8, "seed": 3, "params": 1_234_567, "val": 0.9801, "best": 0.9783, "last": 0.9712, "integer": 0.9688,
+        "mismatches": 0, "burst": 0.025, "relative/fp32": 0.5, "energy/memory": 4_000.0, "epochs": 3, "fit": 204.0,
+        "started": "2025-06-01T12:00:00+00:00", "commit": "0123abc", "sweep": "s_max", "departs": None,
+    }  # fmt: skip
+    assert {key: row.values[key] for key in expected} == expected
+    assert row.curves["val/acc"] == ([0, 1, 2], [0.5, 0.9, 0.8])
+    assert "with uncommitted changes" in row.notes["commit"]
+
+
+def test_runs_that_run_or_failed_or_prove_nothing_are_rows_too(tmp_path: Path) -> None:
+    nothing = {"absorption": None, "integer": None, "energy": None, "layers": []}
+    running = add_run(tmp_path, "runs/running", status="running", **nothing)
+    write_metrics(running / "metrics.csv")
+    result = json.loads((running / "result.json").read_text())
+    result["timing"] = {}
+    (running / "result.json").write_text(json.dumps(result))
+    add_run(tmp_path, "runs/failed", status="failed", error="DataError: no data", **nothing)
+    add_run(tmp_path, "runs/relu", integer={"skipped": "ReLU puts out real numbers"}, energy=make_energy())
+    broken = make_result().integer
+    assert isinstance(broken, Integer)
+    broken.spike_mismatches, broken.passed = 2, False
+    add_run(tmp_path, "runs/wrong", integer=broken)
+    found = collect(tmp_path)
+    rows = {row.values["run"].partition("/")[2]: row for row in found.rows}
+    assert rows["running"].values["status"] == "running" and rows["running"].values["epochs"] == 3
+    assert rows["failed"].notes["status"] == "DataError: no data"
+    assert rows["relu"].checked == "skipped" and "real numbers" in rows["relu"].notes["mismatches"]
+    assert rows["wrong"].checked == "failed" and rows["wrong"].values["mismatches"] == 2
+    assert rows["wrong"].href == "runs/wrong/result.json" and not rows["wrong"].page
+    shown = {name: (value, below, tone) for name, value, below, tone in headline(found)}
+    assert shown["Runs"][:2] == ("4", "2 finished, 1 running, 1 failed")
+    assert shown["Integer networks proven"][::2] == ("0 of 1", "bad")
+
+
+def test_files_that_are_no_results_are_named_and_not_fatal(tmp_path: Path) -> None:
+    for place, text in {"a": "{", "b": "[]", "c": '{"schema_version": 99}', "d": '{"accuracy": 1}'}.items():
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "result.json").write_text(text)
+    (tmp_path / "e" / "result.json").mkdir(parents=True)
+    add_run(tmp_path, "runs/good")
+    bad = add_run(tmp_path, "runs/bad_curves")
+    (bad / "metrics.csv").write_bytes(b"\xff\xfe\x00")
+    found = collect(tmp_path)
+    assert [place for place, _ in found.refused] == [f"{name}/result.json" for name in "abcd"]
+    assert "is not JSON" in found.refused[0][1] and "schema_version must be 1, got 99" in found.refused[2][1]
+    rows = {row.values["run"]: row for row in found.rows}
+    assert set(rows) == {"runs/good", "runs/bad_curves"}
+    assert "metrics.csv cannot be read" in rows["runs/bad_curves"].notes["curves"]
+    source = build_index(tmp_path).read_text(encoding="utf-8")
+    assert "4 files are no results" in source and "<code>c/result.json</code>" in source
+    for folder in tmp_path.glob("runs/*"):
+        shutil.rmtree(folder)
+    assert not content(build_index(tmp_path))["rows"]
+
+
+def test_nothing_to_show_is_an_error_and_writes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"there is no result\.json"):
+        build_index(tmp_path)
+    with pytest.raises(DataError, match="absent is no directory"):
+        build_index(tmp_path / "absent")
+    assert not list(tmp_path.iterdir())
+
+
+def test_seeds_of_one_configuration_are_one_group(tmp_path: Path) -> None:
+    for index, (seed, s_max, epochs) in enumerate([(0, 8, 20), (1, 8, 20), (0, 4, 20), (1, 8, 5)]):
+        add_run(tmp_path, f"runs/{index}", seed, s_max, epochs)
+    rows = {row.values["run"]: row for row in collect(tmp_path).rows}
+    groups = [rows[f"runs/{index}"].group for index in range(4)]
+    assert groups[0] == groups[1] and len(set(groups)) == 3
+    # s_max has a column of its own, and T_max only repeats max_epochs.
+    assert [rows[f"runs/{index}"].values["departs"] for index in range(4)] == [None] * 3 + ["trainer.max_epochs=5"]
+
+
+def test_an_evaluation_is_no_further_seed(tmp_path: Path) -> None:
+    add_run(tmp_path, "runs/0", 0, command="train.py seed=0")
+    add_run(tmp_path, "runs/1", 1, command="train.py seed=1")
+    add_run(tmp_path, "evaluate/2", 0, command="evaluate.py ckpt=runs/0/checkpoints/best.ckpt")
+    rows = {row.values["run"]: row.group for row in collect(tmp_path).rows}
+    assert rows["runs/0"] == rows["runs/1"] != rows["evaluate/2"]
+
+
+@pytest.mark.parametrize("change", [("crop", 4), ("_target_", "qbsnn.data.MNIST")])
+def test_what_changes_the_result_changes_the_settings(tmp_path: Path, change: tuple[str, Any]) -> None:
+    here, there = configuration(tmp_path / "a", 0), configuration(tmp_path / "b", 1)
+    there["paths"]["data"] = there["data"]["root"] = "/elsewhere"
+    assert settings(here) == settings(there)
+    there["data"] |= dict([change])
+    assert settings(here) != settings(there)
+
+
+def test_curves_are_thinned_to_their_ends_and_some_between() -> None:
+    epochs, found = thinned(Series(np.arange(1_000), np.linspace(0, 1, 1_000)), 200)
+    assert len(epochs) == len(found) == 200 and epochs[0] == 0 and epochs[-1] == 999
+    assert sorted(set(epochs)) == epochs and max(np.diff(epochs)) == 6 and min(np.diff(epochs)) == 5
+    assert thinned(Series(np.array([2, 5]), np.array([1 / 3, float("nan")])))[1][0] == 0.3333
+
+
+def test_strings_of_a_result_never_become_markup(tmp_path: Path) -> None:
+    evil = "</script><script>alert(1)</script>&amp;\u2028'\""
+    add_run(tmp_path, "runs/<script>alert(1)<&>", command=evil, status="failed", error=evil, git_commit=evil)
+    (tmp_path / "<b>").mkdir()
+    (tmp_path / "<b>" / "result.json").write_text(json.dumps({"schema_version": evil}))
+    page = build_index(tmp_path)
+    source = page.read_text(encoding="utf-8")
+    assert source.count("<script") == 2 and "alert(1)</" not in source and "<b>" not in source
+    (row,) = content(page)["rows"]
+    assert row["notes"]["run"] == evil and row["href"].startswith("runs/%3Cscript%3Ealert%281%29%3C%26%3E/")
+    assert json.loads(embedded({"a": evil})) == {"a": evil}
+
+
+def test_numbers_that_are_not_finite_survive(tmp_path: Path) -> None:
+    result = make_result()
+    result.metrics.best["test/acc"] = float("nan")
+    add_run(tmp_path, "runs/a", metrics=result.metrics)
+    found = payload(collect(tmp_path))
+    (index,) = [at for at, column in enumerate(found["columns"]) if column["key"] == "best"]
+    assert found["rows"][0]["values"][index] == "nan"
+
+
+def test_the_page_is_one_file_replaced_whole_and_the_same_for_the_same_files(tmp_path: Path) -> None:
+    add_run(tmp_path, "runs/a")
+    page = build_index(tmp_path)
+    first = page.read_bytes()
+    page.write_bytes(b"an older page")
+    assert build_index(tmp_path).read_bytes() == first
+    assert not list(tmp_path.rglob("*.part"))
+    text = first.decode()
+    assert not re.search(r"""(src|href)=["']?(https?:|//)|@import|url\(|\bfetch\(|innerHTML|document\.write""", text)
+    assert re.search(r"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-[A-Za-z0-9+/]{43}='", text)
+
+
+def test_every_column_has_a_value_in_some_row(tmp_path: Path) -> None:
+    add_run(tmp_path, "runs/a")
+    keys = {column.key for column in columns(make_energy().models)}
+    assert set(values(tmp_path, "runs/a")) == keys
+    assert {column["key"] for column in payload(collect(tmp_path))["columns"]} == keys - {"sweep", "cell", "departs"}
+
+
+def test_a_cell_is_read_where_the_result_has_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_run(tmp_path, "runs/a")
+    assert values(tmp_path, "runs/a")["cell"] is None
+
+    def read(path: Path) -> Result:
+        result = read_result(path)
+        result.cell = "0123456789abcdef"  # type: ignore[attr-defined,unused-ignore]
+        return result
+
+    monkeypatch.setattr("qbsnn.report.runs.rows.read_result", read)
+    assert values(tmp_path, "runs/a")["cell"] == "0123456789abcdef"
+
+
+def script(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "scripts" / "make_report.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
+
+
+def test_the_script_makes_the_page_of_many_runs_or_of_one(tmp_path: Path) -> None:
+    folder = add_run(tmp_path, "runs/a")
+    done = script(tmp_path)
+    assert done.returncode == 0 and done.stdout.strip() == str(tmp_path / "report.html"), done.stderr
+    done = script(folder)
+    assert done.returncode == 0 and done.stdout.strip() == str(folder / "report.html"), done.stderr
+    assert values(tmp_path, "runs/a") and collect(tmp_path).rows[0].page
+
+
+def test_the_script_without_a_run(tmp_path: Path) -> None:
+    done = script(tmp_path)
+    assert done.returncode == 1 and "there is no result.json" in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,256 @@
+"""Tables against numbers worked out by hand, read back from the files."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from qbsnn.errors import DataError
+from qbsnn.report.tables.documents import find_plan, write_results, write_table
+from qbsnn.report.tables.numbers import tex
+from qbsnn.report.tables.writing import HEAD
+from qbsnn.results.published import published
+from qbsnn.results.sweeps import read_plan
+from tests.report.sweeps import BOTH, LIF, PLAN, write_plan, write_sweep
+
+CONF = Path(__file__).parents[3] / "conf" / "sweep"
+
+
+def tables(tmp_path: Path, out: str = "out", **options) -> dict[str, str]:
+    """The text files of a table by their ending."""
+    conf = write_plan(tmp_path / "conf")
+    sweeps = write_sweep(tmp_path / "sweeps", **options)
+    files = write_table(find_plan("some", conf), sweeps, tmp_path / out)
+    return {
+        path.name.removeprefix("table_some"): path.read_text() for path in files if path.suffix not in (".png", ".pdf")
+    }
+
+
+def rows_of(text: str, heading: str = "method") -> list[dict[str, str]]:
+    """The first Markdown table with this first column."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    start = next(i for i, line in enumerate(lines) if line.startswith(f"| {heading} |"))
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[start:]]
+    width = len(cells[0])
+    return [dict(zip(cells[0], row, strict=True)) for row in cells[2:] if len(row) == width]
+
+
+def test_markdown_by_hand(tmp_path):
+    text = tables(tmp_path)[".md"]
+    lif, qb = rows_of(text)[:2]
+    # 90, 91, 92: sd 1; 91, 93, 95: sd 2; differences 1, 2, 3: interval 2 ± 4.3027/√3
+    assert lif["test accuracy (%)"] == "91.00 ± 1.00 (n = 3)" and qb["test accuracy (%)"] == "93.00 ± 2.00 (n = 3)"
+    assert lif["last epoch (%)"] == "90.00 ± 1.00"
+    assert qb["difference (points)"] == "+2.00 [−0.48, +4.48], p = 0.074, 3 pairs"
+    assert lif["difference (points)"] == "–"
+    assert lif["integer (%)"] == "96.88 ± 0.00"  # of the sample
+    assert (lif["s_max"], qb["s_max"], qb["T"]) == ("–", "8", "4")
+    # two layers of 123,456 accumulates on 512 images; totals of 4,000 pJ in either model; 18.75 %
+    assert (
+        (qb["ACs / image"], qb["MACs / image"]) == ("482", "0")
+        and qb["mean burst"] == "0.025 ± 0.000"
+        and qb["relative (%)"] == "18.8 ± 0.0"
+    )
+    assert qb["energy / image (µJ)"] == "0.004 / 0.004" and qb["parameters"] == "1,234,567"
+    assert qb["published (%)"] == "93.8 (document)"
+
+
+def test_links_lead_to_the_runs(tmp_path):
+    text = tables(tmp_path)[".md"]
+    links = re.findall(r"\[(\d)\]\(<([^>]+)>\)", text)
+    assert [seed for seed, _ in links] == ["0", "1", "2"] * 2
+    for seed, target in links:
+        assert json.loads((tmp_path / "out" / target).read_text())["seed"] == int(seed)
+
+
+def test_what_others_published_stands_beside_ours_with_its_source(tmp_path):
+    others = rows_of(tables(tmp_path)[".md"], "method")[2:]
+    text = tables(tmp_path / "again")[".md"]
+    assert "Published on the same data, none of it measured here" in text
+    assert "| ANN | – | – | 95.2 | – | 100 | document: " in text and "96.43" in text and not others
+
+
+def test_csv_reads_back_unrounded(tmp_path):
+    found = tables(tmp_path)
+    lif, qb = csv.DictReader(found[".csv"].splitlines())
+    assert float(qb["acc_mean"]) == pytest.approx(93) and float(qb["acc_sd"]) == pytest.approx(2)
+    assert (qb["acc_n"], qb["seeds_planned"], qb["seeds_done"], qb["difference_pairs"]) == ("3", "3", "3", "3")
+    assert float(qb["difference_mean"]) == pytest.approx(2) and lif["difference_mean"] == ""
+    assert float(qb["acs_per_image_mean"]) == 2 * 123_456 / 512
+    assert float(qb["energy_fp32_pj_mean"]) == 4000 and qb["published"] == "cifar10/document_qb_t4=93.8"
+    runs = list(csv.DictReader(found["_runs.csv"].splitlines()))
+    assert [float(run["acc"]) for run in runs] == pytest.approx([90, 91, 92, 91, 93, 95])
+    assert {run["git_commit"] for run in runs} == {"0123abc"} and {run["cpu"] for run in runs} == {"a CPU"}
+    assert len({run["fingerprint"] for run in runs}) == 6
+
+
+def test_latex_is_escaped_and_every_row_has_all_columns(tmp_path):
+    text = tables(tmp_path)[".tex"]
+    body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]
+    rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+    columns = len(re.search(r"\\begin\{tabular\}\{(\w+)\}", text)[1])
+    assert len(rows) == 3 and all(len(re.split(r"(?<!\\)&", row)) == columns for row in rows)
+    assert r"93.00 $\pm$ 2.00 (n = 3)" in body and r"s\_max" in body and r"\textmu{}J" in body
+    assert r"\caption{Some\_data." in text
+    text = text[text.index("\n") :].replace("{!}{%", "")  # the first line and the end of this one are comments
+    assert not set(re.sub(r"\\[%_&#${}]|\$[^$]*\$", "", text)) & set("%_#±µ−–^~")
+    for opened in ("table", "tabular"):
+        assert text.count(rf"\begin{{{opened}}}") == text.count(rf"\end{{{opened}}}") == 1
+    assert tex("{a}\\b^~&") == r"\{a\}\textbackslash{}b\textasciicircum{}\textasciitilde{}\&"
+    assert tex("[1 < 2]") == "{[}1 $<$ 2]"
+
+
+def test_incomplete_cells_are_named(tmp_path):
+    parts = {**LIF, "QB-LIF, T = 4": {0: 0.91, 1: "failed", 2: "missing"}}
+    found = tables(tmp_path, accuracies=parts)
+    qb = rows_of(found[".md"])[1]
+    assert qb["test accuracy (%)"] == "91.00 (1 of 3 seeds)"
+    assert qb["difference (points)"] == "+1.00, 1 pair"
+    assert "- QB-LIF, T = 4, seed 1: failed: it broke in two lines" in found[".md"]
+    assert "- QB-LIF, T = 4, seed 2: missing" in found[".md"]
+    assert qb["runs by seed"].endswith("1: failed 2: missing")
+    status = [(run["status"], run["acc"]) for run in csv.DictReader(found["_runs.csv"].splitlines())]
+    assert status[4:] == [("failed", ""), ("missing", "")]
+
+
+def test_a_sweep_without_a_finished_cell_has_a_table_without_figures(tmp_path):
+    found = tables(tmp_path, accuracies={"LIF, T = 4": {0: "running"}, "QB-LIF, T = 4": {0: "missing"}})
+    assert rows_of(found[".md"])[0]["test accuracy (%)"] == "– (0 of 1 seeds)"
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".md", ".tex", ".csv"}
+
+
+def test_blocks_that_did_not_run_leave_dashes(tmp_path):
+    skipped = {"skipped": "no integer form"}
+    text = tables(tmp_path, integer=skipped, energy=None)[".md"]
+    assert list(rows_of(text)[0]) == [*HEAD[:5], HEAD[6], HEAD[7], HEAD[13], "runs by seed"]
+    assert "estimates" not in text
+
+
+def test_a_result_of_another_configuration_is_refused(tmp_path):
+    sweeps, conf = write_sweep(tmp_path / "sweeps"), write_plan(tmp_path / "conf")
+    path = next((sweeps / "table_some").glob("0_*")) / "result.json"
+    good = json.loads(path.read_text())
+    for change, what in (({"cell": "f" * 16}, "its cell"), ({"config": {**good["config"], "T": 8}}, "its config")):
+        path.write_text(json.dumps({**good, **change}))
+        with pytest.raises(DataError, match=f"{what} has the fingerprint .* for LIF, T = 4, seed 0"):
+            write_table(find_plan("some", conf), sweeps, tmp_path / "out")
+    path.write_text(json.dumps({**good, "status": "failed"}))
+    with pytest.raises(DataError, match="status must be finished"):
+        write_table(find_plan("some", conf), sweeps, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_files_are_named(tmp_path):
+    conf, sweeps = write_plan(tmp_path / "conf"), tmp_path / "sweeps"
+    with pytest.raises(DataError, match=r"table=none: no such sweep; there are some"):
+        find_plan("none", conf)
+    plan = find_plan("some", conf)
+    with pytest.raises(DataError, match=r"no cells in .*: run `python train.py sweep=table_some`"):
+        write_table(plan, sweeps, tmp_path / "out")
+    write_sweep(sweeps)
+    with pytest.raises(DataError, match=r"figure must be one of timesteps, .*, got 'pie'"):
+        write_table(plan, sweeps, tmp_path / "out", figure="pie")
+    with pytest.raises(DataError, match="its cells do not give the figure timesteps"):
+        write_table(plan, sweeps, tmp_path / "out", figure="timesteps")
+    cells = sweeps / "table_some" / "cells.json"
+    for text, message in (("{", "is not JSON"), ("{}", "must hold the cells"), ("[{}]", "not a cell of a sweep")):
+        cells.write_text(text)
+        with pytest.raises(DataError, match=message):
+            write_table(plan, sweeps, tmp_path / "out")
+    for text, message in (
+        ("a: [", "is not YAML"),
+        ("- 1", "must hold the keys"),
+        (PLAN.replace('LIF, T = 4"\nf', 'x"\nf'), "baseline must be"),
+    ):
+        with pytest.raises(DataError, match=message):
+            read_plan(write_plan(tmp_path / "bad", text) / "table_some.yaml")
+    with pytest.raises(
+        DataError, match=r"sweep table_some, row LIF.*has no 'cifar10/x'; there are cifar10/document_ann"
+    ):
+        bad = read_plan(write_plan(tmp_path / "bad", PLAN.replace("document_lif_t4", "x")) / "table_some.yaml")
+        write_table(bad, write_sweep(tmp_path / "more"), tmp_path / "out")
+
+
+def test_moved_outputs_are_found(tmp_path):
+    conf = write_plan(tmp_path / "conf")
+    write_sweep(tmp_path / "sweeps").rename(tmp_path / "elsewhere")
+    files = write_table(find_plan("some", conf), tmp_path / "elsewhere", tmp_path / "out")
+    assert "93.00 ± 2.00 (n = 3)" in files[0].read_text()
+
+
+def test_the_baseline_of_a_grid_is_the_row_with_the_same_values(tmp_path):
+    conf = write_plan(tmp_path / "conf")
+    values = {f"{row}, s=2": seeds for row, seeds in BOTH.items()}
+    values |= {f"{row}, s=3": {seed: acc - 0.5 for seed, acc in seeds.items()} for row, seeds in BOTH.items()}
+    sweeps = write_sweep(tmp_path / "sweeps", values)
+    cells = sweeps / "table_some" / "cells.json"
+    entries = [{**entry, "row": entry["label"][:-5]} for entry in json.loads(cells.read_text())]
+    cells.write_text(json.dumps(entries))
+    found = rows_of(write_table(find_plan("some", conf), sweeps, tmp_path / "out")[0].read_text())[:4]
+    differences = {row["method"]: row["difference (points)"] for row in found}
+    assert (
+        differences["QB-LIF, T = 4, s=2"]
+        == differences["QB-LIF, T = 4, s=3"]
+        == "+2.00 [−0.48, +4.48], p = 0.074, 3 pairs"
+    )
+    assert differences["LIF, T = 4, s=2"] == differences["LIF, T = 4, s=3"] == "–"
+
+
+def test_the_results_page(tmp_path):
+    conf = write_plan(write_plan(tmp_path / "conf"), PLAN.replace("Some_data", "Other"), "table_cifar10")
+    docs = tmp_path / "docs"
+    with pytest.raises(DataError, match="nothing to make results of"):
+        write_results(conf, tmp_path / "sweeps", docs)
+    assert not docs.exists()
+    sweeps = write_sweep(tmp_path / "sweeps")
+    (docs / "images").mkdir(parents=True)
+    (docs / "images" / "results_gone.png").write_bytes(b"old")
+    (docs / "images" / "report.png").write_bytes(b"not ours")
+    page = write_results(conf, sweeps, docs).read_text()
+    assert "Not run here. Command: `python train.py sweep=table_cifar10`. It needs the data set `cifar10`" in page
+    assert "Hardware: a CPU, 2 cores. Code: 0123abc with changes." in page and "93.00 ± 2.00 (n = 3)" in page
+    targets = re.findall(r"\]\(([^)]+)\)", page)
+    assert any(target.endswith(".png") for target in targets) and any(
+        target.endswith("_runs.csv") for target in targets
+    )
+    assert all((docs / target).is_file() for target in targets if target != "data.md")
+    assert sorted(path.name for path in (docs / "images").iterdir()) == [
+        "report.png", "results_table_some_delta.png", "results_table_some_energy.png", "results_table_some_rows.png"
+    ]  # fmt: skip
+    before = {path: path.read_bytes() for path in docs.rglob("*") if path.is_file()}
+    write_results(conf, sweeps, docs)
+    assert before == {path: path.read_bytes() for path in docs.rglob("*") if path.is_file()}
+
+
+def test_the_documents_figures_are_copied_right():
+    found = {
+        key: (item.T, item.accuracy, item.energy) for key, item in published().items() if item.source == "document"
+    }
+    assert found == {
+        "cifar10/document_ann": (None, 95.2, 100),
+        "cifar10/document_lif_t4": (4, 89.5, 12), "cifar10/document_lif_t8": (8, 91.2, 24),
+        "cifar10/document_qb_t4": (4, 93.8, 15), "cifar10/document_qb_t8": (8, 94.5, 28),
+        "cifar100/document_lif_t4": (4, 64.2, None), "cifar100/document_qb_t4": (4, 71.5, None),
+        "cifar100/document_lif_t8": (8, 68.7, None), "cifar100/document_qb_t8": (8, 75.3, None),
+        "dvs128_gesture/document_lif_t20": (20, 92.1, None), "dvs128_gesture/document_qb_t10": (10, 94.7, None),
+        "imagenet/document_lif_t6": (6, 56.3, None), "imagenet/document_qb_t6": (6, 62.1, None),
+    }  # fmt: skip
+    paper = {key: item.accuracy for key, item in published().items() if item.source == "paper"}
+    assert list(paper.values()) == [96.43, 82.25, 98.28, 73.14, 81.6]
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("table_*.yaml")), ids=lambda path: path.stem)
+def test_every_table_of_the_project_has_a_plan_whose_figures_are_there(path):
+    plan = read_plan(path)
+    assert plan.rows and plan.baseline in [row.label for row in plan.rows]
+    assert all(key in published() for row in plan.rows for key in row.published)
+
+
+def test_an_integer_accuracy_of_some_images_is_not_in_the_table(tmp_path):
+    # the sample's integer check has 256 images
+    for images, shown in ((256, "96.88 ± 0.00"), (10_000, None)):
+        data = {"samples": {"test": images}}
+        row = rows_of(tables(tmp_path / str(images), data=data)[".md"])[0]
+        assert row.get("integer (%)") == shown

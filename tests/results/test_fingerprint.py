@@ -1,0 +1,82 @@
+"""The fingerprint that recognises a finished run."""
+
+import copy
+import hashlib
+import json
+
+import pytest
+
+from qbsnn.results.fingerprint import DROPPED, fingerprint
+from tests.test_configs import composed
+
+
+def leaves(node, key=""):
+    """Every value of a configuration with its path, empty containers included."""
+    if isinstance(node, dict) and node:
+        for name, below in node.items():
+            yield from leaves(below, (*key, name) if key else (name,))
+    elif isinstance(node, list) and node:
+        for index, below in enumerate(node):
+            yield from leaves(below, (*key, index))
+    else:
+        yield key, node
+
+
+def changed(config, path):
+    """The configuration with another value at ``path``."""
+    other = copy.deepcopy(config)
+    node = other
+    for part in path[:-1]:
+        node = node[part]
+    node[path[-1]] = [node[path[-1]], "changed"]
+    return other
+
+
+EXPECTED = {
+    "name", "report", "compile", "memory", "paths.data", "paths.outputs", "paths.run",
+    "logger.csv._target_", "logger.csv.save_dir",
+    "trainer.accelerator", "trainer.default_root_dir", "trainer.enable_model_summary", "trainer.log_every_n_steps",
+    "data.root", "data.download", "data.verify", "data.num_workers", "data.resident", "data.cache_dir",
+    "callbacks.checkpoint.dirpath", "callbacks.diagnostics.folder", "callbacks.progress._target_",
+    "callbacks.bursts._target_", "callbacks.bursts.warn_saturation", "callbacks.bursts.warn_dead",
+    "callbacks.gradients._target_", "callbacks.gradients.every",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("data", ["digits", "digits_dvs"])
+def test_every_key_that_determines_the_result_changes_it_and_no_other_does(tmp_path, data):
+    config = composed(tmp_path, f"data={data}")
+    before = fingerprint(config)
+    without_effect = {".".join(map(str, p)) for p, _ in leaves(config) if fingerprint(changed(config, p)) == before}
+    absent = {"data.cache_dir"} if data == "digits" else {"data.resident"}
+    assert without_effect == EXPECTED - absent
+
+
+def test_it_is_the_sha256_of_the_canonical_json():
+    config = {
+        "b": [1, 2.5, None, True],
+        "a": {"y": "x", "x": 1e-4},
+        "logger": {"csv": 1},
+        "paths": {"run": "/somewhere"},
+    }
+    text = '{"a":{"x":0.0001,"y":"x"},"b":[1,2.5,null,true]}'
+    assert fingerprint(config) == hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def test_a_stored_configuration_gives_what_it_was_composed_as_gives():
+    config = {"model": {"encoding": None}, "callbacks": {"delta": {"high": float("inf"), "low": (1, 2)}}, "T": 4}
+    stored = json.loads(json.dumps({**config, "callbacks": {"delta": {"high": "inf", "low": [1, 2]}}}))
+    stored["model"]["encoding"] = "direct"
+    assert fingerprint(stored) == fingerprint(config)
+    assert fingerprint({**config, "model": {"encoding": "rate"}}) != fingerprint(config)
+
+
+def test_integers_floats_and_booleans_differ_and_order_does_not():
+    assert len({fingerprint({"trainer": {"limit_train_batches": value}}) for value in (1, 1.0, True, "1")}) == 4
+    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+    assert fingerprint({"a": [1, 2]}) != fingerprint({"a": [2, 1]})
+
+
+def test_a_name_that_begins_like_a_dropped_one_counts():
+    assert "name" in DROPPED
+    assert fingerprint({"name_of_something": 1}) != fingerprint({"name_of_something": 2})

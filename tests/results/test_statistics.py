@@ -1,0 +1,45 @@
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from qbsnn.results.statistics import Difference, Summary, paired, summary
+
+
+def test_mean_and_sample_deviation_by_hand():
+    # mean 4, deviations -2, 0, 2: variance 8 / 2
+    assert summary([2.0, 4.0, 6.0]) == Summary(4.0, 2.0, 3)
+    assert summary([5.0]) == Summary(5.0, None, 1)
+    assert summary([math.nan, 2.0, 6.0]) == Summary(4.0, math.sqrt(8), 2)
+    assert summary([]) is None and summary([math.nan]) is None
+
+
+def test_a_paired_difference_by_hand():
+    # differences 1, 2, 3: mean 2, standard error 1/√3, t = 2√3; with 2 degrees of freedom p = 1 - t/√(2 + t²)
+    found = paired({0: 11.0, 1: 22.0, 2: 33.0, 7: 1.0}, {0: 10.0, 1: 20.0, 2: 30.0, 8: 1.0})
+    assert found is not None and found.pairs == 3 and found.mean == 2.0
+    t = 2 * math.sqrt(3)
+    assert found.p == pytest.approx(1 - t / math.sqrt(2 + t * t), rel=1e-12)
+    reach = 4.302652729911275 / math.sqrt(3)  # the 97.5 % point of Student's t with 2 degrees of freedom
+    assert (found.low, found.high) == (pytest.approx(2 - reach), pytest.approx(2 + reach))
+
+
+def test_the_paired_test_is_scipys():
+    rng = np.random.default_rng(0)
+    for n in (2, 3, 5, 20):
+        ours, theirs = rng.normal(size=n), rng.normal(size=n)
+        found = paired(dict(enumerate(ours)), dict(enumerate(theirs)))
+        expected = stats.ttest_rel(ours, theirs)
+        interval = expected.confidence_interval()
+        assert found is not None and found.p == pytest.approx(expected.pvalue, rel=1e-9)
+        assert (found.low, found.high) == (pytest.approx(interval.low), pytest.approx(interval.high))
+
+
+def test_where_a_test_is_not_defined():
+    assert paired({0: 3.0}, {0: 1.0, 1: 5.0}) == Difference(2.0, None, None, None, 1)
+    assert paired({0: 3.0}, {1: 1.0}) is None
+    assert paired({0: math.nan}, {0: 1.0}) is None
+    # the same difference in every pair, up to rounding: no spread to test against
+    found = paired({0: 0.3, 1: 0.7}, {0: 0.1, 1: 0.5})
+    assert found is not None and found.p is None and found.low == found.high == found.mean

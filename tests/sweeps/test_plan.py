@@ -1,0 +1,80 @@
+"""Sweep files and the cells that they stand for."""
+
+import pytest
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from qbsnn.errors import SettingsError
+from qbsnn.results.fingerprint import fingerprint
+from qbsnn.sweeps.plan import Sweep, cells, folder_name, read, written
+from tests.test_configs import CONF, composed
+
+FILES = sorted((CONF / "sweep").glob("*.yaml"))
+
+
+def test_cells_are_rows_times_grid_times_seeds_in_this_order():
+    rows = [{"label": "A", "overrides": ["neuron=lif"]}, {"label": "B"}]
+    plan = Sweep.model_validate(
+        {"title": "t", "overrides": ["T=4", "a=1"], "grid": {"T": [1, 2], "b": [None]}, "rows": rows, "seeds": [7, 9]}
+    )
+    found = cells(plan, ["a=2", "c=3"])
+    assert [(cell.label, cell.row, cell.seed) for cell in found] == [
+        (f"{row}, T={steps}, b=null", row, seed) for row in "AB" for steps in (1, 2) for seed in (7, 9)
+    ]
+    assert found[0].overrides == ("neuron=lif", "T=1", "b=null", "a=2", "c=3", "seed=7")
+    assert found[-1].overrides == ("T=2", "b=null", "a=2", "c=3", "seed=9")
+    names = [folder_name(cell, "f") for cell in found]
+    assert names[0] == "neuron-lif_T-1_b-null_seed-7_f" and len(set(names)) == len(found)
+
+
+def test_without_rows_and_grid_there_is_a_cell_per_seed():
+    (only,) = cells(Sweep(title="t"))
+    assert (only.row, only.label, only.seed, only.overrides) == ("", "t", 0, ("seed=0",))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, True, 0, -3, 2.0, 1e-5, "lif", "null", "1", "a b", "it's", "a,b", "x=1", "${T}", [1, "a b"], {"k": [1]}],
+)
+def test_a_value_of_the_file_is_what_hydra_reads(value):
+    override = OverridesParser.create().parse_override(f"key={written(value)}")
+    assert not override.is_sweep_override()
+    read_back = override.value()
+    assert read_back == value and type(read_back) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"title": ""}, "sweep.title"),
+        (
+            {"sedes": [1]},
+            "sweep.sedes is not a key; there are title, overrides, grid, rows, seeds, baseline, figure, list",
+        ),
+        ({"seeds": [True]}, "sweep.seeds.0"),
+        ({"seeds": []}, "sweep.seeds"),
+        ({"seeds": [1, 1]}, "seeds must differ"),
+        ({"grid": {"T": []}}, "grid.T needs at least one value"),
+        ({"grid": {"T": 4}}, "sweep.grid.T"),
+        ({"rows": [{"label": "A"}, {"label": "A"}]}, "rows must have different labels"),
+        ({"rows": [{"label": "A", "override": []}]}, "sweep.rows.0.override is not a key"),
+        ({"rows": [{"label": "A"}], "baseline": "B"}, "one of ['A'], got 'B'"),
+    ],
+)
+def test_a_bad_file_is_refused_with_its_key(changes, words):
+    with pytest.raises(SettingsError) as error:
+        read({"title": "t", **changes}, "name")
+    assert words in str(error.value) and str(error.value).startswith("sweep=name: ")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_cell_of_every_file_composes_to_an_experiment_of_its_own(tmp_path, path):
+    plan = read(yaml.safe_load(path.read_text(encoding="utf-8")), path.stem)
+    found = cells(plan.model_copy(update={"seeds": plan.seeds[:2]}))
+    marks = [fingerprint(composed(tmp_path, *cell.overrides)) for cell in found]
+    assert len(set(marks)) == len(found)
+
+
+def test_the_sweeps_of_the_documents_are_there():
+    wanted = {"s_max", "timesteps", "alpha_beta", "surrogates", "delta_learning", "neurons", "seeds"}
+    assert wanted <= {path.stem for path in FILES}

@@ -1,0 +1,106 @@
+"""A search runs its trials once, goes on where it stopped, prunes, survives trials that fail, and never tests."""
+
+import json
+
+import optuna
+import pytest
+
+from tests.tool import one_paragraph
+
+RUN = ("model.width=0.25", "data.limit_train=64", "data.limit_val=16", "trainer.max_epochs=2", "callbacks=no_deploy",
+       "data.batch_size=32")  # fmt: skip
+
+
+def study(tool, name="default"):
+    return optuna.load_study(study_name=name, storage=f"sqlite:///{tool.folder}/outputs/search/{name}.db")
+
+
+def test_a_search_that_was_stopped_ends_as_one_that_was_not(tool, capsys):
+    assert tool("scripts/search.py", *RUN, "search.n_trials=2") == 0
+    first = [trial.params for trial in study(tool).trials]
+    capsys.readouterr()
+    assert tool("scripts/search.py", *RUN, "search.n_trials=3") == 0
+    shown = capsys.readouterr().out
+    again = study(tool)
+    assert [trial.state.name for trial in again.trials if trial.state.name == "FAIL"] == []
+    assert len(again.trials) == len(tool.runs()) == 3 and [trial.params for trial in again.trials[:2]] == first
+    assert len({json.dumps(trial.params) for trial in again.trials}) == 3
+    assert "3 complete" in shown and "trial 2 (3 of 3)" in shown and "trial 0" not in shown.split("best:")[0]
+    assert tool("scripts/search.py", *RUN, "search.n_trials=3", "search.name=straight") == 0
+    assert [trial.params for trial in study(tool, "straight").trials] == [trial.params for trial in again.trials]
+    assert [trial.value for trial in study(tool, "straight").trials] == [trial.value for trial in again.trials]
+
+    # each is a run with what was proposed, judged by its best validation accuracy; test data were not read
+    for trial in again.trials:
+        run = tool.folder / f"outputs/search/default/trial_{trial.number:04d}"
+        result = json.loads((run / "result.json").read_text())
+        assert result["config"]["neuron"]["beta"] == trial.params["neuron.beta"]
+        assert result["config"]["optim"]["optimizer"]["lr"] == trial.params["optim.optimizer.lr"]
+        assert result["metrics"]["best"] == {"val/acc": trial.value}
+        assert set(result["data"]["samples"]) == {"train", "val"}
+        assert len(trial.intermediate_values) == 2 and max(trial.intermediate_values.values()) == trial.value
+    best = max(again.trials, key=lambda trial: trial.value)
+    assert f"best: trial {best.number}, val/acc {best.value:.4f}" in shown
+    (command,) = [line for line in shown.splitlines() if line.startswith("train it: ")]
+    assert command.startswith("train it: python train.py -m model.width=0.25") and command.endswith("seed=0,1,2")
+    assert f"neuron.s_max={best.params['neuron.s_max']} " in command
+
+    # what was begun with other settings is not gone on with
+    assert tool("scripts/search.py", *RUN, "T=2", "search.n_trials=4") == 1
+    assert "search default was begun with other settings: fixed was" in one_paragraph(capsys.readouterr().err)
+    assert len(study(tool).trials) == 3
+
+
+def test_a_trial_below_the_threshold_is_pruned_in_its_first_epoch(tool, capsys):
+    pruner = ["search.pruner={_target_: optuna.pruners.ThresholdPruner, lower: 1.1}"]
+    assert tool("scripts/search.py", *RUN, "search.n_trials=1", *pruner) == 0
+    assert "1 pruned" in (shown := capsys.readouterr().out) and "nothing to recommend" in shown
+    (trial,) = study(tool).trials
+    assert trial.state.name == "PRUNED" and list(trial.intermediate_values) == [0]
+    assert tool.result()["error"] == "TrialPruned: given up after epoch 1"
+
+
+def test_a_trial_that_fails_does_not_stop_the_search(tool, capsys):
+    file = tool.folder / "mine.yaml"
+    file.write_text(
+        "n_trials: 4\nseed: 0\nsampler: {_target_: optuna.samplers.RandomSampler}\n"
+        "space: {neuron.delta: {low: 0.1, high: 1.0}, optim.optimizer.lr: [1e-3, 1e30], T: [1, 2]}\n"
+    )
+    arguments = [*RUN, "trainer.gradient_clip_val=null", f"search={file}", "search.space.T=null"]
+    assert tool("scripts/search.py", *arguments) == 0
+    shown = capsys.readouterr()
+    assert "fail  neuron.delta=" in shown.out and "Error: " in shown.out and "Traceback" not in shown.err
+    found = study(tool, "mine")
+    assert len(found.trials) == 4 and all(set(t.params) == {"neuron.delta", "optim.optimizer.lr"} for t in found.trials)
+    states = {trial.params["optim.optimizer.lr"]: trial.state.name for trial in found.trials}
+    assert states == {1e-3: "COMPLETE", 1e30: "FAIL"}
+    assert all("error" in trial.user_attrs for trial in found.trials if trial.state.name == "FAIL")
+    assert found.best_trial.params["optim.optimizer.lr"] == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["search=nope"], "search=nope: no such search; there are: default"),
+        (["search.n_trials=0"], "search.n_trials: Input should be greater than or equal to 1, got 0"),
+        (["search.trials=3"], "search.trials: Extra inputs are not permitted, got 3"),
+        (["search.space.neuron.beta={low: 3, high: 2}"], "low must be below high, got 3 and 2"),
+        (["search.space.neuron.beta={low: 0, high: 2, log: true}"], "a logarithmic scale needs low above 0, got 0"),
+        (["search.space.neuron.beta=[1]"], "space.neuron.beta must list two values or more, got [1]"),
+        (["search.space.neuron.betta=[1, 2]"], "neuron.betta"),
+        (["search.pruner._target_=optuna.pruners.Nope"], "search.pruner"),
+        (["trainer=ddp_cpu"], "a trial of a search runs in one process"),
+        (["T=0"], "T: input should be greater than or equal to 1, got 0"),
+    ],
+)
+def test_a_search_that_cannot_be_made_is_explained_and_leaves_no_trial(tool, capsys, arguments, words):
+    assert tool("scripts/search.py", *arguments) == 1
+    assert words in one_paragraph(capsys.readouterr().err)
+    assert not [path for path in tool.left_behind() if path.suffix != ".db"]
+
+
+def test_without_optuna_the_extra_is_named(tool, capsys, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "optuna", None)
+    assert tool("scripts/search.py") == 1
+    assert "pip install 'qbsnn[search]'" in one_paragraph(capsys.readouterr().err)
+    assert tool.left_behind() == []
