@@ -1,27 +1,28 @@
-"""Checks of single settings. Each returns the value, or raises a SettingsError that says what would be right."""
+"""Checks of single arguments. Each returns the value, or raises an ArgumentError that says what would be right."""
 
 from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
-from qbsnn.errors import SettingsError
+from qbsnn.errors import ArgumentError, SettingsError
 
 
 def integer(name: str, value: object, low: int, high: int | None = None) -> int:
     """An integer from ``low`` to ``high`` (both included); a bool is not an integer.
 
-    >>> integer("neuron.s_max", 8, 1, 127)
+    >>> integer("s_max", 8, 1, 127)
     8
-    >>> integer("neuron.s_max", 0, 1, 127)
+    >>> integer("s_max", 0, 1, 127)
     Traceback (most recent call last):
     ...
-    qbsnn.errors.SettingsError: neuron.s_max must be an integer from 1 to 127, got 0
+    qbsnn.errors.ArgumentError: s_max must be an integer from 1 to 127, got 0
     """
     if type(value) is not int or value < low or (high is not None and value > high):
         bounds = f"from {low} to {high}" if high is not None else f"of at least {low}"
-        raise SettingsError(f"{name} must be an integer {bounds}, got {value!r}")
+        raise ArgumentError(f"{name} must be an integer {bounds}, got {value!r}")
     return value
 
 
@@ -33,7 +34,7 @@ def number(
     if not real or value < low or value > high or (open_low and value == low):  # type: ignore[operator]
         above = f"above {low:g}" if open_low else f"of at least {low:g}"
         bounds = " and ".join(([above] if low > -math.inf else []) + ([f"at most {high:g}"] if high < math.inf else []))
-        raise SettingsError(f"{name} must be a number {bounds or '(finite)'}, got {value!r}")
+        raise ArgumentError(f"{name} must be a number {bounds or '(finite)'}, got {value!r}")
     return float(value)  # type: ignore[arg-type]
 
 
@@ -41,14 +42,14 @@ def choice(name: str, value: object, options: Iterable[str]) -> str:
     """One of ``options``."""
     names = list(options)
     if not isinstance(value, str) or value not in names:
-        raise SettingsError(f"{name} must be one of {', '.join(names)}, got {value!r}")
+        raise ArgumentError(f"{name} must be one of {', '.join(names)}, got {value!r}")
     return value
 
 
 def boolean(name: str, value: object) -> bool:
     """True or False, and nothing that merely counts as one."""
     if type(value) is not bool:
-        raise SettingsError(f"{name} must be true or false, got {value!r}")
+        raise ArgumentError(f"{name} must be true or false, got {value!r}")
     return value
 
 
@@ -63,3 +64,12 @@ def nearest(name: str, options: Iterable[str]) -> str:
     known = sorted(options)
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
+
+
+@contextmanager
+def place(where: str) -> Iterator[None]:
+    """Put a place in the settings before the name of an argument that is refused inside."""
+    try:
+        yield
+    except ArgumentError as error:
+        raise SettingsError(f"{where}.{error}") from error

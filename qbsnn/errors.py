@@ -12,6 +12,13 @@ class SettingsError(QBSNNError):
     """A setting is missing, misspelt, of the wrong type or out of bounds."""
 
 
+class ArgumentError(SettingsError):
+    """An argument of a class or function is out of bounds; the message begins with the argument's name.
+
+    Whoever builds from settings puts the place in front: ``s_max must be ...`` becomes ``neuron.s_max must be ...``.
+    """
+
+
 class DataError(QBSNNError):
     """Data is absent, damaged or not what its source says."""
 

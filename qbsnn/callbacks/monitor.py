@@ -37,10 +37,10 @@ class BurstMonitor(Callback):
     def __init__(
         self, batches: int = 4, every: int = 10, warn_saturation: float = 0.5, warn_dead: float = 0.95
     ) -> None:
-        self.batches = checks.integer("callbacks.bursts.batches", batches, 1)
-        self.every = checks.integer("callbacks.bursts.every", every, 1)
-        self.warn_saturation = checks.number("callbacks.bursts.warn_saturation", warn_saturation, 0, 1)
-        self.warn_dead = checks.number("callbacks.bursts.warn_dead", warn_dead, 0, 1)
+        self.batches = checks.integer("batches", batches, 1)
+        self.every = checks.integer("every", every, 1)
+        self.warn_saturation = checks.number("warn_saturation", warn_saturation, 0, 1)
+        self.warn_dead = checks.number("warn_dead", warn_dead, 0, 1)
         self._handles: list[RemovableHandle] = []
         self._seen: dict[str, list[BurstStatistics]] = {}  # per layer, one entry for each validation batch listened to
         self._means: list[Tensor] = []  # mean bursts of the layers in a training batch, all that the progress bar needs

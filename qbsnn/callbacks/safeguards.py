@@ -12,7 +12,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from qbsnn import checks
-from qbsnn.errors import DivergenceError, SettingsError
+from qbsnn.errors import ArgumentError, DivergenceError
 from qbsnn.functional.parameters import log_ratio_penalty
 from qbsnn.layers.stage import Stage
 from qbsnn.models.network import SpikingNetwork
@@ -30,11 +30,11 @@ class DeltaGuard(Callback):
     """
 
     def __init__(self, penalty: float = 0.0, low: float | None = None, high: float | None = None) -> None:
-        self.penalty = checks.number("callbacks.delta.penalty", penalty, 0)
-        self.low = 0.0 if low is None else checks.number("callbacks.delta.low", low, 0, open_low=True)
-        self.high = float("inf") if high is None else checks.number("callbacks.delta.high", high, 0, open_low=True)
+        self.penalty = checks.number("penalty", penalty, 0)
+        self.low = 0.0 if low is None else checks.number("low", low, 0, open_low=True)
+        self.high = float("inf") if high is None else checks.number("high", high, 0, open_low=True)
         if self.low > self.high:
-            raise SettingsError(f"callbacks.delta.low must be at most callbacks.delta.high = {high:g}, got {low:g}")
+            raise ArgumentError(f"low must be at most high = {high:g}, got {low:g}")
         self._initial: dict[str, Tensor] = {}
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -77,7 +77,7 @@ class GradientNorms(Callback):
     """Logs ``grad/<stage>``, the 2-norm of a stage's gradients before clipping, a mean over every ``every``-th step."""
 
     def __init__(self, every: int = 10) -> None:
-        self.every = checks.integer("callbacks.gradients.every", every, 1)
+        self.every = checks.integer("every", every, 1)
         self._norms: dict[str, list[Tensor]] = {}
 
     def on_before_optimizer_step(
@@ -105,7 +105,7 @@ class StopOnDivergence(Callback):
     """
 
     def __init__(self, every: int | None = None) -> None:
-        self.every = None if every is None else checks.integer("callbacks.divergence.every", every, 1)
+        self.every = None if every is None else checks.integer("every", every, 1)
         self._pixels: Tensor | None = None
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:

@@ -19,7 +19,7 @@ from qbsnn import checks
 from qbsnn.data.loading import Share, Split, eval_loader, train_loader
 from qbsnn.data.randomness import Purpose, permutation
 from qbsnn.data.split import hold_out
-from qbsnn.errors import DataError, SettingsError
+from qbsnn.errors import ArgumentError, DataError
 
 log = logging.getLogger(__name__)
 Source = TypeVar("Source")
@@ -60,18 +60,18 @@ class DataModule(lightning.LightningDataModule, Generic[Source]):
     ) -> None:
         super().__init__()
         if not isinstance(root, (str, Path)) or not str(root):
-            raise SettingsError(f"data.root must be the path of a folder, got {root!r}")
+            raise ArgumentError(f"root must be the path of a folder, got {root!r}")
         for key, value in (("download", download), ("verify", verify)):
-            checks.boolean(f"data.{key}", value)
-        checks.integer("data.batch_size", batch_size, 1, 2**31)
-        checks.integer("data.split_seed", split_seed, 0, 2**63 - 1)
-        checks.integer("data.seed", seed, 0, 2**63 - 1)
-        checks.integer("data.num_workers", num_workers, 0, 1024)
+            checks.boolean(key, value)
+        checks.integer("batch_size", batch_size, 1, 2**31)
+        checks.integer("split_seed", split_seed, 0, 2**63 - 1)
+        checks.integer("seed", seed, 0, 2**63 - 1)
+        checks.integer("num_workers", num_workers, 0, 1024)
         if type(val_fraction) is not float or not 0 < val_fraction < 1:
-            raise SettingsError(f"data.val_fraction must be a number above 0 and below 1, got {val_fraction!r}")
+            raise ArgumentError(f"val_fraction must be a number above 0 and below 1, got {val_fraction!r}")
         for part, limit in limits.items():
             if limit is not None:
-                checks.integer(f"data.limit_{part}", limit, 1, 2**31)
+                checks.integer(f"limit_{part}", limit, 1, 2**31)
         self.root = Path(root).expanduser().absolute()
         self.download, self.verify, self.batch_size, self.num_workers = download, verify, batch_size, num_workers
         self.val_fraction, self.split_seed, self.seed, self._limits = val_fraction, split_seed, seed, limits
@@ -153,7 +153,7 @@ class DataModule(lightning.LightningDataModule, Generic[Source]):
             return self.encodings[0]
         if wanted not in self.encodings:
             options = ", ".join(self.encodings)
-            raise SettingsError(f"model.encoding must be null or one of {options} for {self.name}, got {wanted!r}")
+            raise ArgumentError(f"encoding must be null or one of {options} for {self.name}, got {wanted!r}")
         return wanted
 
     def _share(self) -> Share:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from qbsnn.data.randomness import Purpose, permutation
 from qbsnn.data.workers import own_errors
-from qbsnn.errors import SettingsError
+from qbsnn.errors import ArgumentError, SettingsError
 
 # (epoch, index), or an index alone, which means epoch 0: torch's and Lightning's own samplers give those
 Key = tuple[int, int] | int
@@ -64,8 +64,8 @@ class Share:
     def of_batch(self, batch_size: int) -> int:
         """Samples of a training batch that each process takes; raises SettingsError where they do not divide."""
         if batch_size % self.world:
-            raise SettingsError(
-                f"data.batch_size is the batch of all processes together and must be a multiple of the {self.world} "
+            raise ArgumentError(
+                f"batch_size is the batch of all processes together and must be a multiple of the {self.world} "
                 f"processes, got {batch_size}"
             )
         return batch_size // self.world

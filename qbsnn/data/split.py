@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qbsnn.data.randomness import Purpose, permutation
-from qbsnn.errors import DataError, SettingsError
+from qbsnn.errors import ArgumentError, DataError
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +28,8 @@ def hold_out(labels: NDArray[np.int64], fraction: float, seed: int, name: str) -
     """
     total = round(fraction * len(labels))
     if not 0 < total < len(labels):
-        raise SettingsError(
-            f"data.val_fraction must leave training and validation at least one of the {len(labels)} training samples "
+        raise ArgumentError(
+            f"val_fraction must leave training and validation at least one of the {len(labels)} training samples "
             f"of {name} each, got {fraction!r}, which holds out {total}"
         )
     classes, sizes = np.unique(labels, return_counts=True)

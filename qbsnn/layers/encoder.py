@@ -30,7 +30,7 @@ class Encoder(nn.Module):
 
     def __init__(self, coding: str, steps: int, mean: Sequence[float], std: Sequence[float], seed: int = 0) -> None:
         super().__init__()
-        self.coding = checks.choice("model.encoding", coding, ("direct", "rate", "latency", "events"))
+        self.coding = checks.choice("encoding", coding, ("direct", "rate", "latency", "events"))
         self.steps, self.seed, self.draws = steps, seed, 0
         self.register_buffer("mean", torch.tensor(list(mean)).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(list(std)).view(-1, 1, 1))

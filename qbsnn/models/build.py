@@ -12,7 +12,7 @@ from torch import nn
 from typing_extensions import TypedDict
 
 from qbsnn import checks
-from qbsnn.errors import SettingsError
+from qbsnn.errors import ArgumentError, SettingsError
 from qbsnn.functional.loss import DECISIONS
 from qbsnn.layers.encoder import Encoder
 from qbsnn.layers.norm import NORMS, TemporalScale
@@ -78,12 +78,12 @@ class Builder:
     def __init__(self, neuron: NeuronFactory, in_shape: Sequence[int], options: Options) -> None:
         unknown = sorted(set(options) - set(DEFAULTS))
         if unknown:
-            raise SettingsError(f"model.{unknown[0]} is not a setting: there are {', '.join(sorted(DEFAULTS))}")
+            raise ArgumentError(f"{unknown[0]} is not a setting: there are {', '.join(sorted(DEFAULTS))}")
         given: Options = {**DEFAULTS, **options}
         self.neuron, self.in_shape, self.options = neuron, check_shape(in_shape), given
-        self.norm_name = checks.choice("model.norm", given["norm"], NORMS)
-        self.v_th = checks.number("model.v_th", given["v_th"], 0, open_low=True)
-        self.width = checks.number("model.width", given["width"], 0, open_low=True)
+        self.norm_name = checks.choice("norm", given["norm"], NORMS)
+        self.v_th = checks.number("v_th", given["v_th"], 0, open_low=True)
+        self.width = checks.number("width", given["width"], 0, open_low=True)
         self.steps = checks.integer("T", given["T"], 1, 1024)
         self.neurons = dict(given["neurons"] or {})
         self.stages: dict[str, Stage] = {}
@@ -145,8 +145,8 @@ class Builder:
     def finish(self, source: str, num_classes: int, mean: Sequence[float], std: Sequence[float]) -> SpikingNetwork:
         """Add the readout and return the network. mean, std: normalisation of the pixels, per channel."""
         classes = checks.integer("num_classes", num_classes, 2)
-        kind = checks.choice("model.readout", self.options["readout"], READOUTS)
-        population = checks.integer("model.population", self.options["population"], 1)
+        kind = checks.choice("readout", self.options["readout"], READOUTS)
+        population = checks.integer("population", self.options["population"], 1)
         if kind == "rate":
             source = self.add("output", self.linear(source, classes * population))
         layer = nn.Linear(prod(self.shapes[source]), classes, bias=kind != "rate")
@@ -158,12 +158,12 @@ class Builder:
         neuron = LeakyIntegrator(self.options["readout_tau"]) if kind == "membrane" else None
         self.stages["readout"] = Stage([Branch(source, layer)], neuron)
         if self.neurons:
-            raise SettingsError(
-                f"model.neurons.{next(iter(self.neurons))} is not a stage with neurons: there are "
+            raise ArgumentError(
+                f"neurons.{next(iter(self.neurons))} is not a stage with neurons: there are "
                 f"{', '.join(name for name in self.stages if name != 'readout')}"
             )
         encoder = Encoder(self.options["encoding"], self.steps, mean, std, self.options["seed"])
-        decision = checks.choice("model.decision", self.options["decision"], DECISIONS)
+        decision = checks.choice("decision", self.options["decision"], DECISIONS)
         return SpikingNetwork(encoder, self.stages, self.steps, self.in_shape, decision)
 
     def _branch(self, source: str, weight: nn.Conv2d | nn.Linear, out: int, dim: int, branches: int) -> Branch:
@@ -182,4 +182,4 @@ def check_shape(shape: Sequence[int]) -> tuple[int, int, int]:
 
 def table_entry(tables: dict[str, Any], name: str) -> Any:
     """The table of this name, or a SettingsError that lists the names."""
-    return tables[checks.choice("model.name", name, tables)]
+    return tables[checks.choice("name", name, tables)]

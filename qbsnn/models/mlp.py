@@ -29,6 +29,6 @@ def mlp(
     build = Builder(neuron, in_shape, options)
     source = INPUT
     for number, size in enumerate(hidden, start=1):
-        features = build.scaled(checks.integer("model.hidden", size, 1))
+        features = build.scaled(checks.integer("hidden", size, 1))
         source = build.add(f"fc{number}", build.linear(source, features))
     return build.finish(source, num_classes, mean, std)

@@ -47,7 +47,7 @@ def resnet(
     stride 1) or ``imagenet`` (7×7, stride 2, max pool). options: see :class:`~qbsnn.models.build.Options`.
     """
     table: Table = table_entry(TABLES, name)
-    imagenet = checks.choice("model.stem", stem, ("cifar", "imagenet")) == "imagenet"
+    imagenet = checks.choice("stem", stem, ("cifar", "imagenet")) == "imagenet"
     build = Builder(neuron, in_shape, options)
     channels = build.scaled(table.stem)
     source = build.add("stem", build.conv(INPUT, channels, *((7, 2) if imagenet else (3, 1))))

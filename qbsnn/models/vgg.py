@@ -43,8 +43,8 @@ def vgg(
     :class:`~qbsnn.models.build.Options`. A pool that would shrink a map below one pixel is left out, with a warning.
     """
     features, hidden = table_entry(TABLES, name)
-    checks.choice("model.pool", pool, POOLS)
-    stride = 2 if checks.choice("model.stem", stem, ("cifar", "imagenet")) == "imagenet" else 1
+    checks.choice("pool", pool, POOLS)
+    stride = 2 if checks.choice("stem", stem, ("cifar", "imagenet")) == "imagenet" else 1
     build = Builder(neuron, in_shape, options)
     source, convs = INPUT, 0
     for entry in features:

@@ -67,7 +67,7 @@ class SpikingNeuron(Neuron):
         self.s_max, self.reset, self.graded, self.rounding = s_max, reset, graded, rounding
         self.surrogate = surrogate
         self._tau = tau
-        learned = inverse_decay(checks.number("neuron.tau", tau, 1, open_low=True)) if learn_tau else None
+        learned = inverse_decay(checks.number("tau", tau, 1, open_low=True)) if learn_tau else None
         self.w = None if learned is None else nn.Parameter(learned)
 
     @abstractmethod
@@ -188,9 +188,9 @@ class FixedBurst(SpikingNeuron):
 
 def checked_surrogate(name: str, alpha: float | None = None, beta: float = 3.0, tail: str = "document") -> Surrogate:
     """The surrogate of a neuron's settings, or a SettingsError. ``alpha`` None is the surrogate's own default."""
-    checks.choice("neuron.surrogate", name, SURROGATES)
+    checks.choice("surrogate", name, SURROGATES)
     if alpha is not None:
-        checks.number("neuron.alpha", alpha, 0, open_low=name != "relsg_et")
-    checks.number("neuron.beta", beta, 0)
-    checks.choice("neuron.tail", tail, ("document", "continuous"))
+        checks.number("alpha", alpha, 0, open_low=name != "relsg_et")
+    checks.number("beta", beta, 0)
+    checks.choice("tail", tail, ("document", "continuous"))
     return surrogate(name, alpha, beta, tail)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from qbsnn import checks
-from qbsnn.errors import SettingsError
+from qbsnn.errors import ArgumentError
 from qbsnn.functional.burst import adaptive_step, two_compartment_step
 from qbsnn.functional.parameters import integer_cap
 from qbsnn.functional.reset import RESETS
@@ -45,17 +45,15 @@ class AdaptiveQB(QBLIF):
         **options: Unpack[BurstOptions],
     ) -> None:
         super().__init__(s_max=s_max, tau=tau, learn_delta=learn_delta, output=output, **options)
-        self.share = checks.choice("neuron.share", share, SHARES)
-        units = checks.integer("neuron.hidden", hidden, 1)
+        self.share = checks.choice("share", share, SHARES)
+        units = checks.integer("hidden", hidden, 1)
         self.cap_net = nn.Sequential(nn.Linear(2, units), nn.ReLU(), nn.Linear(units, 1))
 
     def cap(self, scaled: Tensor) -> Tensor:
         """Equation (A1): n ``[B, 1, ...]`` or ``[B, C, 1, ...]`` for the scaled current ``[B, ...]``."""
         kept = 1 if self.share == "sample" else 2
         if scaled.dim() < kept:
-            raise SettingsError(
-                f"neuron.share={self.share} needs a current [T, B, C, ...], got [T, {scaled.dim()} more]"
-            )
+            raise ArgumentError(f"share={self.share} needs a current [T, B, C, ...], got [T, {scaled.dim()} more]")
         merged = scaled.flatten(kept) if scaled.dim() > kept else scaled.unsqueeze(-1)
         statistics = torch.stack([merged.mean(-1), merged.abs().mean(-1)], -1)
         logit = self.cap_net(statistics.to(next(self.cap_net.parameters()).dtype)).squeeze(-1)
@@ -97,7 +95,7 @@ class MultiCompartment(QBLIF):
         **options: Unpack[BurstOptions],
     ) -> None:
         super().__init__(s_max=s_max, tau=1.0, learn_delta=learn_delta, output=output, **options)
-        self.gamma = checks.number("neuron.gamma", gamma, 0, 1)
+        self.gamma = checks.number("gamma", gamma, 0, 1)
         self.coupling = nn.Parameter(torch.zeros(2))
 
     def bound_step(self) -> Step:

@@ -34,16 +34,16 @@ class LIF(SpikingNeuron):
         surrogate: str = "arctan",
         alpha: float | None = None,
     ) -> None:
-        hidden = checks.boolean("neuron.detach_reset", detach_reset)
-        soft = checks.choice("neuron.reset", reset, ("soft", "hard")) == "soft"
+        hidden = checks.boolean("detach_reset", detach_reset)
+        soft = checks.choice("reset", reset, ("soft", "hard")) == "soft"
         super().__init__(
             s_max=1,
-            tau=tau if tau == math.inf else checks.number("neuron.tau", tau, 1),
+            tau=tau if tau == math.inf else checks.number("tau", tau, 1),
             surrogate=checked_surrogate(surrogate, alpha),
             reset=("detach" if hidden else "full") if soft else ("hard" if hidden else "hard_full"),
             learn_tau=self.learns_tau,
         )
-        self.register_buffer("v_th", torch.tensor(checks.number("neuron.v_th", v_th, 0, open_low=True)))
+        self.register_buffer("v_th", torch.tensor(checks.number("v_th", v_th, 0, open_low=True)))
 
     def scale(self) -> Tensor:
         """The constant threshold."""

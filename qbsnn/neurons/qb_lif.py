@@ -65,13 +65,13 @@ class QBLIF(SpikingNeuron):
         tail: str = "document",
     ) -> None:
         super().__init__(
-            s_max=checks.integer("neuron.s_max", s_max, 1, 127),
-            tau=tau if tau == math.inf else checks.number("neuron.tau", tau, 1),
+            s_max=checks.integer("s_max", s_max, 1, 127),
+            tau=tau if tau == math.inf else checks.number("tau", tau, 1),
             surrogate=checked_surrogate(surrogate, alpha, beta, tail),
-            reset=checks.choice("neuron.reset", reset, RESET_NAMES),
-            graded=checks.choice("neuron.output", output, OUTPUTS) == "graded",
-            rounding=checks.choice("neuron.rounding", rounding, QUANTISERS),
-            learn_tau=checks.boolean("neuron.learn_tau", learn_tau),
+            reset=checks.choice("reset", reset, RESET_NAMES),
+            graded=checks.choice("output", output, OUTPUTS) == "graded",
+            rounding=checks.choice("rounding", rounding, QUANTISERS),
+            learn_tau=checks.boolean("learn_tau", learn_tau),
         )
         self.delta = Scale(delta, s_max, learn_delta, granularity, parametrisation, lsq, init, percentile)
 
@@ -171,7 +171,7 @@ class QATQBLIF(QBLIF):
         super().__init__(
             s_max=s_max, tau=tau, learn_delta=learn_delta, granularity=granularity, output=output, **options
         )
-        self.weight_bits = checks.integer("neuron.num_bits", num_bits, 2, 8)
+        self.weight_bits = checks.integer("num_bits", num_bits, 2, 8)
 
 
 class QuantReLU(QBLIF):
@@ -186,7 +186,7 @@ class QuantReLU(QBLIF):
     """
 
     def __init__(self, bits: int = 4, delta: float = 0.5, init: str = "fixed", percentile: float = 99.0) -> None:
-        levels = 2 ** checks.integer("neuron.bits", bits, 1, 7) - 1
+        levels = 2 ** checks.integer("bits", bits, 1, 7) - 1
         super().__init__(
             s_max=levels, tau=1.0, delta=delta, lsq=True, init=init, percentile=percentile, output="graded",
             rounding="round", surrogate="rectangular",

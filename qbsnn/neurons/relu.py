@@ -36,7 +36,7 @@ class LeakyIntegrator(Neuron):
 
     def __init__(self, tau: float = 2.0) -> None:
         super().__init__()
-        self.tau = checks.number("model.readout_tau", tau, 1)
+        self.tau = checks.number("readout_tau", tau, 1)
 
     def forward(self, current: Tensor) -> Tensor:
         """V ``[T, B, ...]`` for currents ``[T, B, ...]``."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from qbsnn import checks
-from qbsnn.errors import SettingsError
+from qbsnn.errors import ArgumentError
 from qbsnn.functional.parameters import PARAMETRISATIONS, lsq_factor, percentile_scale, scale_gradient
 
 GRANULARITIES = ("layer", "channel")
@@ -39,19 +39,19 @@ class Scale(nn.Module):
     ) -> None:
         super().__init__()
         self.s_max = s_max
-        self.per_channel = checks.choice("neuron.granularity", granularity, GRANULARITIES) == "channel"
-        name = checks.choice("neuron.parametrisation", parametrisation, PARAMETRISATIONS)
+        self.per_channel = checks.choice("granularity", granularity, GRANULARITIES) == "channel"
+        name = checks.choice("parametrisation", parametrisation, PARAMETRISATIONS)
         self.parametrisation = PARAMETRISATIONS[name]
-        self.lsq = checks.boolean("neuron.lsq", lsq)
-        self.percentile = checks.number("neuron.percentile", percentile, 0, 100, open_low=True)
-        delta = torch.tensor(checks.number("neuron.delta", initial, 0, open_low=True))
+        self.lsq = checks.boolean("lsq", lsq)
+        self.percentile = checks.number("percentile", percentile, 0, 100, open_low=True)
+        delta = torch.tensor(checks.number("delta", initial, 0, open_low=True))
         raw = self.parametrisation.inverse(delta)
-        if checks.boolean("neuron.learn_delta", learn):
+        if checks.boolean("learn_delta", learn):
             self.raw = nn.Parameter(raw)
         else:
             self.register_buffer("raw", raw)
         self.dims, self.neurons = 0, 1
-        self.waits = checks.choice("neuron.init", init, INITS) == "percentile"
+        self.waits = checks.choice("init", init, INITS) == "percentile"
         self.register_buffer("pending", torch.tensor(self.waits))
 
     def size_to(self, shape: tuple[int, ...]) -> None:
@@ -65,7 +65,7 @@ class Scale(nn.Module):
     def forward(self) -> Tensor:
         """Δ: a scalar, or ``[C, 1, 1]`` (``[F]``) that broadcasts over a current ``[B, C, H, W]`` (``[B, F]``)."""
         if self.per_channel and not self.raw.dim():
-            raise SettingsError("neuron.granularity=channel needs the channels: call size_to((C, H, W)) first")
+            raise ArgumentError("granularity=channel needs the channels: call size_to((C, H, W)) first")
         raw = scale_gradient(self.raw, lsq_factor(self.neurons, self.s_max)) if self.lsq else self.raw
         delta = self.parametrisation.value(raw)
         return delta.view(-1, *[1] * self.dims) if self.per_channel else delta

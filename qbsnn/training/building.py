@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback
 
-from qbsnn.checks import nearest
-from qbsnn.errors import QBSNNError, SettingsError
+from qbsnn.checks import nearest, place
+from qbsnn.errors import ArgumentError, QBSNNError, SettingsError
 
 
 def build_object(node: Mapping[str, Any], where: str, **extra: Any) -> Any:
-    """Hydra's instantiate, with the error that a user can mend brought to the surface."""
+    """Hydra's instantiate, with the error that a user can mend brought to the surface.
+
+    ``where`` is the node's place in the settings. It stands before the name of every argument that is refused, also by
+    what a ``_partial_`` node builds later.
+    """
     try:
-        return instantiate(dict(node), _convert_="all", **extra)
+        with place(where):
+            built = instantiate(dict(node), _convert_="all", **extra)
     except InstantiationException as error:
         cause: BaseException | None = error
         while cause is not None:
+            if isinstance(cause, ArgumentError):
+                raise SettingsError(f"{where}.{cause}") from error
             if isinstance(cause, QBSNNError):
                 raise cause from error
             if isinstance(cause, TypeError) and "unexpected keyword argument" in str(cause):
@@ -27,6 +35,15 @@ def build_object(node: Mapping[str, Any], where: str, **extra: Any) -> Any:
                 raise SettingsError(f"{where} does not take {key!r}: {nearest(key, node)}") from error
             last, cause = cause, cause.__cause__
         raise SettingsError(f"{where} cannot be built: {' '.join(str(last).split())}") from error
+    return _placed(built, where) if isinstance(built, partial) else built
+
+
+def _placed(factory: Callable[..., Any], where: str) -> Callable[..., Any]:
+    def build(*args: Any, **options: Any) -> Any:
+        with place(where):
+            return factory(*args, **options)
+
+    return build
 
 
 def build_all(group: Mapping[str, Any] | None, where: str) -> list[Callback]:

@@ -19,10 +19,10 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
-from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
+from qbsnn.checks import place
 from qbsnn.data import DataModule
 from qbsnn.errors import SettingsError
 from qbsnn.models.execution import prepare
@@ -68,8 +68,7 @@ def train(cfg: DictConfig, callbacks: Sequence[Callback] = ()) -> Result | None:
     ``None`` in a process that was started from outside and is not the first. callbacks: more than the settings name,
     for a run in this process.
 
-    Raises QBSNNError for what a user can mend: SettingsError before anything is written; DataError, CheckpointError or
-    VerificationError after a ``result.json`` with status ``failed`` was written.
+    Raises SettingsError before anything is written; other errors after a ``result.json`` of status ``failed`` was.
     """
     plain = validate(cfg)
     quieten()
@@ -125,27 +124,29 @@ def build(plain: dict[str, Any]) -> Parts:
     # Filling every fresh tensor would slow all allocations; nothing here reads memory that it did not write.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     data: DataModule = build_object(plain["data"], "data")
-    plain["model"]["encoding"] = data.encoding(plain["model"].get("encoding"))
+    with place("model"):
+        plain["model"]["encoding"] = data.encoding(plain["model"].get("encoding"))
+    single = plain["model"].get("neurons") or {}
     network: SpikingNetwork = build_object(
-        plain["model"],
+        {**plain["model"], "neurons": None},
         "model",
         neuron=build_object(plain["neuron"], "neuron"),
+        neurons={stage: build_object(node, f"model.neurons.{stage}") for stage, node in single.items()},
         in_shape=data.in_shape,
         num_classes=data.num_classes,
         mean=data.mean,
         std=data.std,
     )
-    compile, memory, trainer_settings = plain["compile"], plain["memory"], plain["trainer"]
+    compile, memory = plain["compile"], plain["memory"]
     prepare(network, "none" if compile == "auto" else compile, memory)
     (commit, dirty), host = git_state(Path(__file__).parent), host_info()
+    wanted, accelerator = plain["trainer"].get("precision"), plain["trainer"].get("accelerator", "auto")
     result = Result(
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         config=plain,
         seed=plain["seed"],
         host=host,
-        precision=precision.choose(
-            trainer_settings.get("precision"), trainer_settings.get("accelerator", "auto"), host.isa
-        ),
+        precision=precision.choose(wanted, accelerator, host.isa),
         git_commit=commit,
         git_dirty=dirty,
         started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -163,7 +164,7 @@ def build(plain: dict[str, Any]) -> Parts:
     )
     resumption = Resumption(plain["paths"]["run"])
     auto = [AutoCompile(memory)] if compile == "auto" else []
-    settings = {**trainer_settings, "precision": result.precision}
+    settings = {**plain["trainer"], "precision": result.precision}
     trainer = build_trainer(plain, settings, build_all(plain.get("logger"), "logger"), resumption, *auto)
     tracking.open_loggers(_online(trainer), plain)
     return Parts(data, module, trainer, result, resumption)
@@ -214,17 +215,10 @@ def _finish_fit(parts: Parts, seconds: float) -> None:
 
 
 def _go_on_alone(parts: Parts, plain: dict[str, Any]) -> None:
-    """A trainer of this process alone for all that follows training; sharded weights come from the last checkpoint."""
-    sharded = isinstance(parts.trainer.strategy, FSDPStrategy)
+    """A trainer of this process alone for all that follows training."""
     settings = {**processes.one_process(plain["trainer"]), "precision": parts.result.precision}
     parts.trainer = build_trainer(plain, settings, parts.trainer.loggers)
     parts.data.trainer = parts.trainer
-    if sharded:
-        path = Path(plain["paths"]["run"]) / parts.result.checkpoints["last"]
-        module = build({**plain, "trainer": processes.one_process(plain["trainer"]), "logger": None}).module
-        module.result = parts.result
-        load_weights(module, checkpoint_io.load(path), path)
-        parts.module = module
 
 
 def _test_last_and_best(parts: Parts) -> None:

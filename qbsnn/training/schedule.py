@@ -16,8 +16,8 @@ def warmup_cosine(optimizer: Optimizer, epochs: int, warmup: int = 5) -> LambdaL
     Stepped once per epoch e, from 0: factor (e + 1)/warmup below ``warmup``, then (1 + cos(π·(e − warmup)/(epochs −
     warmup)))/2. With ``warmup`` of at least ``epochs`` it only rises. Raises SettingsError for bad numbers.
     """
-    checks.integer("optim.scheduler.epochs", epochs, 1)
-    checks.integer("optim.scheduler.warmup", warmup, 0)
+    checks.integer("epochs", epochs, 1)
+    checks.integer("warmup", warmup, 0)
 
     def factor(epoch: int) -> float:
         if epoch < warmup:

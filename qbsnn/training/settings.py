@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from qbsnn.checks import nearest
+from qbsnn.checks import nearest, place
 from qbsnn.deploy.convert.settings import DeploySettings
 from qbsnn.errors import CheckpointError, SettingsError
 
@@ -113,9 +113,11 @@ def validate(cfg: DictConfig) -> dict[str, Any]:
         raise SettingsError(f"the settings do not resolve: {' '.join(str(error).split())}") from error
     plain.pop("sweep", None)
     try:
-        Settings.model_validate(plain).deploy.conversion()
+        deploy = Settings.model_validate(plain).deploy
     except ValidationError as error:
         raise SettingsError("; ".join(_explain(item) for item in error.errors())) from error
+    with place("deploy"):
+        deploy.conversion()
     groups = {group: plain[group] for group in ("neuron", "model", "data")}
     groups |= {f"model.neurons.{stage}": node for stage, node in (plain["model"].get("neurons") or {}).items()}
     for group, node in groups.items():

@@ -131,16 +131,16 @@ def test_tdbn_scales_by_the_constant_and_by_the_number_of_branches():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (partial(vgg, QBLIF, name="vgg7", **CIFAR), "model.name must be one of vgg5, vgg9, vgg11, vgg16, got 'vgg7'"),
+        (partial(vgg, QBLIF, name="vgg7", **CIFAR), "name must be one of vgg5, vgg9, vgg11, vgg16, got 'vgg7'"),
         (partial(resnet, QBLIF, name="resnet50", **CIFAR), "got 'resnet50'"),
         (partial(vgg, QBLIF, T=0, **CIFAR), "T must be an integer from 1 to 1024, got 0"),
-        (partial(vgg, QBLIF, width=0, **CIFAR), "model.width"),
-        (partial(vgg, QBLIF, norm="gn", **CIFAR), "model.norm must be one of bn, tdbn, tebn, layer, none, got 'gn'"),
+        (partial(vgg, QBLIF, width=0, **CIFAR), "width"),
+        (partial(vgg, QBLIF, norm="gn", **CIFAR), "norm must be one of bn, tdbn, tebn, layer, none, got 'gn'"),
         (partial(vgg, QBLIF, encoding="ttfs", **CIFAR), "direct, rate, latency"),
-        (partial(vgg, QBLIF, pool="sum", **CIFAR), "model.pool"),
-        (partial(resnet, QBLIF, stem="mnist", **CIFAR), "model.stem"),
-        (partial(mlp, QBLIF, hidden=(0,), **CIFAR), "model.hidden"),
-        (partial(mlp, partial(QBLIF, s_max=0), **CIFAR), "neuron.s_max"),
+        (partial(vgg, QBLIF, pool="sum", **CIFAR), "pool"),
+        (partial(resnet, QBLIF, stem="mnist", **CIFAR), "stem"),
+        (partial(mlp, QBLIF, hidden=(0,), **CIFAR), "hidden"),
+        (partial(mlp, partial(QBLIF, s_max=0), **CIFAR), "s_max"),
     ],
 )
 def test_bad_settings_are_named(make, words):

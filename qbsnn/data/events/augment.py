@@ -119,7 +119,7 @@ class EventMix:
     GAUSSIANS = 3
 
     def __init__(self, alpha: float, classes: int, seed: int) -> None:
-        self.alpha = checks.number("data.mix_alpha", alpha, 0, open_low=True)
+        self.alpha = checks.number("mix_alpha", alpha, 0, open_low=True)
         self.classes, self.seed = classes, seed
 
     def __call__(

@@ -59,15 +59,15 @@ class Framing:
 
     def __post_init__(self) -> None:
         """Check the settings; raises SettingsError."""
-        checks.integer("data.frames", self.frames, 1, 65536)
-        checks.choice("data.slice_by", self.slice_by, ("time", "count", "duration"))
-        checks.boolean("data.keep_tail", self.keep_tail)
-        checks.choice("data.polarity", self.polarity, POLARITIES)
+        checks.integer("frames", self.frames, 1, 65536)
+        checks.choice("slice_by", self.slice_by, ("time", "count", "duration"))
+        checks.boolean("keep_tail", self.keep_tail)
+        checks.choice("polarity", self.polarity, POLARITIES)
         if self.slice_by == "duration":
-            checks.number("data.window_ms", self.window_ms, 0.001)
+            checks.number("window_ms", self.window_ms, 0.001)
         width, height, polarities = self.sensor
         if self.size is not None:
-            checks.integer("data.size", self.size, 1, width)
+            checks.integer("size", self.size, 1, width)
             width = self.size
             height = max(1, self.size * self.sensor.height // self.sensor.width)
         channels = min(POLARITIES[self.polarity], polarities)

@@ -25,7 +25,7 @@ from qbsnn.data.loading import Split
 from qbsnn.data.randomness import Purpose, draw
 from qbsnn.data.ranges import check_range
 from qbsnn.data.skipping import SkippingSplit
-from qbsnn.errors import SettingsError
+from qbsnn.errors import ArgumentError
 
 log = logging.getLogger(__name__)
 
@@ -154,14 +154,14 @@ class EventDataModule(DataModule[Recordings]):
         limits = {"train": limit_train, "val": limit_val, "test": limit_test}
         super().__init__(root, download, verify, batch_size, val_fraction, split_seed, seed, num_workers, limits)
         self.T = checks.integer("T", T, 1, 1024)
-        total = self.T if frames is None else checks.integer("data.frames", frames, self.T)
+        total = self.T if frames is None else checks.integer("frames", frames, self.T)
         self.framing = Framing(self.sensor, total, slice_by, window_ms, keep_tail, size, polarity)
         self.in_shape = self.framing.shape
         self.mean, self.std = (0.0,) * self.in_shape[0], (1.0,) * self.in_shape[0]
-        self.value = checks.choice("data.value", value, VALUES)
-        self.cache = checks.choice("data.cache", cache, ("none", "memory", "disk"))
+        self.value = checks.choice("value", value, VALUES)
+        self.cache = checks.choice("cache", cache, ("none", "memory", "disk"))
         self.cache_dir = Path(cache_dir).expanduser().absolute() if cache_dir is not None else self.root / "cache"
-        self.skip = checks.choice("data.on_bad_sample", on_bad_sample, ("raise", "skip")) == "skip"
+        self.skip = checks.choice("on_bad_sample", on_bad_sample, ("raise", "skip")) == "skip"
         for key, number, high in (
             ("drop_events", drop_events, 0.9),
             ("jitter", jitter, 100),
@@ -170,16 +170,16 @@ class EventDataModule(DataModule[Recordings]):
             ("rotate", rotate, 180),
             ("shear", shear, 80),
         ):
-            checks.number(f"data.{key}", number, 0, high)
+            checks.number(key, number, 0, high)
         if self.sensor.height == 1 and (jitter or rotate or shear):
-            raise SettingsError(f"data.jitter, rotate and shear must be 0 for {self.name}, whose sensor is a line")
-        checks.boolean("data.flip", flip)
+            raise ArgumentError(f"jitter, rotate and shear must be 0 for {self.name}, whose sensor is a line")
+        checks.boolean("flip", flip)
         for key, pixels in (("roll", roll), ("cutout", cutout)):
-            checks.integer(f"data.{key}", pixels, 0, self.in_shape[2])
+            checks.integer(key, pixels, 0, self.in_shape[2])
         self._event_settings = (drop_events, jitter, time_jitter_ms, reverse)
         self._frame_settings = (flip, roll, rotate, shear, cutout)
         if mix is not None:
-            checks.choice("data.mix", mix, ("eventmix",))
+            checks.choice("mix", mix, ("eventmix",))
         self.mix = EventMix(mix_alpha, self.num_classes, seed) if mix is not None else None
 
     def part(self, source: Recordings, chosen: NDArray[np.int64], labels: Tensor, augmented: bool) -> Split:

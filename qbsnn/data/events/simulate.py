@@ -38,11 +38,11 @@ class PixelModel:
 
     def __post_init__(self) -> None:
         """Check the settings; raises SettingsError."""
-        checks.number("data.pixel.threshold", self.threshold, 0.01)
-        checks.number("data.pixel.floor", self.floor, 0, open_low=True)
-        checks.number("data.pixel.refractory_us", self.refractory_us, 0)
-        checks.integer("data.pixel.step_us", self.step_us, 1, SACCADE_US)
-        checks.number("data.pixel.noise_hz", self.noise_hz, 0, 1000)
+        checks.number("pixel.threshold", self.threshold, 0.01)
+        checks.number("pixel.floor", self.floor, 0, open_low=True)
+        checks.number("pixel.refractory_us", self.refractory_us, 0)
+        checks.integer("pixel.step_us", self.step_us, 1, SACCADE_US)
+        checks.number("pixel.noise_hz", self.noise_hz, 0, 1000)
 
     def key(self) -> dict[str, Any]:
         """What determines the events besides the picture."""

@@ -72,10 +72,10 @@ class ImageDataModule(DataModule[Images]):
         limits = {"train": limit_train, "val": limit_val, "test": limit_test}
         super().__init__(root, download, verify, batch_size, val_fraction, split_seed, seed, num_workers, limits)
         if resize is not None:
-            checks.integer("data.resize", resize, 1, 4096)
+            checks.integer("resize", resize, 1, 4096)
         self.in_shape = self.image_shape if resize is None else (self.image_shape[0], resize, resize)
-        checks.integer("data.crop", crop, 0, min(self.in_shape[1:]))
-        checks.integer("data.cutout", cutout, 0, min(self.in_shape[1:]))
+        checks.integer("crop", crop, 0, min(self.in_shape[1:]))
+        checks.integer("cutout", cutout, 0, min(self.in_shape[1:]))
         self.resize = resize
         self.resident = resident_choice(resident, num_workers)
         if resize is not None or autoaugment is not None:

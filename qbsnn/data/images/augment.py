@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 
 from qbsnn import checks
 from qbsnn.data.randomness import Purpose, below, draw, torch_seeded
-from qbsnn.errors import SettingsError
+from qbsnn.errors import ArgumentError
 
 POLICIES: dict[str, Callable[[], torch.nn.Module]] = {
     "cifar10": lambda: v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10),
@@ -30,7 +30,7 @@ def make_policy(name: str | None) -> torch.nn.Module | None:
     if name is None:
         return None
     if not isinstance(name, str) or name not in POLICIES:
-        raise SettingsError(f"data.autoaugment must be null or one of {', '.join(POLICIES)}, got {name!r}")
+        raise ArgumentError(f"autoaugment must be null or one of {', '.join(POLICIES)}, got {name!r}")
     return POLICIES[name]()
 
 
@@ -61,7 +61,7 @@ class Augment:
         self, seed: int = 0, crop: int = 0, flip: bool = False, cutout: int = 0, policy: str | None = None
     ) -> None:
         self.seed, self.crop, self.cutout = seed, crop, cutout
-        self.flip = checks.boolean("data.flip", flip)
+        self.flip = checks.boolean("flip", flip)
         self.policy = make_policy(policy)
 
     def __call__(self, pixels: Tensor, epochs: NDArray[np.int64], indices: NDArray[np.int64]) -> Tensor:

@@ -156,15 +156,15 @@ class FileDataModule(DataModule[Files]):
     ) -> None:
         limits = {"train": limit_train, "val": limit_val, "test": limit_test}
         super().__init__(root, download, verify, batch_size, val_fraction, split_seed, seed, num_workers, limits)
-        self.size = checks.integer("data.size", size, 8, 4096)
+        self.size = checks.integer("size", size, 8, 4096)
         self.in_shape = (3, size, size)
-        self.random_crop = checks.boolean("data.random_crop", random_crop)
+        self.random_crop = checks.boolean("random_crop", random_crop)
         self.side = round(size * 256 / 224) if random_crop else size
         for key, pixels in (("crop", crop), ("cutout", cutout)):
-            checks.integer(f"data.{key}", pixels, 0, size)
-        self.cache = checks.choice("data.cache", cache, ("none", "disk"))
+            checks.integer(key, pixels, 0, size)
+        self.cache = checks.choice("cache", cache, ("none", "disk"))
         self.cache_dir = Path(cache_dir).expanduser().absolute() if cache_dir is not None else self.root / "cache"
-        self.skip = checks.choice("data.on_bad_sample", on_bad_sample, ("raise", "skip")) == "skip"
+        self.skip = checks.choice("on_bad_sample", on_bad_sample, ("raise", "skip")) == "skip"
         self.augment = Augment(seed, crop, flip, cutout, autoaugment)
         self.mix = Mix(mix, mix_alpha, self.num_classes, seed) if mix is not None else None
 

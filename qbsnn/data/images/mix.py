@@ -21,8 +21,8 @@ class Mix:
     """
 
     def __init__(self, name: str, alpha: float, classes: int, seed: int) -> None:
-        kind = MIXES[checks.choice("data.mix", name, MIXES)]
-        self.mix = kind(alpha=checks.number("data.mix_alpha", alpha, 0, open_low=True), num_classes=classes)
+        kind = MIXES[checks.choice("mix", name, MIXES)]
+        self.mix = kind(alpha=checks.number("mix_alpha", alpha, 0, open_low=True), num_classes=classes)
         self.seed = seed
 
     def __call__(

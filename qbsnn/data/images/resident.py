@@ -10,7 +10,7 @@ from torch import Tensor
 from qbsnn.data.images.augment import Augment
 from qbsnn.data.images.mix import Mix
 from qbsnn.data.loading import Split
-from qbsnn.errors import DataError, SettingsError
+from qbsnn.errors import ArgumentError, DataError
 
 SHARE = 4
 """``auto`` leaves a set in the CPU's memory if it is larger than this part of what a GPU has free."""
@@ -50,9 +50,9 @@ def resident_choice(value: bool | str, num_workers: int) -> bool | None:
     if value == "auto":
         return None if num_workers == 0 else False
     if type(value) is not bool:
-        raise SettingsError(f"data.resident must be auto, true or false, got {value!r}")
+        raise ArgumentError(f"resident must be auto, true or false, got {value!r}")
     if value and num_workers:
-        raise SettingsError(f"data.resident must be auto or false with data.num_workers = {num_workers}, got true")
+        raise ArgumentError(f"resident must be auto or false with num_workers = {num_workers}, got true")
     return value
 
 

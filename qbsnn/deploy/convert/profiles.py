@@ -59,7 +59,7 @@ LIMITS = {
 
 def findings(quantized: Quantized, profile: str) -> list[Finding]:
     """All that keeps a network off a target, layer by layer; an empty list where it fits."""
-    limits = LIMITS[checks.choice("deploy.profile", profile, LIMITS)]
+    limits = LIMITS[checks.choice("profile", profile, LIMITS)]
     net = quantized.net
     register = int(str(PROFILES[profile]["membrane_bits"]))
     found: list[Finding] = []

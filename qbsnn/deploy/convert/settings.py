@@ -44,14 +44,14 @@ class DeploySettings:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        checks.integer("deploy.bits", self.bits, 2, 8)
-        checks.choice("deploy.theta", self.theta, THETAS)
-        checks.choice("deploy.leak", self.leak, LEAKS)
-        checks.integer("deploy.membrane_bits", self.membrane_bits, 8, 32)
-        checks.choice("deploy.overflow", self.overflow, POLICIES)
-        checks.choice("deploy.first_layer", self.first_layer, FIRST_LAYERS)
+        checks.integer("bits", self.bits, 2, 8)
+        checks.choice("theta", self.theta, THETAS)
+        checks.choice("leak", self.leak, LEAKS)
+        checks.integer("membrane_bits", self.membrane_bits, 8, 32)
+        checks.choice("overflow", self.overflow, POLICIES)
+        checks.choice("first_layer", self.first_layer, FIRST_LAYERS)
         if self.profile is not None:
-            checks.choice("deploy.profile", self.profile, PROFILES)
+            checks.choice("profile", self.profile, PROFILES)
 
     @property
     def q_max(self) -> int:

@@ -23,7 +23,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.fabric.plugins.environments import LightningEnvironment
-from lightning.pytorch.strategies import FSDPStrategy, ParallelStrategy
+from lightning.pytorch.strategies import ParallelStrategy
 from omegaconf import OmegaConf
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -31,6 +31,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from qbsnn import errors
+from qbsnn.checks import place
 from qbsnn.data.loading import Share
 from qbsnn.errors import SettingsError
 from qbsnn.results.reading import read_result
@@ -54,14 +55,13 @@ def to_start(plain: dict[str, Any]) -> int:
     world = trainer.num_devices * trainer.num_nodes  # slurm would say how many tasks there are
     if not isinstance(strategy, ParallelStrategy) or world == 1:
         return 1
-    Share(0, world).of_batch(plain["data"]["batch_size"])
+    with place("data"):
+        Share(0, world).of_batch(plain["data"]["batch_size"])
     if settings.get("sync_batchnorm") and plain.get("memory") == "checkpoint":
         raise SettingsError(
             "memory=checkpoint computes norms again, which trainer.sync_batchnorm=true would count twice: "
             "use memory=packed, or trainer.sync_batchnorm=false with statistics of each process's share"
         )
-    if isinstance(strategy, FSDPStrategy):
-        _check_sharded(plain)
     environment = strategy.cluster_environment
     tasks = os.environ.get("SLURM_NTASKS")
     if isinstance(environment, LightningEnvironment) or (not _torchrun() and tasks == "1"):
@@ -132,25 +132,6 @@ def leave_group() -> None:
 
 def _torchrun() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_torchelastic_launched()
-
-
-def _check_sharded(plain: dict[str, Any]) -> None:
-    """Refuse what cannot be done with weights that lie in pieces on all devices."""
-    callbacks = plain.get("callbacks") or {}
-    if not callbacks.get("checkpoint"):
-        raise SettingsError("trainer.strategy=fsdp needs callbacks.checkpoint: the weights are tested from its file")
-    on = [name for name in ("gradients", "divergence", "delta", "bursts") if callbacks.get(name)]
-    if on:
-        off = " ".join(f"callbacks.{name}=null" for name in on)
-        raise SettingsError(
-            f"callbacks.{on[0]} reads whole weights or gradients, which trainer.strategy=fsdp keeps in pieces on all "
-            f"devices; switch off what does: {off}"
-        )
-    if plain["trainer"].get("gradient_clip_val"):
-        raise SettingsError(
-            "trainer.gradient_clip_val clips by the norm of whole gradients, which trainer.strategy=fsdp keeps in "
-            f"pieces, got {plain['trainer']['gradient_clip_val']}; it must be null there"
-        )
 
 
 def _logging() -> dict[str, Any] | None:

@@ -122,5 +122,5 @@ def test_torchvisions_mixes(name):
         assert torch.allclose(mixed, share * pixels + (1 - share) * pixels.roll(1, 0), atol=1e-6)
     else:
         assert ((mixed == pixels) | (mixed == pixels.roll(1, 0))).all()
-    with pytest.raises(SettingsError, match=r"data\.mix_alpha must be a number above 0, got 0"):
+    with pytest.raises(SettingsError, match=r"mix_alpha must be a number above 0, got 0"):
         Mix(name, 0, 5, seed=1)

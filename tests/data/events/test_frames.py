@@ -138,12 +138,12 @@ def test_too_few_events_for_the_frames():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"frames": 0}, "data.frames must be an integer from 1"),
-        ({"slice_by": "events"}, "data.slice_by must be one of time, count, duration, got 'events'"),
-        ({"slice_by": "duration"}, "data.window_ms must be a number of at least 0.001, got None"),
-        ({"polarity": 2}, "data.polarity must be one of both, merged, on, off, got 2"),
-        ({"size": 35}, "data.size must be an integer from 1 to 34, got 35"),
-        ({"keep_tail": 1}, "data.keep_tail must be true or false, got 1"),
+        ({"frames": 0}, "frames must be an integer from 1"),
+        ({"slice_by": "events"}, "slice_by must be one of time, count, duration, got 'events'"),
+        ({"slice_by": "duration"}, "window_ms must be a number of at least 0.001, got None"),
+        ({"polarity": 2}, "polarity must be one of both, merged, on, off, got 2"),
+        ({"size": 35}, "size must be an integer from 1 to 34, got 35"),
+        ({"keep_tail": 1}, "keep_tail must be true or false, got 1"),
     ],
 )
 def test_bad_settings(changed, message):

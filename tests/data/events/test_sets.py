@@ -375,15 +375,15 @@ def test_values(tmp_path):
     ("options", "message"),
     [
         ({"T": 0}, "T must be an integer from 1 to 1024, got 0"),
-        ({"T": 4, "frames": 3}, "data.frames must be an integer of at least 4, got 3"),
-        ({"value": "sign"}, "data.value must be one of count, binary, log, got 'sign'"),
-        ({"cache": "ram"}, "data.cache must be one of none, memory, disk, got 'ram'"),
-        ({"on_bad_sample": "zero"}, "data.on_bad_sample must be one of raise, skip, got 'zero'"),
-        ({"drop_events": 1.0}, "data.drop_events must be a number of at least 0 and at most 0.9, got 1.0"),
-        ({"reverse": -1}, "data.reverse must be a number"),
-        ({"roll": 21}, "data.roll must be an integer from 0 to 20, got 21"),
-        ({"flip": 1}, "data.flip must be true or false, got 1"),
-        ({"mix": "mixup"}, "data.mix must be one of eventmix, got 'mixup'"),
+        ({"T": 4, "frames": 3}, "frames must be an integer of at least 4, got 3"),
+        ({"value": "sign"}, "value must be one of count, binary, log, got 'sign'"),
+        ({"cache": "ram"}, "cache must be one of none, memory, disk, got 'ram'"),
+        ({"on_bad_sample": "zero"}, "on_bad_sample must be one of raise, skip, got 'zero'"),
+        ({"drop_events": 1.0}, "drop_events must be a number of at least 0 and at most 0.9, got 1.0"),
+        ({"reverse": -1}, "reverse must be a number"),
+        ({"roll": 21}, "roll must be an integer from 0 to 20, got 21"),
+        ({"flip": 1}, "flip must be true or false, got 1"),
+        ({"mix": "mixup"}, "mix must be one of eventmix, got 'mixup'"),
     ],
 )
 def test_bad_settings(options, message):
@@ -392,9 +392,7 @@ def test_bad_settings(options, message):
 
 
 def test_a_line_has_no_rotation(tmp_path):
-    with pytest.raises(
-        SettingsError, match=r"data\.jitter, rotate and shear must be 0 for shd, whose sensor is a line"
-    ):
+    with pytest.raises(SettingsError, match=r"jitter, rotate and shear must be 0 for shd, whose sensor is a line"):
         made("shd", tmp_path, write=False, rotate=5.0)
 
 

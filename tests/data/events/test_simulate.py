@@ -88,11 +88,11 @@ def test_a_set_is_labelled_and_repeats_itself(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"threshold": 0}, "data.pixel.threshold must be a number of at least 0.01, got 0"),
-        ({"floor": 0}, "data.pixel.floor must be a number above 0, got 0"),
-        ({"refractory_us": -1}, "data.pixel.refractory_us must be"),
-        ({"step_us": 1.5}, "data.pixel.step_us must be an integer from 1"),
-        ({"noise_hz": float("nan")}, "data.pixel.noise_hz must be a number"),
+        ({"threshold": 0}, "pixel.threshold must be a number of at least 0.01, got 0"),
+        ({"floor": 0}, "pixel.floor must be a number above 0, got 0"),
+        ({"refractory_us": -1}, "pixel.refractory_us must be"),
+        ({"step_us": 1.5}, "pixel.step_us must be an integer from 1"),
+        ({"noise_hz": float("nan")}, "pixel.noise_hz must be a number"),
     ],
 )
 def test_bad_settings(changed, message):

@@ -123,11 +123,11 @@ def test_bad_settings(key, values, right):
         with pytest.raises(SettingsError) as caught:
             Digits(**{key: value})
         message = str(caught.value)
-        assert message.startswith(f"data.{key} must be {right}") and message.endswith(f"got {value!r}")
+        assert message.startswith(f"{key} must be {right}") and message.endswith(f"got {value!r}")
 
 
 def test_a_validation_share_of_no_image_is_refused():
-    with pytest.raises(SettingsError, match=r"data\.val_fraction must leave .* 1437 training samples.*got 1e-05"):
+    with pytest.raises(SettingsError, match=r"val_fraction must leave .* 1437 training samples.*got 1e-05"):
         Digits(val_fraction=1e-5).setup("fit")
 
 

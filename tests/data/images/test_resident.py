@@ -50,9 +50,9 @@ def test_auto_is_resident_without_workers():
 
 @pytest.mark.parametrize("value", ["yes", 1, None])
 def test_other_values_are_refused(value):
-    with pytest.raises(SettingsError, match=r"data\.resident must be auto, true or false, got"):
+    with pytest.raises(SettingsError, match=r"resident must be auto, true or false, got"):
         Digits(resident=value)
-    with pytest.raises(SettingsError, match=r"data\.resident must be auto or false with data\.num_workers = 2"):
+    with pytest.raises(SettingsError, match=r"resident must be auto or false with num_workers = 2"):
         Digits(resident=True, num_workers=2)
 
 

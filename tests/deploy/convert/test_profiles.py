@@ -59,7 +59,7 @@ def test_a_first_layer_of_integers_accumulates_spikes(family, encoding):
 def test_a_first_layer_of_integers_needs_whole_numbers():
     with pytest.raises(DeployError, match=r"fc1: deploy.first_layer=integer needs an input of spikes or counts"):
         quantize(absorb(make("mlp", QBLIF)), DeploySettings(first_layer="integer"))
-    with pytest.raises(SettingsError, match=r"deploy.first_layer must be one of float, integer, got 'int'"):
+    with pytest.raises(SettingsError, match=r"first_layer must be one of float, integer, got 'int'"):
         DeploySettings(first_layer="int")
     with pytest.raises(SettingsError, match=r"deploy.first_layer=integer goes with deploy.mode=ptq"):
         DeployGroup(mode="qat", first_layer="integer").conversion()
@@ -156,5 +156,5 @@ def test_every_limit_can_be_exceeded():
 
 def test_an_unknown_profile_is_refused():
     assert set(LIMITS) == set(PROFILES)
-    with pytest.raises(SettingsError, match=r"deploy.profile must be one of generic-fpga, .*got 'tpu'"):
+    with pytest.raises(SettingsError, match=r"profile must be one of generic-fpga, .*got 'tpu'"):
         findings(quantize(absorb(make("mlp", LIF))), "tpu")

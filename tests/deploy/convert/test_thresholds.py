@@ -228,7 +228,7 @@ def test_leaks_that_tau_does_not_have_are_refused(kind, words):
 )
 def test_bad_settings_are_named(fields):
     ((key, value),) = fields.items()
-    with pytest.raises(SettingsError, match=rf"deploy.{key} must be .*got {value!r}"):
+    with pytest.raises(SettingsError, match=rf"{key} must be .*got {value!r}"):
         DeploySettings(**fields)
 
 

@@ -72,7 +72,7 @@ def test_an_only_batch_is_cut_to_the_number_of_processes():
     ("devices", "first"), [(4, 1), ("auto", 1), (-1, 1), ([2, 3], [2]), ("2,3", [2]), ("1,", [1]), ("3", 1)]
 )
 def test_one_process_takes_the_first_device(devices, first):
-    given = {"devices": devices, "strategy": "fsdp", "num_nodes": 2, "sync_batchnorm": True, "max_epochs": 3}
+    given = {"devices": devices, "strategy": "ddp", "num_nodes": 2, "sync_batchnorm": True, "max_epochs": 3}
     assert one_process(given) == {
         "devices": first, "strategy": "auto", "num_nodes": 1, "sync_batchnorm": False, "max_epochs": 3,
     }  # fmt: skip
@@ -87,7 +87,6 @@ CPU = "trainer=ddp_cpu"
         ([CPU, "data.batch_size=63"], "data.batch_size is the batch of all processes together and must be a multiple"),
         ([CPU, "trainer.num_nodes=2"], "trainer.num_nodes=2 needs one process per device started by srun or torchrun"),
         ([CPU, "trainer.strategy=dpp"], "trainer cannot be built"),
-        (["trainer=fsdp", "trainer.accelerator=cpu", "trainer.devices=2", "callbacks=sharded"], "FSDP"),
         (["trainer=ddp"], "trainer cannot be built"),
     ],
 )
