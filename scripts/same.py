@@ -1,7 +1,8 @@
 """Show that a change of the code changes no number: ``make same REF=main``, or ``python scripts/same.py ref=main``.
 
-Trains 20 steps of five settings (``only=NAME``: of one) in the work tree and at another commit and compares the loss of
-every step, all weights, and spikes, membranes and logits of the integer engine, bit for bit; exits with 1 if any differ.
+Trains 20 steps of five settings (``only=NAME``: of one) in the work tree and at another commit and compares the loss
+of every step, all weights, and spikes, membranes and logits of the integer engine, bit for bit; exits with 1 if any
+differ.
 """
 
 import hashlib

@@ -12,7 +12,7 @@ from qbsnn.deploy.verify.integer import check_integer
 from qbsnn.errors import DeployError
 from qbsnn.results.fingerprint import fingerprint
 from qbsnn.sweeps.plan import cells, read
-from qbsnn.training.run import build
+from qbsnn.training.setup import build
 from tests.data.events.tiny_events import write_gesture
 from tests.data.images.test_imagenet import imagenet  # noqa: F401  a fixture
 from tests.data.images.test_torchvision_sets import WRITERS

@@ -24,7 +24,7 @@ from lightning.pytorch.callbacks import Callback
 from qbsnn.errors import CheckpointError
 from qbsnn.results.files import write_atomically
 from qbsnn.results.fingerprint import fingerprint
-from qbsnn.training import checkpoints as checkpoint_io
+from qbsnn.training import checkpoints
 from qbsnn.training.module import Classifier
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ def unfinished(plain: dict[str, Any], first: bool = True) -> Path | None:
         if not path.exists():
             continue
         try:
-            contents = checkpoint_io.load(path)
+            contents = checkpoints.load(path)
         except CheckpointError as error:
             log.warning("%s", error)
             continue
