@@ -202,8 +202,9 @@ class Result:
 
     ``checkpoints`` names the files of ``last`` and ``best``, relative to the run directory where they lie inside it.
     ``data`` says what was read: name of the set, whether simulated, samples per part, a checksum of their indices,
-    names of samples that were skipped, and for events what the cache found and the framing lost. ``cell`` is the
-    fingerprint of what determines the result (:mod:`qbsnn.results.fingerprint`), empty for an evaluation.
+    names of samples that were skipped, and for events what the cache found and the framing lost. ``identity`` is
+    what determines the result and ``cell`` its fingerprint (:mod:`qbsnn.results.fingerprint`); both are empty for an
+    evaluation, and ``identity`` in files of versions before 0.2.
     ``precision`` is the one of training, in Lightning's words.
     """
 
@@ -228,6 +229,7 @@ class Result:
     timing: Timing = field(default_factory=Timing)
     data: dict[str, Any] = field(default_factory=dict)
     cell: str = ""
+    identity: dict[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def write(self, path: Path) -> None:

@@ -43,6 +43,7 @@ class Cell:
     overrides: list[str]
     seed: int
     fingerprint: str
+    identity: dict[str, Any]
     status: str
     error: str | None = None
     path: Path | None = None
@@ -139,6 +140,7 @@ def _cell(path: Path, entry: Any) -> Cell:
             overrides=[str(override) for override in entry["overrides"]],
             seed=int(entry["seed"]),
             fingerprint=str(entry["fingerprint"] or ""),
+            identity=dict(entry.get("identity") or {}),
             status=str(entry["status"]),
             error=entry.get("error"),
             path=_run(path.parent, entry.get("run")),
@@ -163,14 +165,25 @@ def _checked(path: Path, cell: Cell) -> Result:
     if cell.path is None:
         raise DataError(f"{path}: cell {cell.label}, seed {cell.seed} is done, but has no run")
     result = read_result(cell.path / "result.json")
-    for what, found in (("cell", result.cell), ("config", fingerprint(result.config))):
-        if found != cell.fingerprint:
-            raise DataError(
-                f"{cell.path / 'result.json'}: its {what} has the fingerprint {found or 'none'}, and {path} wants "
-                f"{cell.fingerprint} for {cell.label}, seed {cell.seed}: a result of another configuration"
-            )
+    file, wanted = cell.path / "result.json", f"{cell.fingerprint} for {cell.label}, seed {cell.seed}"
+    found = result.cell if result.identity or not cell.identity else fingerprint(cell.identity)
+    if found != cell.fingerprint:
+        raise DataError(f"{file}: its fingerprint is {found or 'none'}, and {path} wants {wanted}")
+    for key, value in cell.identity.items():
+        if key != "defaults" and (has := _at(result.config, key, value)) != value:
+            raise DataError(f"{file}: {key} is {has!r} there, and {path} wants {value!r}: another configuration")
     if result.status != "finished":
         raise DataError(
             f"{cell.path / 'result.json'}: status must be finished for a cell that is done, got {result.status}"
         )
     return result
+
+
+def _at(config: dict[str, Any], key: str, otherwise: Any) -> Any:
+    """The value of a dotted key; ``otherwise`` where an older configuration has none."""
+    node: Any = config
+    for part in key.split("."):
+        if not isinstance(node, dict) or part not in node:
+            return otherwise
+        node = node[part]
+    return None if key == "model.encoding" and node in ("direct", "events") else node

@@ -29,7 +29,7 @@ from qbsnn.sweeps.plan import Cell, cells, folder_name, read, written
 from qbsnn.sweeps.state import State
 from qbsnn.sweeps.view import Watch, counts, listing
 from qbsnn.training.run import train
-from qbsnn.training.settings import validate
+from qbsnn.training.settings import identify, validate
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class CellTask:
 
 def _train(cfg: DictConfig, folder: Path) -> None:
     try:
-        if files.finished(folder, fingerprint(validate(cfg))) is not None:
+        if files.finished(folder, fingerprint(identify(validate(cfg)))) is not None:
             return
         (folder / files.FAILED).unlink(missing_ok=True)
         train(cfg)
@@ -117,11 +117,12 @@ def _quieten(cfg: DictConfig) -> None:
 def _state(loader: ConfigLoader, master: DictConfig, cell: Cell, folder: Path) -> State:
     """Compose a cell, without building anything; one that does not compose has failed."""
     try:
-        mark = fingerprint(_composed(loader, master, cell))
+        identity = identify(_composed(loader, master, cell))
     except (HydraException, OmegaConfBaseException, SettingsError) as error:
-        return State(cell, "", folder, "failed", _reason(error))
+        return State(cell, {}, folder, "failed", _reason(error))
+    mark = fingerprint(identity)
     known = sorted(folder.glob(f"*_{mark}"))
-    return State(cell, mark, known[0] if known else folder / folder_name(cell, mark))
+    return State(cell, identity, known[0] if known else folder / folder_name(cell, mark))
 
 
 def _reason(error: Exception) -> str:

@@ -23,9 +23,9 @@ from lightning.pytorch.callbacks import Callback
 
 from qbsnn.errors import CheckpointError
 from qbsnn.results.files import write_atomically
-from qbsnn.results.fingerprint import fingerprint
 from qbsnn.training import checkpoints
 from qbsnn.training.module import Classifier
+from qbsnn.training.settings import identify
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ def unfinished(plain: dict[str, Any], first: bool = True) -> Path | None:
             log.warning("%s", error)
             continue
         stored = contents.get("qbsnn", {}).get("config", {})
-        if "resumption" in contents and fingerprint(stored) == fingerprint(plain):
+        if "resumption" in contents and identify(stored) == identify(plain):
             found[name] = contents["global_step"]
     if "best.ckpt" not in found:  # without it the fit could not end with its best epoch
         return None

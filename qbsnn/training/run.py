@@ -27,7 +27,7 @@ from qbsnn.training.deployment import Listener, Tuned, convert, frozen, prove
 from qbsnn.training.devices import processes
 from qbsnn.training.record import Record, recorded
 from qbsnn.training.resume import unfinished
-from qbsnn.training.settings import deploy_settings, validate
+from qbsnn.training.settings import deploy_settings, identify, validate
 from qbsnn.training.setup import Parts, build, build_trainer, load_weights, of_training, quieten
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,8 @@ def train(cfg: DictConfig, callbacks: Sequence[Callback] = ()) -> Result | None:
 def run_here(settings: dict[str, Any], callbacks: Sequence[Callback] = ()) -> Result | None:
     """:func:`train` for validated settings, in this process or as one of several that run it."""
     parts = build(settings, callbacks)
-    with _recorded(parts, cell=fingerprint(parts.settings)) as record:
+    identity = identify(parts.settings)
+    with _recorded(parts, identity=identity, cell=fingerprint(identity)) as record:
         fitted = fit(parts)
         record.keep(**vars(fitted))
         if parts.trainer.world_size > 1:

@@ -5,8 +5,8 @@ Bounds of a neuron, a network or a data set are checked by its own constructor, 
 
 from __future__ import annotations
 
-import inspect
-from typing import Any, Literal, get_args, get_type_hints
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
@@ -17,6 +17,8 @@ from qbsnn.checked import Checked
 from qbsnn.checks import nearest, place
 from qbsnn.deploy.convert.settings import DeploySettings
 from qbsnn.errors import ArgumentError, SettingsError
+from qbsnn.results.fingerprint import identity
+from qbsnn.training.defaults import arguments, defaults
 
 Node = dict[str, Any]
 
@@ -107,30 +109,24 @@ def deploy_settings(settings: dict[str, Any]) -> DeploySettings:
     return DeploySettings(**settings.get("deploy", {}))
 
 
+def identify(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity of a run with these validated settings, see :func:`qbsnn.results.fingerprint.identity`."""
+    known = dict(defaults(settings))
+    for prefix, model in (("", RunSettings), ("deploy.", DeploySettings)):
+        fields = model.model_fields.items()
+        known |= {prefix + name: field.get_default() for name, field in fields if not field.is_required()}
+    return identity(settings, known)
+
+
 def _check_keys(group: str, node: Node) -> None:
     """Refuse keys that the ``_target_`` of a group does not take."""
     target = node.get("_target_")
     if not isinstance(target, str):
         raise SettingsError(f"{group} needs a _target_, the class or function to build; got {target!r}")
     try:
-        takes = _arguments(get_object(target))
+        takes = arguments(get_object(target))
     except Exception as error:
         raise SettingsError(f"{group}._target_ {target!r} cannot be imported: {error}") from error
     unknown = [key for key in node if not key.startswith("_") and key not in takes]
     if unknown:
         raise SettingsError(f"{group}.{unknown[0]} is not a setting of {target}: {nearest(unknown[0], takes)}")
-
-
-def _arguments(target: Any) -> list[str]:
-    """Names of the arguments of a class or function, those of a typed ``**options`` included."""
-    names = []
-    for name, parameter in inspect.signature(target).parameters.items():
-        if parameter.kind is not inspect.Parameter.VAR_KEYWORD:
-            names.append(name)
-        elif options := get_args(_hints(target).get(name)):
-            names += list(options[0].__annotations__)
-    return names
-
-
-def _hints(target: Any) -> dict[str, Any]:
-    return get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
