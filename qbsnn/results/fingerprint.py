@@ -11,6 +11,7 @@ from typing import Any
 DROPPED = (
     "name",
     "report",
+    "overwrite",
     "compile",
     "memory",
     "sweep",
@@ -28,6 +29,7 @@ DROPPED = (
     "data.resident",
     "data.cache_dir",
     "callbacks.checkpoint.dirpath",
+    "callbacks.checkpoint.every_minutes",
     "callbacks.diagnostics.folder",
     "callbacks.progress",
     "callbacks.bursts",

@@ -16,7 +16,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from qbsnn.errors import DataError
 from qbsnn.results.schema import SCHEMA_VERSION, Result
 
-STATES = ("running", "finished", "failed")
+STATES = ("running", "finished", "incomplete", "unproven", "interrupted", "failed")
 
 
 def read_json(path: Path) -> Any:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from hydra._internal.callbacks import Callbacks
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from qbsnn.checks import nearest
-from qbsnn.errors import QBSNNError, SettingsError
+from qbsnn.errors import BusyError, QBSNNError, SettingsError
 from qbsnn.results.fingerprint import fingerprint
 from qbsnn.sweeps import state as files
 from qbsnn.sweeps.plan import Cell, cells, folder_name, read, written
@@ -33,7 +33,7 @@ from qbsnn.training.settings import identify, validate
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 5.0  # seconds to wait for a lock, which a killed process may leave to its data workers for a moment
+LOOK_AGAIN = 2.0  # seconds
 PASSES = 3  # over cells that another process held, or whose process died
 
 
@@ -82,25 +82,28 @@ class CellTask:
         """Train; whatever goes wrong is left in ``failed.json`` and does not reach the launcher."""
         folder = Path(cfg.paths.run)
         _quieten(cfg)
-        try:
-            with FileLock(folder / files.LOCK, timeout=-1 if self.wait else PATIENCE):
-                _train(cfg, folder)
-        except Timeout:
-            log.info("another process trains this cell")
+        while not _trained(cfg, folder) and self.wait:
+            time.sleep(LOOK_AGAIN)
 
 
-def _train(cfg: DictConfig, folder: Path) -> None:
+def _trained(cfg: DictConfig, folder: Path) -> bool:
+    """Train a cell unless it is done; false where another process is at it."""
     try:
-        if files.finished(folder, fingerprint(identify(validate(cfg)))) is not None:
-            return
-        (folder / files.FAILED).unlink(missing_ok=True)
-        train(cfg)
+        if files.finished(folder, fingerprint(identify(validate(cfg)))) is None:
+            (folder / files.FAILED).unlink(missing_ok=True)
+            result = train(cfg)
+            if result is not None and result.status != "finished":
+                files.write_failure(folder, f"{result.status}: {result.error}")
+    except BusyError:
+        log.info("another process trains this cell")
+        return False
     except Exception as error:
         text = " ".join(str(error).split())
         if not isinstance(error, QBSNNError):
             log.exception("this cell failed")
             text = f"{type(error).__name__}: {text}"
         files.write_failure(folder, text)
+    return True
 
 
 def _quieten(cfg: DictConfig) -> None:

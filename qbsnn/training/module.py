@@ -94,6 +94,7 @@ class Classifier(lightning.LightningModule):
         self._tallies = {part: Tally() for part in ("train", "val", "test")}
         self._batch = Tally()
         self._gradient_norm: Tensor | None = None
+        self._rate = 0.0
 
     def forward(self, pixels: Tensor) -> Tensor:
         """The logits that are compared, ``[B, classes]``."""
@@ -116,6 +117,7 @@ class Classifier(lightning.LightningModule):
         trainer = self.trainer
         if trainer.is_last_batch or trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step:
             self._log("train")
+            self.log("lr", self._rate, on_step=False, on_epoch=True, sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the validation samples."""
@@ -124,6 +126,18 @@ class Classifier(lightning.LightningModule):
     def on_test_epoch_end(self) -> None:
         """Log the metrics of the test samples."""
         self._log("test")
+
+    def sums(self) -> dict[str, Any]:
+        """What the metrics of the epoch have summed up so far, as plain numbers."""
+        tally = self._tallies["train"]
+        return {"loss": float(tally.loss), "right": int(tally.right), "samples": tally.samples, "rate": self._rate}
+
+    def take_sums(self, sums: dict[str, Any]) -> None:
+        """Go on from the sums of an earlier process."""
+        tally = self._tallies["train"]
+        tally.loss = torch.tensor(sums["loss"], device=self.device)
+        tally.right = torch.tensor(sums["right"], device=self.device)
+        tally.samples, self._rate = sums["samples"], sums["rate"]
 
     def live(self) -> dict[str, float]:
         """``loss`` and ``acc`` of the last training batch; reading them waits for the device."""
@@ -167,10 +181,9 @@ class Classifier(lightning.LightningModule):
         }
 
     def on_train_epoch_start(self) -> None:
-        """Log the learning rate that this epoch uses."""
+        """Begin the sums of the epoch, and note the learning rate that it begins with."""
         self._tallies["train"].reset()
-        optimizer = self.optimizers()
-        self.log("lr", optimizer.param_groups[0]["lr"], on_step=False, on_epoch=True, sync_dist=True)  # type: ignore[union-attr]
+        self._rate = self.trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the resolved configuration into the checkpoint, so that evaluation needs nothing else, and the W&B id."""

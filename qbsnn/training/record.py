@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
+import json
 import shlex
-import signal
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,17 +14,18 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from qbsnn.errors import VerificationError
+from qbsnn.errors import BusyError, SettingsError, VerificationError
 from qbsnn.report.run.page import build as write_page
+from qbsnn.results.reading import read_result
 from qbsnn.results.schema import Absorption, Host, Integer, Result
 from qbsnn.tracking import runs
 from qbsnn.tracking.loggers import close_loggers
 from qbsnn.training.devices.host import git_state
-
-log = logging.getLogger(__name__)
+from qbsnn.training.resume import STEPS
+from qbsnn.training.settings import identify
 
 
 def begin(settings: dict[str, Any], host: Host, **facts: Any) -> Result:
@@ -68,6 +69,27 @@ class Record:
         self.result.write(self.folder / "result.json")
 
 
+LOCK = ".lock"
+PATIENCE = 5.0  # seconds to wait for a lock, which a killed process may leave to its data workers for a moment
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a run directory: the process that writes into it has its lock, which the system frees when it ends.
+
+    Raises:
+        BusyError: another process has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / LOCK, timeout=PATIENCE):
+            yield
+    except Timeout:
+        raise BusyError(
+            f"another process writes into {folder}: wait for its end, or use another hydra.run.dir"
+        ) from None
+
+
 @contextmanager
 def recorded(
     result: Result,
@@ -85,25 +107,25 @@ def recorded(
         describe: what was read, asked at the end.
         before: seconds that earlier processes took for the same run, asked at the end.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     record = Record(result, folder)
     record.write()  # with status running, so that the page over all runs shows it
     started = time.perf_counter()
-    failed = True
     try:
         try:
             yield record
             for logger in loggers:
                 logger.log_metrics(runs.final_metrics(record.result))
             require_proof(record.result)
-            record.keep(status="finished")
-            failed = False
+            silent = ", ".join(silent_layers(record.result))
+            if record.result.status == "running" and silent:
+                record.keep(status="unproven", error=f"equal engines prove nothing of layers without spikes: {silent}")
+            elif record.result.status == "running":
+                record.keep(status="finished")
         except BaseException as error:
             # Lightning turns Ctrl-C into SystemExit once it has shut down.
             stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
-            record.keep(status="failed", error="interrupted" if stopped else f"{type(error).__name__}: {error}")
-            if isinstance(error, SIGTERMException):  # which would exit with 0
-                raise SystemExit(128 + signal.SIGTERM) from error
+            words = "stopped by a signal" if stopped else f"{type(error).__name__}: {error}"
+            record.keep(status="interrupted" if stopped else "failed", error=words)
             raise
     finally:
         timing = replace(record.result.timing, total_seconds=before() + time.perf_counter() - started)
@@ -114,23 +136,30 @@ def recorded(
                 write_page(folder)
         finally:
             runs.log_files(loggers, folder, record.result)
-            close_loggers(failed)
+            close_loggers(record.result.status in ("failed", "interrupted"))
+
+
+def silent_layers(result: Result) -> list[str]:
+    """Layers without a spike in a check, which proves nothing of them."""
+    blocks = (result.absorption, result.integer)
+    names = [layer.name for block in blocks if isinstance(block, (Absorption, Integer)) for layer in block.layers
+             if not layer.spikes]  # fmt: skip
+    return list(dict.fromkeys(names))
 
 
 def require_proof(result: Result) -> None:
-    """Fail a run whose engines disagree. A silent layer proves nothing, which is a warning.
+    """Fail a run whose engines disagree.
 
     Raises:
-        VerificationError: a check found a difference.
+        VerificationError: a check found a difference in a network none of whose layers is silent.
     """
     for name in ("absorption", "integer"):
         block: Absorption | Integer | dict[str, str] | None = getattr(result, name)
-        if block is None or isinstance(block, dict):
-            continue
-        silent = [layer.name for layer in block.layers if not layer.spikes]
-        if silent:
-            log.warning("%s proves nothing: no spikes in %s", name, ", ".join(silent))
-        elif not block.passed:
+        if (
+            isinstance(block, (Absorption, Integer))
+            and not block.passed
+            and all(layer.spikes for layer in block.layers)
+        ):
             raise VerificationError(f"{name} check failed: {_disagreement(block)}; see result.json for every layer")
 
 
@@ -146,3 +175,37 @@ def _disagreement(block: Absorption | Integer) -> str:
             f"a flipped weight gave {block.flip_mismatches} differences",
         ]
     return ", ".join(facts)
+
+
+def claim(folder: Path, identity: dict[str, Any], overwrite: bool) -> None:
+    """See that a run directory is free for an experiment, or holds this very one.
+
+    Args:
+        folder: the run directory.
+        identity: of the experiment, see :mod:`qbsnn.results.fingerprint`.
+        overwrite: whether to remove what is there and start over.
+
+    Raises:
+        SettingsError: it holds another experiment; the message names the settings that differ.
+    """
+    if overwrite:
+        for name in ("checkpoints", "figures", "result.json", "report.html", "diagnostics.npz", "metrics.csv", STEPS):
+            path = folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        return
+    file = folder / "result.json"
+    if not file.is_file():
+        return
+    before = read_result(file)
+    there = before.identity or identify(before.config)
+    if keys := [key for key in dict.fromkeys([*there, *identity]) if there.get(key) != identity.get(key)]:
+        named = [f"{key} ({_of(there, key)} there, {_of(identity, key)} here)" for key in keys[:5]]
+        rest = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
+        raise SettingsError(
+            f"{folder} holds another experiment, which differs in {', '.join(named)}{rest}. Use another hydra.run.dir, "
+            "go on with that experiment by resume=RUN, or start over by overwrite=true"
+        )
+
+
+def _of(identity: dict[str, Any], key: str) -> str:
+    return json.dumps(identity[key]) if key in identity else "its default"

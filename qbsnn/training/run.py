@@ -7,14 +7,14 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
 from omegaconf import DictConfig
 
 from qbsnn.deploy.convert.quantize import Quantized
@@ -25,7 +25,8 @@ from qbsnn.training import checkpoints, fine_tuning
 from qbsnn.training.building import build_all
 from qbsnn.training.deployment import Listener, Tuned, convert, frozen, prove
 from qbsnn.training.devices import processes
-from qbsnn.training.record import Record, recorded
+from qbsnn.training.devices.signals import SIGNALS
+from qbsnn.training.record import Record, claim, held, recorded
 from qbsnn.training.resume import unfinished
 from qbsnn.training.settings import deploy_settings, identify, validate
 from qbsnn.training.setup import Parts, build, build_trainer, load_weights, of_training, quieten
@@ -72,9 +73,11 @@ def run_here(settings: dict[str, Any], callbacks: Sequence[Callback] = ()) -> Re
     """:func:`train` for validated settings, in this process or as one of several that run it."""
     parts = build(settings, callbacks)
     identity = identify(parts.settings)
-    with _recorded(parts, identity=identity, cell=fingerprint(identity)) as record:
+    with SIGNALS.listening(), _recorded(parts, identity=identity, cell=fingerprint(identity)) as record:
         fitted = fit(parts)
         record.keep(**vars(fitted))
+        if why := shortfall(parts, fitted):
+            record.keep(status="incomplete", error=why)
         if parts.trainer.world_size > 1:
             first = parts.trainer.is_global_zero
             processes.leave_group()
@@ -96,7 +99,7 @@ def evaluate(checkpoint: Path, cfg: DictConfig, contents: dict[str, Any]) -> Res
     """
     settings = validate(cfg)
     parts = build({**settings, "trainer": processes.one_process(settings["trainer"])})
-    with _recorded(parts, checkpoints={"best": str(checkpoint)}) as record:
+    with SIGNALS.listening(), _recorded(parts, checkpoints={"best": str(checkpoint)}) as record:
         load_weights(parts.module, contents, checkpoint)
         tune = partial(_stored, parts, checkpoint)
         tested, blocks = measure(parts, str(checkpoint), tune)
@@ -130,6 +133,25 @@ def fit(parts: Parts) -> Fitted:
             metrics = replace(metrics, best={saver.monitor: float(saver.best_model_score)})
     execution = f"compile={parts.auto.chosen}, memory={settings['memory']}" if parts.auto else result.execution
     return Fitted(Timing(seconds, 0.0, epochs, images / seconds), execution, paths, metrics)
+
+
+def shortfall(parts: Parts, fitted: Fitted) -> str | None:
+    """Why training is less than what was asked for; ``None`` where it is not."""
+    trainer = parts.trainer
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    remaining = [callback.time_remaining() for callback in callbacks if isinstance(callback, Timer)]
+    late = any(seconds is not None and seconds <= 0 for seconds in remaining)
+    enough = trainer.should_stop and not late  # early stopping
+    enough |= 0 < trainer.max_steps <= trainer.global_step
+    if not trainer.global_step:
+        return "no step was trained"
+    if fitted.timing.epochs < (trainer.max_epochs or 0) and not enough:
+        return f"{fitted.timing.epochs} of {trainer.max_epochs} epochs were trained" + (
+            f": trainer.max_time = {parts.settings['trainer']['max_time']} was over" if late else ""
+        )
+    if trainer.checkpoint_callback is not None and not fitted.checkpoints:
+        return "no epoch was validated, so no weights could be selected"
+    return None
 
 
 def alone(parts: Parts) -> Parts:
@@ -202,12 +224,18 @@ def _stored(parts: Parts, checkpoint: Path, network: SpikingNetwork, quantized: 
     return fine_tuning.stored(network, deploy_settings(parts.settings), checkpoint)
 
 
-def _recorded(parts: Parts, **fields: Any) -> Any:
-    """The record of a run, which the first of its processes writes."""
+@contextmanager
+def _recorded(parts: Parts, **fields: Any) -> Iterator[Record]:
+    """The record of a run, which the first of its processes writes while it holds the run directory."""
     result = replace(parts.result, **fields)
     if not parts.trainer.is_global_zero:
-        return nullcontext(Record(result, parts.folder))
-    return recorded(result, parts.folder, parts.loggers, parts.data.describe, lambda: parts.resumption.seconds)
+        yield Record(result, parts.folder)
+        return
+    with held(parts.folder):
+        claim(parts.folder, result.identity, parts.settings.get("overwrite", False))
+        seconds = lambda: parts.resumption.seconds  # noqa: E731
+        with recorded(result, parts.folder, parts.loggers, parts.data.describe, seconds) as record:
+            yield record
 
 
 def _numbers(metrics: Mapping[str, Any], prefixes: tuple[str, ...]) -> dict[str, float]:

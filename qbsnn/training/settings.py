@@ -57,6 +57,7 @@ class RunSettings(Checked):
     T: int = Field(ge=1, le=1024)
     report: bool = True
     test: bool = True
+    overwrite: bool = False
     compile: Literal["auto", "none", "neuron", "block", "model"] = "auto"
     memory: Literal["none", "packed", "checkpoint"] = "none"
     neuron: Node

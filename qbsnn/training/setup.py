@@ -11,8 +11,8 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import Logger
 
 from qbsnn.checks import place
 from qbsnn.data import DataModule
@@ -20,6 +20,7 @@ from qbsnn.errors import SettingsError
 from qbsnn.models.execution import prepare
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.results.schema import Result
+from qbsnn.tracking.curves import Curves
 from qbsnn.tracking.runs import open_loggers
 from qbsnn.training import checkpoints
 from qbsnn.training.autocompile import AutoCompile
@@ -67,8 +68,8 @@ class Parts:
 
     @property
     def loggers(self) -> list[Logger]:
-        """Those that keep settings and final numbers; the CSV file has ``result.json`` beside it for that."""
-        return [logger for logger in self.trainer.loggers if not isinstance(logger, CSVLogger)]
+        """Where settings, curves, final numbers and files go besides the run directory."""
+        return list(self.trainer.loggers)
 
 
 def build(settings: dict[str, Any], callbacks: Sequence[Callback] = ()) -> Parts:
@@ -95,7 +96,7 @@ def build(settings: dict[str, Any], callbacks: Sequence[Callback] = ()) -> Parts
     trainer = build_trainer(
         {**wanted, "precision": chosen},
         build_all(settings.get("logger"), "logger"),
-        [*of_training(built), resumption, *([auto] if auto else []), *callbacks],
+        [*of_training(built), Curves(settings["paths"]["run"]), resumption, *([auto] if auto else []), *callbacks],
     )
     result = begin(
         settings,
@@ -133,8 +134,10 @@ def build_network(settings: dict[str, Any], data: DataModule) -> SpikingNetwork:
 def build_trainer(settings: Mapping[str, Any], loggers: list[Any], callbacks: Sequence[Callback]) -> lightning.Trainer:
     """A trainer with these trainer settings; ``sync_batchnorm`` becomes our own plugin."""
     norms = [SyncNorm()] if settings.get("sync_batchnorm") else []
+    saves = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
     trainer: lightning.Trainer = build_object(
-        {**settings, "sync_batchnorm": False},
+        # Lightning would add a ModelCheckpoint of its own.
+        {**settings, "sync_batchnorm": False, "enable_checkpointing": settings.get("enable_checkpointing") or saves},
         "trainer",
         callbacks=list(callbacks),
         logger=loggers or False,
@@ -163,6 +166,7 @@ def quieten() -> None:
         "The 'train_dataloader' does not have many workers",  # the data is in memory
         "The 'val_dataloader' does not have many workers",
         "The 'test_dataloader' does not have many workers",
+        "You're resuming from a checkpoint that ended before the epoch ended",  # the sampler begins behind its batches
         "Checkpoint directory .* exists and is not empty",  # of a run that goes on
     ]
     for message in known:

@@ -34,11 +34,11 @@ def changed(config, path):
 
 
 EXPECTED = {
-    "name", "report", "compile", "memory", "paths.data", "paths.outputs", "paths.run",
-    "logger.csv.save_dir",
+    "name", "report", "overwrite", "logger", "compile", "memory", "paths.data", "paths.outputs", "paths.run",
+
     "trainer.accelerator", "trainer.default_root_dir", "trainer.enable_model_summary", "trainer.log_every_n_steps",
     "data.root", "data.download", "data.verify", "data.num_workers", "data.resident", "data.cache_dir",
-    "callbacks.checkpoint.dirpath", "callbacks.diagnostics.folder",
+    "callbacks.checkpoint.dirpath", "callbacks.checkpoint.every_minutes", "callbacks.diagnostics.folder",
     "callbacks.bursts.warn_saturation", "callbacks.bursts.warn_dead",
     "callbacks.gradients.every",
 }  # fmt: skip
