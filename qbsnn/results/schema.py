@@ -12,7 +12,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from qbsnn.results.energy_schema import Energy
 from qbsnn.results.files import write_atomically
@@ -237,6 +237,14 @@ class Result:
         text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
         # Config values may hold lone surrogates (undecodable file names): escape these rather than lose the run.
         write_atomically(path, (text + "\n").encode("utf-8", "backslashreplace"))
+
+
+Block = TypeVar("Block", Absorption, Integer, Energy)
+
+
+def ran(block: Block | dict[str, str] | None) -> Block | None:
+    """The block of a check or a count that ran; ``None`` for one that did not run or was skipped."""
+    return block if block is not None and not isinstance(block, dict) and block.skipped is None else None
 
 
 def _finite(value: Any, in_config: bool) -> Any:
