@@ -126,7 +126,7 @@ def _settings(folder: Path, result: Result, root: Path) -> dict[str, Any]:
     above = absolute.parts[:-1]
     return {
         **{key: _plain(value) for key, value in found.items()},
-        "run": folder.relative_to(root).as_posix(),
+        "run": Path(os.path.relpath(folder, root)).as_posix(),
         "status": result.status,
         "seed": result.seed,
         "sweep": above[above.index("sweeps") + 1] if "sweeps" in above[:-1] else None,

@@ -134,7 +134,7 @@ def _over(other: str) -> Callable[[Result], dict[str, float]]:
 
 
 _CHOSEN = "of the weights that were best on validation images; test images chose nothing"
-_SKIPPED = "all parts of the network, zeros skipped on both sides; below 1 it needs less"
+_BELOW = "below 1 the spiking network needs less"
 _COLUMNS = (TABLE, PAGE, WANDB)
 _BY_MODEL = "energy model"
 
@@ -172,15 +172,14 @@ QUANTITIES: list[Quantity] = [
     Quantity("macs_per_image", "MACs per image", OPERATIONS, _per_image("macs"), "lower",
              "products of a weight and a real number, each with its accumulate", (TABLE, WANDB)),
     Quantity("relative_energy", "relative energy", PERCENT_1, _energy("relative_synapses"), "lower",
-             "estimated fp32 energy of synaptic operations ÷ that of the same architecture as a dense ReLU network"),
-    Quantity("energy_estimate", "energy per image, estimates", ENERGY, _estimates, "lower",
-             "all parts of the network", by=_BY_MODEL),
-    Quantity("energy_over_relu", "energy ÷ ReLU network's", RATIO, _over("relu"), "lower", _SKIPPED,
+             "estimate: fp32 synaptic operations ÷ those of the dense ReLU network"),
+    Quantity("energy_estimate", "energy per image, estimates", ENERGY, _estimates, "lower", by=_BY_MODEL),
+    Quantity("energy_over_relu", "energy ÷ zero-skipping ReLU network's", RATIO, _over("relu"), "lower", _BELOW,
              (SUMMARY, PAGE, WANDB), _BY_MODEL),
     Quantity("energy_over_quantized", "energy ÷ level-matched ReLU network's", RATIO, _over("quantized"), "lower",
-             _SKIPPED, (SUMMARY, WANDB), _BY_MODEL),
-    Quantity("energy_over_relu_dense", "energy ÷ dense ReLU network's", RATIO, _over("relu_dense"), "lower",
-             "all parts of the network, zeros not skipped in the ReLU network", (WANDB,), _BY_MODEL),
+             _BELOW, (SUMMARY, WANDB), _BY_MODEL),
+    Quantity("energy_over_relu_dense", "energy ÷ dense ReLU network's", RATIO, _over("relu_dense"), "lower", _BELOW,
+             (WANDB,), _BY_MODEL),
     Quantity("epochs", "epochs", COUNT, lambda result: result.timing.epochs or None, views=(WANDB,)),
     Quantity("fit_seconds", "fit time", SECONDS, lambda result: result.timing.fit_seconds or None, "lower",
              "training and its validation", (PAGE, WANDB)),
@@ -233,8 +232,8 @@ def of_columns(columns: Iterable[str]) -> dict[str, Quantity]:
 
     A member has a row of its own: its key is the column, and its title names the member.
 
-    >>> [quantity.title for quantity in of_columns(["seed", "energy_over_relu/fp32", "test/acc"]).values()]
-    ['test accuracy', "energy ÷ ReLU network's, fp32"]
+    >>> [quantity.title for quantity in of_columns(["seed", "energy_estimate/fp32", "test/acc"]).values()]
+    ['test accuracy', 'energy per image, estimates, fp32']
     """
     names, keys, found = list(columns), {quantity.key for quantity in QUANTITIES}, {}
     for quantity in QUANTITIES:
