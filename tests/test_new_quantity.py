@@ -4,6 +4,8 @@ import csv
 import json
 import re
 
+import pytest
+
 from qbsnn import results
 from qbsnn.cli.summary import summarise
 from qbsnn.report.tables.documents import find_plan, write_table
@@ -49,7 +51,7 @@ def test_a_new_row_appears_in_summary_table_page_and_wandb(tmp_path, monkeypatch
     (row, *_), (run, *_) = (
         list(csv.DictReader(files[name].read_text().splitlines())) for name in ("table_some.csv", "table_some_runs.csv")
     )
-    assert float(row["silent mean"]) == float(run["silent"]) == 0.1 and run["scale/stem.neuron"] == "0.5"
+    assert (float(row["silent mean"]), run["silent"], run["scale/stem.neuron"]) == (pytest.approx(0.1), "0.1", "0.5")
 
     assert final_metrics(result)["final/silent"] == 0.1
     assert final_metrics(result)["final/scale/block.neuron"] == 0.5
