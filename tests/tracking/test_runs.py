@@ -125,8 +125,9 @@ def test_final_numbers_are_those_of_the_result(trained):
         "final/absorption/spike_mismatches": 0,
         "final/params": result["params"],
         "final/spikes_per_synapse": result["energy"]["spikes_per_synapse"],
-        "final/energy_estimate/int/network_pj": sum(result["energy"]["totals"]["int"]["network"].values()),
-        "final/energy_estimate/fp32/relative_to_quantized": result["energy"]["relative"]["fp32"]["quantized"],
+        "final/relative_energy": result["energy"]["relative_synapses"],
+        "final/energy_estimate/int": sum(result["energy"]["totals"]["int"]["network"].values()),
+        "final/energy_over_quantized/fp32": result["energy"]["relative"]["fp32"]["quantized"],
     }
     for layer in result["layers"]:
         for figure in ("delta", "mean_burst", "saturation", "silent"):
@@ -229,7 +230,7 @@ def test_the_dashboard_asks_for_keys_that_a_run_has(trained, monkeypatch, capsys
     accuracy = "summary:final/test/acc"
     assert ("config:T.value", accuracy) in axes and ("config:neuron.value.s_max", accuracy) in axes
     assert ("config:neuron.value.alpha", "config:neuron.value.beta") in axes
-    assert ("summary:final/energy_estimate/int/network_pj", accuracy) in axes
+    assert ("summary:final/energy_estimate/int", accuracy) in axes
 
 
 @workspaces
