@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from qbsnn.sweeps import state as files
 from qbsnn.sweeps.plan import Cell, cells, folder_name, read, written
 from qbsnn.sweeps.state import State
 from qbsnn.sweeps.view import Watch, counts, listing
+from qbsnn.training.devices.signals import end_with
 from qbsnn.training.run import train
 from qbsnn.training.settings import identify, validate
 
@@ -73,13 +75,17 @@ def run(cfg: DictConfig) -> list[State]:
 class CellTask:
     """What a launcher runs for one cell, in this or another process: train it, unless another process does or has.
 
-    wait: whether to wait for that other process, or to leave the cell to it.
+    wait: whether to wait for that other process, or to leave the cell to it. launcher: the process that made this task;
+    another one that runs it ends with its parent.
     """
 
     wait: bool
+    launcher: int = field(default_factory=os.getpid)
 
     def __call__(self, cfg: DictConfig) -> None:
         """Train; whatever goes wrong is left in ``failed.json`` and does not reach the launcher."""
+        if os.getpid() != self.launcher:
+            end_with(os.getppid())
         folder = Path(cfg.paths.run)
         _quieten(cfg)
         while not _trained(cfg, folder) and self.wait:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 CODE = 128 + signal.SIGTERM
@@ -57,6 +58,7 @@ SIGNALS = Signals()
 """Of this process: signals reach a process, not an object."""
 
 
+@cache  # a process that does many jobs is watched once
 def end_with(parent: int, every: float = 0.5, patience: float = 10.0) -> None:
     """End this process when its parent has ended: by SIGTERM, and by SIGKILL where that does not help in time.
 
