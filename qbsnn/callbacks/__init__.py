@@ -6,7 +6,9 @@ from qbsnn.callbacks.energy import EnergyEstimate
 from qbsnn.callbacks.monitor import BurstMonitor
 from qbsnn.callbacks.progress import progress_bar
 from qbsnn.callbacks.safeguards import DeltaGuard, GradientNorms, StopOnDivergence
+from qbsnn.callbacks.steps import StepSchedule
 from qbsnn.callbacks.verification import AbsorptionCheck, IntegerSimulation
+from qbsnn.callbacks.whitening import WhitenFirstLayer
 
 __all__ = [
     "AbsorptionCheck",
@@ -16,7 +18,9 @@ __all__ = [
     "EnergyEstimate",
     "GradientNorms",
     "IntegerSimulation",
+    "StepSchedule",
     "StopOnDivergence",
     "TestDiagnostics",
+    "WhitenFirstLayer",
     "progress_bar",
 ]

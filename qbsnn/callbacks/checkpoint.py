@@ -19,8 +19,9 @@ class BestByValidation(ModelCheckpoint):
     """Keeps ``best.ckpt`` and ``last.ckpt`` in ``dirpath``, the latter written after every epoch.
 
     The best epoch is the one with the highest validation accuracy, and among equals the lowest validation loss: on
-    small validation sets many epochs reach the same accuracy, and the first of them is rarely the best one. Within an
-    epoch ``resume.ckpt`` is written every ``every_minutes``, and when a signal asks for it (see
+    small validation sets many epochs reach the same accuracy, and the first of them is rarely the best one. With a
+    budget of energy the best epoch is sought among those that keep it; until one does, it is the one that exceeds it
+    least. Within an epoch ``resume.ckpt`` is written every ``every_minutes``, and when a signal asks for it (see
     :mod:`qbsnn.training.devices.signals`); it goes when its epoch has ended.
 
     Args:
@@ -37,6 +38,7 @@ class BestByValidation(ModelCheckpoint):
             auto_insert_metric_name=False, enable_version_counter=False,
         )  # fmt: skip
         self.best_loss = float("inf")
+        self.best_excess = float("inf")
         minutes = None if every_minutes is None else checks.number("every_minutes", every_minutes, 0, open_low=True)
         self.every_seconds = None if minutes is None else 60 * minutes
         self._saved = time.monotonic()
@@ -79,10 +81,14 @@ class BestByValidation(ModelCheckpoint):
     def check_monitor_top_k(self, trainer: lightning.Trainer, current: Tensor | None = None) -> bool:
         """Whether this epoch is better than the best one so far."""
         loss = float(trainer.callback_metrics.get("val/loss", float("inf")))
+        excess = float(trainer.callback_metrics.get("val/excess", 0.0))
         equal = current is not None and self.best_model_score is not None and bool(current == self.best_model_score)
-        better = loss < self.best_loss if equal else super().check_monitor_top_k(trainer, current)
+        if excess != self.best_excess:
+            better = excess < self.best_excess
+        else:
+            better = loss < self.best_loss if equal else super().check_monitor_top_k(trainer, current)
         if better:
-            self.best_loss = loss
+            self.best_loss, self.best_excess = loss, excess
         return better
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -108,11 +114,11 @@ class BestByValidation(ModelCheckpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to go on comparing."""
-        return {**super().state_dict(), "best_loss": self.best_loss}
+        return {**super().state_dict(), "best_loss": self.best_loss, "best_excess": self.best_excess}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on comparing where the run stopped."""
-        self.best_loss = state_dict.pop("best_loss")
+        self.best_loss, self.best_excess = state_dict.pop("best_loss"), state_dict.pop("best_excess", float("inf"))
         super().load_state_dict(_moved(state_dict, str(self.dirpath)))
 
 

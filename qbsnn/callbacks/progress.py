@@ -32,6 +32,7 @@ _FACTS = {
     "train/acc": ("acc", True),
     "val/loss": ("val loss", False),
     "val/acc": ("val acc", True),
+    "train/energy": ("energy", True),
     "burst": ("burst", False),
 }
 

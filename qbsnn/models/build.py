@@ -101,11 +101,11 @@ class Builder:
         return max(1, round(channels * self.width))
 
     def conv(
-        self, source: str, out: int, kernel: int = 3, stride: int = 1, branches: int = 1
+        self, source: str, out: int, kernel: int = 3, stride: int = 1, branches: int = 1, padding: int | None = None
     ) -> tuple[Branch, tuple[int, ...]]:
-        """Convolution and norm from ``source``, padded to keep the size at stride 1; a bias only without norm."""
+        """Convolution and norm from ``source``; padding keeps the size at stride 1 by default; no norm, then a bias."""
         channels, height, width = self.shapes[source]
-        pad = kernel // 2
+        pad = kernel // 2 if padding is None else padding
         weight = nn.Conv2d(channels, out, kernel, stride, pad, bias=self.norm_name == "none")
         nn.init.kaiming_normal_(weight.weight, mode="fan_out", nonlinearity="relu")
         size = tuple((side + 2 * pad - kernel) // stride + 1 for side in (height, width))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import TypeVar
 
 import torch
@@ -15,6 +16,8 @@ from qbsnn.layers.stage import INPUT, Stage
 from qbsnn.neurons.base import SpikingNeuron
 
 Value = TypeVar("Value")
+Tap = Callable[[str, Tensor], None]
+"""Is shown what leaves the encoder (named ``input``) and every stage in a forward pass."""
 
 
 class SpikingNetwork(nn.Module):
@@ -71,13 +74,21 @@ class SpikingNetwork(nn.Module):
                 del values[source]
         return out
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Logits of every time step."""
-        if not (self.packs and torch.is_grad_enabled()):
-            return self.walk(self.encoder(pixels), lambda name, stage, inputs: stage(inputs, self.T))
-        bursts = PackedBursts()
-        with bursts.active():
-            return self.walk(self.encoder(pixels), lambda name, stage, inputs: stage(inputs, self.T, bursts))
+    def forward(self, pixels: Tensor, tap: Tap | None = None) -> Tensor:
+        """Logits of every time step; ``tap`` is shown what leaves every stage."""
+        bursts = PackedBursts() if self.packs and torch.is_grad_enabled() else None
+
+        def visit(name: str, stage: Stage, inputs: list[Tensor]) -> Tensor:
+            output: Tensor = stage(inputs, self.T) if bursts is None else stage(inputs, self.T, bursts)
+            if tap is not None:
+                tap(name, output)
+            return output
+
+        with nullcontext() if bursts is None else bursts.active():
+            encoded = self.encoder(pixels)
+            if tap is not None:
+                tap(INPUT, encoded)
+            return self.walk(encoded, visit)
 
     def decide(self, logits: Tensor) -> Tensor:
         """The logits that are compared, ``[B, classes]``, from those of every step."""

@@ -104,6 +104,12 @@ def _proven(result: Result) -> float | None:
     return block.acc if block.images == images else None
 
 
+def _budget(result: Result) -> float | None:
+    budget = result.config.get("budget")
+    asked = budget.get("target") if isinstance(budget, Mapping) and budget.get("quantity") == "energy" else None
+    return float(asked) if isinstance(asked, (int, float)) else None
+
+
 def _energy(name: str) -> Callable[[Result], float | None]:
     """A field of ``energy``, where operations were counted."""
     return lambda result: getattr(ran(result.energy), name, None)
@@ -173,6 +179,8 @@ QUANTITIES: list[Quantity] = [
              "products of a weight and a real number, each with its accumulate", (TABLE, WANDB)),
     Quantity("relative_energy", "relative energy", PERCENT_1, _energy("relative_synapses"), "lower",
              "estimate: fp32 synaptic operations ÷ those of the dense ReLU network"),
+    Quantity("energy_budget", "energy budget", PERCENT_1, _budget, meaning="the relative energy asked for in training",
+             views=(SUMMARY, PAGE)),
     Quantity("energy_estimate", "energy per image, estimates", ENERGY, _estimates, "lower", by=_BY_MODEL),
     Quantity("energy_over_relu", "energy ÷ zero-skipping ReLU network's", RATIO, _over("relu"), "lower", _BELOW,
              (SUMMARY, PAGE, WANDB), _BY_MODEL),

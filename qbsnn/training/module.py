@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -15,9 +16,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from qbsnn import __version__
+from qbsnn.energy.spending import Spending
 from qbsnn.functional.scan import HALF
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.tracking.wandb_logger import OfflineCapableWandbLogger
+from qbsnn.training.budget import EnergyBudget
 from qbsnn.training.building import build_object
 from qbsnn.training.optim import make_optimizer, parameter_groups
 
@@ -70,12 +73,9 @@ class Classifier(lightning.LightningModule):
     """Trains a network on batches (inputs ``[B, ...]``, labels ``[B]``, or shares ``[B, classes]`` of mixed samples).
 
     network: gives logits ``[T, B, classes]``. loss: (logits, labels) -> scalar. optimizer: parameter groups ->
-    optimiser. scheduler: optimiser -> schedule, stepped once per epoch, or ``None``. config: plain containers that
-    describe the run; they travel in every checkpoint. result: where callbacks leave what they found.
-
-    ``verify_as`` is the name of the checkpoint that a test run measures, set by whoever calls ``trainer.test``; the
-    post-training callbacks act only when it is set. ``tuned`` is what fine-tuning on the grid left for that network
-    (:mod:`qbsnn.training.fine_tuning`).
+    optimiser. scheduler: optimiser -> schedule, stepped once per epoch, or ``None``; one that takes ``steps`` is told
+    the number of optimiser steps of the fit and stepped in each. config: plain containers that describe the run; they
+    travel in every checkpoint. budget: adds its penalty to the loss that is minimised, not to the one that is shown.
     """
 
     def __init__(
@@ -84,11 +84,12 @@ class Classifier(lightning.LightningModule):
         num_classes: int,
         loss: Callable[[Tensor, Tensor], Tensor],
         optimizer: Callable[..., Optimizer],
-        scheduler: Callable[[Optimizer], LRScheduler] | None,
+        scheduler: Callable[..., LRScheduler] | None,
         config: dict[str, Any],
+        budget: EnergyBudget | None = None,
     ) -> None:
         super().__init__()
-        self.network, self.loss = network, loss
+        self.network, self.loss, self.budget = network, loss, budget
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.config = config
         self._tallies = {part: Tally() for part in ("train", "val", "test")}
@@ -118,10 +119,18 @@ class Classifier(lightning.LightningModule):
         if trainer.is_last_batch or trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step:
             self._log("train")
             self.log("lr", self._rate, on_step=False, on_epoch=True, sync_dist=True)
+            if self.budget is not None:
+                shown = {
+                    "train/energy": self.budget.spent,
+                    "train/budget": torch.tensor(self.budget.allowed(self.progress())),
+                }
+                self.log_dict(shown, on_step=False, on_epoch=True, sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the validation samples."""
         self._log("val")
+        if self.budget is not None:
+            self.log("val/excess", self.budget.excess(), sync_dist=True)
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics of the test samples."""
@@ -171,14 +180,14 @@ class Classifier(lightning.LightningModule):
         clip_grads_with_norm_(_parameters(optimizer), gradient_clip_val, self.gradient_norm(optimizer))
 
     def configure_optimizers(self) -> Any:
-        """Optimiser with the schedule per epoch."""
+        """Optimiser with its schedule, per step or per epoch."""
         optimizer = make_optimizer(self.make_optimizer, parameter_groups(self.network))
         if self.make_scheduler is None:
             return optimizer
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "epoch"},
-        }
+        per_step = "steps" in inspect.signature(self.make_scheduler).parameters
+        schedule = self.make_scheduler(optimizer, **({"steps": fit_steps(self.trainer)} if per_step else {}))
+        interval = "step" if per_step else "epoch"
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": interval}}
 
     def on_train_epoch_start(self) -> None:
         """Begin the sums of the epoch, and note the learning rate that it begins with."""
@@ -196,8 +205,10 @@ class Classifier(lightning.LightningModule):
         """Mixed precision is for training; what is measured is the float32 network that is deployed."""
         pixels, labels = batch
         whole = nullcontext() if part == "train" else torch.autocast(pixels.device.type, enabled=False)
+        budget = self.budget if part == "train" else None
+        spending = Spending(self.network) if budget is not None and budget.due(self._batches()) else None
         with whole:
-            logits = self.network(pixels)
+            logits = self.network(pixels, spending)
         if logits.dtype in HALF:
             logits = logits.float()
         if labels.is_floating_point():
@@ -210,7 +221,18 @@ class Classifier(lightning.LightningModule):
         if part == "train":
             self._batch.reset()
             self._batch.add(*found)
+        if budget is not None and spending is not None and spending.accumulates:
+            reduce = self.trainer.strategy.reduce
+            loss = loss + budget.penalty(spending, self.progress(), lambda value: reduce(value, reduce_op="mean"))
         return {"loss": loss, "predicted": predicted, "classes": decided.shape[1]}
+
+    def _batches(self) -> int:
+        """Training batches that were taken so far in this fit."""
+        return self.trainer.fit_loop.total_batch_idx
+
+    def progress(self) -> float:
+        """The share of the fit's optimiser steps that are done."""
+        return self.trainer.global_step / max(fit_steps(self.trainer), 1)
 
     def _log(self, part: str) -> None:
         # Summed over processes here: Lightning would divide by a number of samples that it averages as an integer.
@@ -221,11 +243,26 @@ class Classifier(lightning.LightningModule):
         tally.reset()
 
 
+def fit_steps(trainer: lightning.Trainer) -> int:
+    """The optimiser steps of a whole fit, known once the training samples are read.
+
+    Lightning's own estimate makes a loader, which a fit that goes on within an epoch could not use again.
+    """
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    batches = max(data.split_sizes()["train"] // data.batch_size, 1)  # an incomplete one is dropped
+    limit = trainer.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * (1.0 if limit is None else limit))
+    epochs = trainer.max_epochs or 1
+    steps = epochs * -(-batches // trainer.accumulate_grad_batches)
+    return min(steps, trainer.max_steps) if trainer.max_steps >= 0 else steps
+
+
 def classifier(
     network: SpikingNetwork,
     classes: int,
     settings: dict[str, Any],
-    scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+    scheduler: Callable[..., LRScheduler] | None = None,
+    budget: EnergyBudget | None = None,
 ) -> Classifier:
     """A network with loss, optimiser and schedule of validated settings; ``scheduler`` takes the place of theirs."""
     optim = settings["optim"]
@@ -237,6 +274,7 @@ def classifier(
         scheduler=scheduler
         or (build_object(optim["scheduler"], "optim.scheduler") if optim.get("scheduler") else None),
         config=settings,
+        budget=budget,
     )
 
 

@@ -29,7 +29,7 @@ from qbsnn.training.devices.signals import SIGNALS
 from qbsnn.training.record import Record, claim, held, recorded
 from qbsnn.training.resume import unfinished
 from qbsnn.training.settings import deploy_settings, identify, validate
-from qbsnn.training.setup import Parts, build, build_trainer, load_weights, of_training, quieten
+from qbsnn.training.setup import Parts, build, build_trainer, load_weights, of_training, quieten, start_from
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +116,8 @@ def fit(parts: Parts) -> Fitted:
     checkpoint = unfinished(settings, trainer.is_global_zero)
     if checkpoint is not None:
         log.info("going on from %s", checkpoint)
+    elif settings.get("init_from"):
+        start_from(parts.module, Path(settings["init_from"]))
     started = time.perf_counter()
     trainer.fit(parts.module, datamodule=parts.data, ckpt_path=checkpoint)
     seconds = parts.resumption.seconds + time.perf_counter() - started

@@ -59,6 +59,7 @@ class RunSettings(Checked):
     test: bool = True
     overwrite: bool = False
     compile: Literal["auto", "none", "neuron", "block", "model"] = "auto"
+    channels_last: bool = False
     memory: Literal["none", "packed", "checkpoint"] = "none"
     neuron: Node
     model: Node
@@ -67,6 +68,8 @@ class RunSettings(Checked):
     trainer: Node
     callbacks: dict[str, Node | None] | None = None
     logger: dict[str, Node | None] | None = None
+    budget: Node = Field(default_factory=dict)
+    init_from: str | None = None
     deploy: Node = Field(default_factory=dict)
     paths: Node
 
@@ -98,7 +101,7 @@ def validate(cfg: DictConfig) -> dict[str, Any]:
     for group, model in GROUPS.items():
         with place(group):
             model(**plain.get(group, {}))
-    groups = {group: plain[group] for group in ("neuron", "model", "data")}
+    groups = {group: plain[group] for group in ("neuron", "model", "data", "budget") if plain.get(group)}
     groups |= {f"model.neurons.{stage}": node for stage, node in (plain["model"].get("neurons") or {}).items()}
     for group, node in groups.items():
         _check_keys(group, node)
@@ -115,7 +118,11 @@ def identify(settings: Mapping[str, Any]) -> dict[str, Any]:
     known = dict(defaults(settings))
     for prefix, model in (("", RunSettings), ("deploy.", DeploySettings)):
         fields = model.model_fields.items()
-        known |= {prefix + name: field.get_default() for name, field in fields if not field.is_required()}
+        known |= {
+            prefix + name: field.get_default(call_default_factory=True)
+            for name, field in fields
+            if not field.is_required()
+        }
     return identity(settings, known)
 
 

@@ -84,11 +84,14 @@ def build(settings: dict[str, Any], callbacks: Sequence[Callback] = ()) -> Parts
         encoding = data.encoding(settings["model"].get("encoding"))
     settings = {**settings, "model": {**settings["model"], "encoding": encoding}}
     network = build_network(settings, data)
+    if settings.get("channels_last"):
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     host, compile, memory = host_info(), settings["compile"], settings["memory"]
     prepare(network, "none" if compile == "auto" else compile, memory)
     wanted = settings["trainer"]
     chosen = precision.choose(wanted.get("precision"), wanted.get("accelerator", "auto"), host.isa)
-    module = classifier(network, data.num_classes, settings)
+    budget = build_object(settings["budget"], "budget") if settings.get("budget") else None
+    module = classifier(network, data.num_classes, settings, budget=budget)
     resumption, auto = Resumption(settings["paths"]["run"]), AutoCompile(memory) if compile == "auto" else None
     built = build_all(settings.get("callbacks"), "callbacks")
     checks = [callback for callback in built if isinstance(callback, Check)]
@@ -154,6 +157,22 @@ def load_weights(module: Classifier, contents: dict[str, Any], path: Path) -> No
     except (KeyError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]
         raise SettingsError(f"checkpoint {path} does not fit the network of its configuration: {first}") from error
+
+
+def start_from(module: Classifier, path: Path) -> None:
+    """Load the network's weights from another run's checkpoint, before training.
+
+    Raises:
+        CheckpointError: it cannot be read.
+        SettingsError: its network has other weights.
+    """
+    stored = checkpoints.load(path)["state_dict"]
+    weights = {name.removeprefix("network."): value for name, value in stored.items() if name.startswith("network.")}
+    try:
+        module.network.load_state_dict(weights)
+    except RuntimeError as error:
+        first = " ".join(str(error).split())[:300]
+        raise SettingsError(f"init_from={path} does not fit this network: {first}") from error
 
 
 def quieten() -> None:

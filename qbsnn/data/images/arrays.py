@@ -37,9 +37,10 @@ class ImageDataModule(DataModule[Images]):
     per channel and for pixels in [0, 1].
 
     verify: compare the checksums of the files (an archive about to be unpacked or a download is checked in any case);
-    CIFAR's files are pickles, which can run code, so turn it off only for files of your own. crop, flip, cutout, mix,
-    alpha: see ``Augment``, in pixels after resizing. autoaugment: a name in ``augment.POLICIES``. resize: new side in
-    pixels. resident: see :func:`qbsnn.data.images.resident.place`. The rest: see ``DataModule``.
+    CIFAR's files are pickles, which can run code, so turn it off only for files of your own. crop, padding, flip and
+    cutout: see ``Augment``, in pixels after resizing. mix, mix_alpha: see ``Mix``. autoaugment: a name in
+    ``augment.POLICIES``. resize: new side in pixels. resident: see :func:`qbsnn.data.images.resident.place`. The rest:
+    see ``DataModule``.
 
     Raises SettingsError for a bad value; ``prepare_data`` and ``setup`` raise DataError for absent or damaged files.
     """
@@ -58,7 +59,8 @@ class ImageDataModule(DataModule[Images]):
         seed: int = 0,
         num_workers: int = 0,
         crop: int = 0,
-        flip: bool = False,
+        padding: str = "zeros",
+        flip: bool | str = False,
         cutout: int = 0,
         autoaugment: str | None = None,
         mix: str | None = None,
@@ -74,13 +76,13 @@ class ImageDataModule(DataModule[Images]):
         if resize is not None:
             checks.integer("resize", resize, 1, 4096)
         self.in_shape = self.image_shape if resize is None else (self.image_shape[0], resize, resize)
-        checks.integer("crop", crop, 0, min(self.in_shape[1:]))
+        checks.integer("crop", crop, 0, min(self.in_shape[1:]) - (padding == "reflect"))
         checks.integer("cutout", cutout, 0, min(self.in_shape[1:]))
         self.resize = resize
         self.resident = resident_choice(resident, num_workers)
         if resize is not None or autoaugment is not None:
             self.pixel_max = 255  # both round to integers, and policies take bytes for granted (inversion is 255 - x)
-        augment = Augment(seed, crop, flip, cutout, autoaugment)
+        augment = Augment(seed, crop, flip, cutout, autoaugment, padding)
         self.augment = augment if crop or flip or cutout or autoaugment else None
         self.mix = Mix(mix, mix_alpha, self.num_classes, seed) if mix is not None else None
 

@@ -52,16 +52,24 @@ class Drawn(NamedTuple):
 class Augment:
     """Augments uint8 images; the numbers come from (seed, epoch, index of the sample) alone.
 
-    crop: zero padding on each side before a random crop to the old size. flip: mirror left-right, one time in two.
+    crop: padding on each side before a random crop to the old size. padding: ``zeros`` or ``reflect``. flip: mirror
+    left-right, one time in two: true, drawn anew in every epoch; ``alternate``, drawn once and turned in every epoch.
     policy: a name in ``POLICIES`` or ``None``. cutout: side of a square set to 0, cut off at the border of the image
     (arXiv 1708.04552).
     """
 
     def __init__(
-        self, seed: int = 0, crop: int = 0, flip: bool = False, cutout: int = 0, policy: str | None = None
+        self,
+        seed: int = 0,
+        crop: int = 0,
+        flip: bool | str = False,
+        cutout: int = 0,
+        policy: str | None = None,
+        padding: str = "zeros",
     ) -> None:
         self.seed, self.crop, self.cutout = seed, crop, cutout
-        self.flip = checks.boolean("flip", flip)
+        self.flip = flip if flip == "alternate" else checks.boolean("flip", flip)
+        self.padding = checks.choice("padding", padding, ("zeros", "reflect"))
         self.policy = make_policy(policy)
 
     def __call__(self, pixels: Tensor, epochs: NDArray[np.int64], indices: NDArray[np.int64]) -> Tensor:
@@ -70,7 +78,7 @@ class Augment:
         if pixels.device.type != "cpu":
             drawn = drawn.to(pixels.device)
         if self.crop or self.flip:
-            pixels = _crop_and_flip(pixels, drawn, self.crop)
+            pixels = _crop_and_flip(pixels, drawn, self.crop, self.padding == "reflect")
         if self.policy is not None:
             pixels = self._apply_policy(self.policy, pixels, epochs, indices)
         if self.cutout:
@@ -86,10 +94,17 @@ class Augment:
         return Drawn(
             crop_y=integers(Purpose.CROP_Y, 2 * self.crop + 1),
             crop_x=integers(Purpose.CROP_X, 2 * self.crop + 1),
-            flip=integers(Purpose.FLIP, 2).bool() if self.flip else torch.zeros(len(indices), dtype=torch.bool),
+            flip=self._flips(epochs, indices),
             cutout_y=integers(Purpose.CUTOUT_Y, height),
             cutout_x=integers(Purpose.CUTOUT_X, width),
         )
+
+    def _flips(self, epochs: NDArray[np.int64], indices: NDArray[np.int64]) -> Tensor:
+        if not self.flip:
+            return torch.zeros(len(indices), dtype=torch.bool)
+        alternate = self.flip == "alternate"
+        drawn = below(2, draw(Purpose.FLIP, self.seed, 0 if alternate else epochs, indices))
+        return torch.from_numpy((drawn + epochs * alternate) % 2 == 1)
 
     def _apply_policy(
         self, policy: torch.nn.Module, pixels: Tensor, epochs: NDArray[np.int64], indices: NDArray[np.int64]
@@ -101,14 +116,24 @@ class Augment:
         return torch.stack(augmented)
 
 
-def _crop_and_flip(pixels: Tensor, drawn: Drawn, pad: int) -> Tensor:
+def _crop_and_flip(pixels: Tensor, drawn: Drawn, pad: int, reflect: bool = False) -> Tensor:
     batch, channels, height, width = pixels.shape
     device = pixels.device
     rows = torch.arange(height, device=device) + drawn.crop_y[:, None]
     cols = torch.arange(width, device=device).expand(batch, -1)
     cols = torch.where(drawn.flip[:, None], width - 1 - cols, cols) + drawn.crop_x[:, None]
+    if reflect:
+        rows, cols = _reflected(rows - pad, height), _reflected(cols - pad, width)
+        flat = (rows[:, :, None] * width + cols[:, None, :]).view(batch, 1, -1).expand(-1, channels, -1)
+        return pixels.flatten(2).gather(2, flat).view_as(pixels)
     flat = (rows[:, :, None] * (width + 2 * pad) + cols[:, None, :]).view(batch, 1, -1).expand(-1, channels, -1)
     return F.pad(pixels, [pad] * 4).flatten(2).gather(2, flat).view_as(pixels)
+
+
+def _reflected(places: Tensor, size: int) -> Tensor:
+    """Places outside 0..size − 1 mirrored at the border pixels, which are not repeated."""
+    places = places.abs()
+    return torch.where(places >= size, 2 * (size - 1) - places, places)
 
 
 def _cut_out(pixels: Tensor, drawn: Drawn, side: int) -> Tensor:

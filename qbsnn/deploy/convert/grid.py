@@ -20,8 +20,8 @@ from qbsnn.deploy.format.bounds import membrane_bound, output_range
 from qbsnn.deploy.format.network import IntegerNetwork, IntStage, Leak
 from qbsnn.functional.exact import exact_float
 from qbsnn.functional.surrogate import Surrogate
-from qbsnn.layers.stage import Branch, Stage
-from qbsnn.models.network import SpikingNetwork
+from qbsnn.layers.stage import INPUT, Branch, Stage
+from qbsnn.models.network import SpikingNetwork, Tap
 from qbsnn.neurons.base import SpikingNeuron
 
 
@@ -116,11 +116,14 @@ class GridNetwork(SpikingNetwork):
         front.load_state_dict(self.state_dict())
         return convert(front.to(next(self.parameters()).device), origin.plan, origin.settings)
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor, tap: Tap | None = None) -> Tensor:
         """Logits of every time step: the step's Σ q·s + b over the readout's scale."""
-        return self.trace(self.encoder(pixels))[0]
+        encoded = self.encoder(pixels)
+        if tap is not None:
+            tap(INPUT, encoded)
+        return self.trace(encoded, tap)[0]
 
-    def trace(self, encoded: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    def trace(self, encoded: Tensor, tap: Tap | None = None) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """Logits; bursts before pooling and membranes after the reset of every stage, ``[T, B, ...]``."""
         bursts: list[Tensor] = []
         membranes: list[Tensor] = []
@@ -131,7 +134,10 @@ class GridNetwork(SpikingNetwork):
             s, v = self._spiking(name, stage, inputs)
             bursts.append(s)
             membranes.append(v)
-            return stage.emit(s)
+            emitted = stage.emit(s)
+            if tap is not None:
+                tap(name, emitted)
+            return emitted
 
         with torch.autocast(encoded.device.type, enabled=False):  # half precision would not be exact
             return self.walk(encoded, visit), bursts, membranes

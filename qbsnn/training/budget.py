@@ -1,0 +1,126 @@
+"""A budget of energy: a penalty in the training step on what the network spends above its target.
+
+loss + λ·max(0, A/a − 1)², with A the relative energy of the tables (:mod:`qbsnn.energy.spending`) and a the target, in
+the spirit of the synaptic operations loss of Sorbaro et al. 2020 (Frontiers in Neuroscience 14:662). The target begins
+at what the network spends after a part of training and falls geometrically to what is asked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from qbsnn import checks
+from qbsnn.energy.spending import Spending
+from qbsnn.errors import ArgumentError
+
+QUANTITIES = {"energy": Spending.relative, "accumulates": Spending.per_synapse}
+MEMORY = 0.9  # of the running mean that is shown and by which epochs are judged
+TOLERANCE = 0.05
+
+
+class EnergyBudget(nn.Module):
+    """Gives the penalty of a training step. Its state is part of every checkpoint.
+
+    Args:
+        target: of the quantity, at the end.
+        weight: λ.
+        begin: share of the training steps after which the target begins to fall, from what is then spent.
+        end: share of the training steps after which the target stays.
+        every: steps between two penalties, each of which counts as often; one of them costs a pass over all spikes.
+        floor: mean burst of a layer below which it is pushed up again, by λ·max(0, 1 − burst/floor)²; 0 for none.
+        quantity: ``energy``, relative to the dense ReLU network's, or ``accumulates`` per synapse and image.
+        layers: by stage, the largest mean burst (behind its pool), each with a penalty of its own; ``None`` for none.
+
+    Raises:
+        ArgumentError: for a bad value.
+    """
+
+    start: Tensor
+    spent: Tensor
+
+    def __init__(
+        self,
+        target: float = 0.15,
+        weight: float = 3.0,
+        begin: float = 0.15,
+        end: float = 0.6,
+        every: int = 4,
+        floor: float = 0.001,
+        quantity: str = "energy",
+        layers: dict[str, float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.target = checks.number("target", target, 0, open_low=True)
+        self.weight = checks.number("weight", weight, 0)
+        self.begin = checks.number("begin", begin, 0, 1)
+        self.end = checks.number("end", end, 0, 1)
+        if self.end < self.begin:
+            raise ArgumentError(f"end must be at least begin = {begin}, got {end}")
+        self.every = checks.integer("every", every, 1)
+        self.floor = checks.number("floor", floor, 0)
+        self.quantity = checks.choice("quantity", quantity, QUANTITIES)
+        self.layers = {name: checks.number(f"layers.{name}", top, 0, open_low=True)
+                       for name, top in (layers or {}).items()}  # fmt: skip
+        self.register_buffer("start", torch.tensor(math.nan))
+        self.register_buffer("spent", torch.tensor(math.nan))
+
+    def due(self, step: int) -> bool:
+        """Whether the penalty is computed in this step."""
+        return step % self.every == 0
+
+    def excess(self) -> float:
+        """How far the running mean is above the final target, as a share of it; 0 within ``TOLERANCE``."""
+        above = float(self.spent) / self.target - 1
+        return 0.0 if above <= TOLERANCE else above
+
+    def allowed(self, progress: float) -> float:
+        """The target after this share of the training steps; infinite before the first penalty.
+
+        >>> budget = EnergyBudget(target=0.1, begin=0.0, end=0.5)
+        >>> _ = budget.start.fill_(0.4)
+        >>> round(budget.allowed(0.0), 4), round(budget.allowed(0.25), 4), round(budget.allowed(1.0), 4)
+        (0.4, 0.2, 0.1)
+        """
+        start = float(self.start)
+        if math.isnan(start):
+            return math.inf
+        if start <= self.target:
+            return self.target
+        part = (progress - self.begin) / (self.end - self.begin) if self.end > self.begin else 1.0
+        return float(start * (self.target / start) ** min(max(part, 0.0), 1.0))
+
+    def penalty(self, spending: Spending, progress: float, mean: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """The penalty of this step, a scalar; it remembers what was spent.
+
+        Args:
+            spending: has listened to the forward pass of this step.
+            progress: share of the training steps that are done.
+            mean: averages a scalar over processes; each process then adds its part of the common gradient.
+        """
+        quantity = QUANTITIES[self.quantity](spending)
+        spent = quantity.detach() if mean is None else mean(quantity.detach())
+        if math.isnan(float(self.spent)):
+            self.spent.copy_(spent)
+        self.spent.lerp_(spent.to(self.spent), 1 - MEMORY)
+        if progress >= self.begin and math.isnan(float(self.start)):
+            self.start.copy_(spent)
+        allowed = self.allowed(progress)
+        found = _above(quantity, spent, allowed) if math.isfinite(allowed) else quantity.new_zeros(())
+        for name, top in self.layers.items():
+            if name not in spending.rates:
+                raise ArgumentError(f"layers.{name} is no stage whose spikes are read: {', '.join(spending.rates)}")
+            found = found + _above(spending.rates[name], spending.rates[name].detach(), top)
+        if self.floor:
+            for rate in spending.rates.values():
+                found = found + torch.relu(1 - rate / self.floor) ** 2
+        return self.every * self.weight * found
+
+
+def _above(value: Tensor, seen: Tensor, allowed: float) -> Tensor:
+    """max(0, seen/allowed − 1)², with its derivative at ``seen`` handed to ``value``."""
+    excess = torch.relu(seen / allowed - 1)
+    return excess**2 + 2 * excess / allowed * (value - value.detach())
