@@ -24,7 +24,7 @@ $(STAMP): requirements.lock requirements-uv.lock pyproject.toml
 	@touch $@
 
 train: $(STAMP) ## train QB-LIF on real images, absorb, prove the integer network (ARGS="neuron.s_max=4 ...")
-	@$(BIN)/python train.py $(ARGS)
+	@$(BIN)/python train.py experiment=digits_energy $(ARGS)
 
 test: $(STAMP) ## run the tests, except the long ones
 	$(BIN)/python -m pytest $(ARGS)

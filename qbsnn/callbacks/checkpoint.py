@@ -83,7 +83,7 @@ class BestByValidation(ModelCheckpoint):
         loss = float(trainer.callback_metrics.get("val/loss", float("inf")))
         excess = float(trainer.callback_metrics.get("val/excess", 0.0))
         equal = current is not None and self.best_model_score is not None and bool(current == self.best_model_score)
-        if excess != self.best_excess:
+        if current is not None and excess != self.best_excess:
             better = excess < self.best_excess
         else:
             better = loss < self.best_loss if equal else super().check_monitor_top_k(trainer, current)

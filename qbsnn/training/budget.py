@@ -39,9 +39,6 @@ class EnergyBudget(nn.Module):
         ArgumentError: for a bad value.
     """
 
-    start: Tensor
-    spent: Tensor
-
     def __init__(
         self,
         target: float = 0.15,
@@ -65,8 +62,15 @@ class EnergyBudget(nn.Module):
         self.quantity = checks.choice("quantity", quantity, QUANTITIES)
         self.layers = {name: checks.number(f"layers.{name}", top, 0, open_low=True)
                        for name, top in (layers or {}).items()}  # fmt: skip
-        self.register_buffer("start", torch.tensor(math.nan))
-        self.register_buffer("spent", torch.tensor(math.nan))
+        self.start = self.spent = math.nan
+
+    def get_extra_state(self) -> dict[str, float]:
+        """What a checkpoint keeps: numbers of the fit, which no average of weights may touch."""
+        return {"start": self.start, "spent": self.spent}
+
+    def set_extra_state(self, state: dict[str, float]) -> None:
+        """Take it back."""
+        self.start, self.spent = state["start"], state["spent"]
 
     def due(self, step: int) -> bool:
         """Whether the penalty is computed in this step."""
@@ -74,24 +78,23 @@ class EnergyBudget(nn.Module):
 
     def excess(self) -> float:
         """How far the running mean is above the final target, as a share of it; 0 within ``TOLERANCE``."""
-        above = float(self.spent) / self.target - 1
-        return 0.0 if above <= TOLERANCE else above
+        above = self.spent / self.target - 1
+        return above if above > TOLERANCE else 0.0
 
     def allowed(self, progress: float) -> float:
         """The target after this share of the training steps; infinite before the first penalty.
 
         >>> budget = EnergyBudget(target=0.1, begin=0.0, end=0.5)
-        >>> _ = budget.start.fill_(0.4)
+        >>> budget.start = 0.4
         >>> round(budget.allowed(0.0), 4), round(budget.allowed(0.25), 4), round(budget.allowed(1.0), 4)
         (0.4, 0.2, 0.1)
         """
-        start = float(self.start)
-        if math.isnan(start):
+        if math.isnan(self.start):
             return math.inf
-        if start <= self.target:
+        if self.start <= self.target:
             return self.target
         part = (progress - self.begin) / (self.end - self.begin) if self.end > self.begin else 1.0
-        return float(start * (self.target / start) ** min(max(part, 0.0), 1.0))
+        return float(self.start * (self.target / self.start) ** min(max(part, 0.0), 1.0))
 
     def penalty(self, spending: Spending, progress: float, mean: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """The penalty of this step, a scalar; it remembers what was spent.
@@ -103,11 +106,10 @@ class EnergyBudget(nn.Module):
         """
         quantity = QUANTITIES[self.quantity](spending)
         spent = quantity.detach() if mean is None else mean(quantity.detach())
-        if math.isnan(float(self.spent)):
-            self.spent.copy_(spent)
-        self.spent.lerp_(spent.to(self.spent), 1 - MEMORY)
-        if progress >= self.begin and math.isnan(float(self.start)):
-            self.start.copy_(spent)
+        now = float(spent)
+        self.spent = now if math.isnan(self.spent) else MEMORY * self.spent + (1 - MEMORY) * now
+        if progress >= self.begin and math.isnan(self.start):
+            self.start = now
         allowed = self.allowed(progress)
         found = _above(quantity, spent, allowed) if math.isfinite(allowed) else quantity.new_zeros(())
         for name, top in self.layers.items():

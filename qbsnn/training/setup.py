@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import Logger
 
 from qbsnn.checks import place
 from qbsnn.data import DataModule
+from qbsnn.energy.activity import spikes
 from qbsnn.errors import SettingsError
 from qbsnn.models.execution import prepare
 from qbsnn.models.network import SpikingNetwork
@@ -24,6 +25,7 @@ from qbsnn.tracking.curves import Curves
 from qbsnn.tracking.runs import open_loggers
 from qbsnn.training import checkpoints
 from qbsnn.training.autocompile import AutoCompile
+from qbsnn.training.budget import EnergyBudget
 from qbsnn.training.building import build_all, build_object
 from qbsnn.training.deployment import Check, Listener
 from qbsnn.training.devices import precision
@@ -33,6 +35,8 @@ from qbsnn.training.devices.sync_norm import SyncNorm
 from qbsnn.training.module import Classifier, classifier
 from qbsnn.training.record import begin
 from qbsnn.training.resume import Resumption
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -90,8 +94,7 @@ def build(settings: dict[str, Any], callbacks: Sequence[Callback] = ()) -> Parts
     prepare(network, "none" if compile == "auto" else compile, memory)
     wanted = settings["trainer"]
     chosen = precision.choose(wanted.get("precision"), wanted.get("accelerator", "auto"), host.isa)
-    budget = build_object(settings["budget"], "budget") if settings.get("budget") else None
-    module = classifier(network, data.num_classes, settings, budget=budget)
+    module = classifier(network, data.num_classes, settings, budget=build_budget(settings, network))
     resumption, auto = Resumption(settings["paths"]["run"]), AutoCompile(memory) if compile == "auto" else None
     built = build_all(settings.get("callbacks"), "callbacks")
     checks = [callback for callback in built if isinstance(callback, Check)]
@@ -132,6 +135,17 @@ def build_network(settings: dict[str, Any], data: DataModule) -> SpikingNetwork:
         std=data.std,
     )
     return network
+
+
+def build_budget(settings: dict[str, Any], network: SpikingNetwork) -> EnergyBudget | None:
+    """The budget of energy of validated settings; none for a network without spikes, which costs what it costs."""
+    if not settings.get("budget"):
+        return None
+    budget: EnergyBudget = build_object(settings["budget"], "budget")
+    if any(spikes(neuron) for *_, neuron in network.spiking_stages()):
+        return budget
+    log.info("no budget of energy: the network has no spikes to save")
+    return None
 
 
 def build_trainer(settings: Mapping[str, Any], loggers: list[Any], callbacks: Sequence[Callback]) -> lightning.Trainer:

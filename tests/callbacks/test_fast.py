@@ -1,0 +1,77 @@
+"""What the fast recipes add: whitening, fewer steps at first, an average of the weights."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from qbsnn.callbacks import StepSchedule
+from qbsnn.callbacks.whitening import whitening
+from qbsnn.errors import SettingsError
+from tests.tool import ROOT
+
+FAST = ("model=fast", "model.channels=[8,8]", "optim=one_cycle", "callbacks=fast", "data.padding=reflect",
+        "data.crop=1", "data.flip=alternate", "budget=energy", "T=2", "report=false", "data.limit_train=256",
+        "data.limit_val=64", "data.limit_test=64", "data.batch_size=32", "callbacks.whiten.images=128")  # fmt: skip
+
+
+def test_responses_are_uncorrelated():
+    torch.manual_seed(0)
+    pixels = torch.nn.functional.avg_pool2d(torch.rand(64, 3, 18, 18), 3, 1)  # neighbours resemble each other
+    filters = whitening(pixels, (2, 2), 1e-9)
+    responses = torch.nn.functional.conv2d(pixels, filters).transpose(0, 1).flatten(1)
+    assert torch.allclose(torch.cov(responses), torch.eye(12), atol=1e-2)
+
+
+def test_filters_stay_and_the_average_is_kept(tool):
+    assert tool("train.py", *FAST, "trainer.max_epochs=2", "hydra.run.dir=outputs/a") in (0, 1)
+    assert tool("train.py", *FAST, "trainer.max_epochs=1", "optim.optimizer.lr=0.001") in (0, 1)
+    read = [torch.load(run / "checkpoints/last.ckpt", weights_only=True) for run in tool.runs()]
+    name = "network.stages.stem.branches.0.weight.weight"
+    torch.testing.assert_close(read[0]["state_dict"][name], read[1]["state_dict"][name])
+    other = "network.stages.conv1a.branches.0.weight.weight"
+    assert not torch.equal(read[0]["state_dict"][other], read[0]["current_model_state"][other])
+
+
+def test_a_stopped_run_ends_as_one_that_was_not(tool):
+    """Whitening, average, schedules per step, budget: all go on where they stopped, within the third epoch."""
+    more = ["+callbacks.steps._target_=qbsnn.callbacks.StepSchedule", "+callbacks.steps.schedule=[[0,1],[0.5,2]]",
+            "callbacks.integer=null", "callbacks.absorption=null"]  # fmt: skip
+    whole, parts = "hydra.run.dir=outputs/whole", "hydra.run.dir=outputs/parts"
+    assert tool("train.py", *FAST, *more, "trainer.max_epochs=4", whole) == 0
+    command = [
+        sys.executable,
+        *["-m", "tests.killed", "step", "19", "train.py"],
+        *FAST,
+        *more,
+        "trainer.max_epochs=4",
+        parts,
+    ]
+    killed = subprocess.run(command, cwd=tool.folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
+    assert killed.returncode == -9
+    assert tool("train.py", *FAST, *more, "trainer.max_epochs=4", parts) == 0
+    states = [torch.load(tool.folder / f"outputs/{name}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+              for name in ("whole", "parts")]  # fmt: skip
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items() if torch.is_tensor(value))
+
+
+@pytest.mark.parametrize("schedule", [[], [[0.5, 1]], [[0, 1], [0, 2]], [[0, 0]], [[0, 1], [2, 2]]])
+def test_bad_schedules(schedule):
+    with pytest.raises(SettingsError, match="schedule must"):
+        StepSchedule(schedule)
+
+
+def test_the_first_layer_must_have_room_for_whitening(tool, capsys):
+    vgg = [argument for argument in FAST if not argument.startswith("model.")]
+    assert tool("train.py", *vgg, "model=vgg5") == 1
+    assert "whitening gives at most 18 filters" in capsys.readouterr().err
+
+
+def test_schedule_that_does_not_end_with_T(tool, capsys):
+    more = ["+callbacks.steps._target_=qbsnn.callbacks.StepSchedule", "+callbacks.steps.schedule=[[0,1]]"]
+    assert tool("train.py", *FAST, *more) == 1
+    assert "schedule must end with T = 2, got 1" in capsys.readouterr().err
+    assert not [run for run in tool.runs() if json.loads((run / "result.json").read_text())["status"] == "finished"]

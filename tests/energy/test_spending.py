@@ -1,0 +1,90 @@
+"""What a training step is charged is what the exact count finds, and its gradient is the fan-out."""
+
+import pytest
+import torch
+
+from qbsnn.energy import ActivityMeter, count_operations, estimate
+from qbsnn.energy.spending import Spending
+from qbsnn.models import fast, mlp, resnet, vgg
+from qbsnn.models.execution import prepare
+from qbsnn.neurons import ILIF, LIF, QBLIF, ReLU, TernaryBurst
+
+SHAPE = {"in_shape": (2, 9, 9), "num_classes": 5, "mean": (0.5,) * 2, "std": (0.25,) * 2, "T": 3}
+NETWORKS = {
+    "vgg": lambda neuron: vgg(neuron, name="vgg5", width=0.1, **SHAPE),
+    "averages": lambda neuron: vgg(neuron, name="vgg5", width=0.1, pool="avg", **SHAPE),
+    "resnet": lambda neuron: resnet(neuron, name="resnet20", width=0.25, **SHAPE),
+    "mlp": lambda neuron: mlp(neuron, hidden=(13, 11), **SHAPE),
+    "fast": lambda neuron: fast(neuron, channels=(6, 8), **SHAPE),
+    "rate": lambda neuron: vgg(neuron, name="vgg5", width=0.1, encoding="rate", **SHAPE),
+}
+
+
+def busy():
+    """Fires at once, with bursts of several sizes."""
+    return QBLIF(delta=0.05)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(
+    "neuron", [busy, lambda: QBLIF(delta=0.05, output="graded"), lambda: TernaryBurst(delta=0.05), LIF, ILIF]
+)
+def test_it_is_what_the_exact_count_finds(network, neuron):
+    torch.manual_seed(0)
+    net = NETWORKS[network](neuron).eval()
+    pixels = torch.rand(4, 2, 9, 9)
+    meter, spending = ActivityMeter(net), Spending(net)
+    meter.attach()
+    with torch.no_grad():
+        net(pixels, spending)
+    meter.detach()
+    stages = count_operations(net, *meter.traffic())
+    acs = sum(stage.usage["network"].counts.acs for stage in stages)
+    assert acs > 0
+    assert 4 * float(sum(spending.accumulates.values())) == pytest.approx(acs, rel=1e-5)
+    assert sum(spending.dense.values()) == sum(stage.dense for stage in stages)
+    found = estimate(meter, "best")
+    assert float(spending.relative()) == pytest.approx(found.relative_synapses, rel=1e-5)
+    if network != "rate":
+        assert float(spending.per_synapse()) == pytest.approx(found.spikes_per_synapse, rel=1e-5)
+
+
+def test_its_gradient_is_the_exact_fanout():
+    """By hand: a 3×3 kernel with padding on a 2×2 map of two channels to 5 outputs; then 8 inputs to 5 classes."""
+    torch.manual_seed(0)
+    net = vgg(busy, name="vgg5", width=0.05, **{**SHAPE, "in_shape": (2, 4, 4)})
+    seen = {}
+
+    class Listening(Spending):
+        def __call__(self, name, output):
+            if output.requires_grad:
+                output.retain_grad()
+                seen[name] = output
+            super().__call__(name, output)
+
+    spending = Listening(net)
+    net(torch.rand(2, 2, 4, 4), spending)
+    dense = sum(spending.dense.values())
+    spending.relative().backward()
+    last = [name for name, _, _ in net.spiking_stages()][-1]
+    assert seen[last].grad.flatten().tolist() == pytest.approx([0.9 * 5 / (4.6 * dense * 2)] * seen[last].numel())
+
+
+def test_a_network_without_spikes_spends_nothing():
+    spending = Spending(NETWORKS["vgg"](ReLU).eval())
+    spending.network(torch.rand(2, 2, 9, 9), spending)
+    assert not spending.accumulates
+
+
+@pytest.mark.parametrize("how", [{"memory": "packed"}, {"memory": "checkpoint"}])
+def test_the_gradient_is_the_same_however_the_network_runs(how):
+    def gradients(**how):
+        torch.manual_seed(0)
+        net = prepare(NETWORKS["fast"](busy), **how)
+        spending = Spending(net)
+        logits = net(torch.rand(3, 2, 9, 9, generator=torch.Generator().manual_seed(1)), spending)
+        (logits.mean() + spending.relative()).backward()
+        return [p.grad for p in net.parameters()]
+
+    for ours, theirs in zip(gradients(), gradients(**how), strict=True):
+        torch.testing.assert_close(ours, theirs)
