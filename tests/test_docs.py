@@ -1,5 +1,6 @@
 """What the documents show is run."""
 
+import importlib
 import re
 import runpy
 import sys
@@ -7,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_imports import ROOMS
 from tests.tool import ROOT
+
+PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -23,9 +27,68 @@ def test_the_plot_of_surrogates_is_drawn(tmp_path, monkeypatch):
     assert out.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
-@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+def read(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def links(page: str) -> list[tuple[str, Path, str]]:
+    """Words, file and anchor of every link of a page to a file of the project."""
+    found = re.findall(r"\[([^]]*)\]\(([^)#]*)(?:#([^)]*))?\)", read(page))
+    return [
+        (words, (ROOT / page).parent / target if target else ROOT / page, anchor)
+        for words, target, anchor in found
+        if "://" not in target
+    ]
+
+
+def anchors(page: Path) -> set[str]:
+    """Anchors of the headings of a page, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_between_files_lead_somewhere(page):
-    text = (ROOT / page).read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
-        if "://" not in target:
-            assert ((ROOT / page).parent / Path(target)).exists(), target
+    for words, target, anchor in links(page):
+        assert target.exists(), target
+        assert not anchor or anchor in anchors(target), f"{target.name}#{anchor}"
+        if named := re.fullmatch(r"`([\w/]+\.\w+)`", words):
+            assert target.as_posix().endswith(f"/{named[1]}"), f"{named[1]} leads to {target.name}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_modules_that_are_named_exist(page):
+    for name in re.findall(r"\bqbsnn(?:\.[A-Za-z_]\w*)+", read(page)):
+        module, rest = "qbsnn", name.split(".")[1:]
+        found = importlib.import_module(module)
+        for part in rest:
+            module = f"{module}.{part}"
+            found = getattr(found, part) if hasattr(found, part) else importlib.import_module(module)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_are_named_exist(page):
+    for name in re.findall(r"`((?:qbsnn|conf|tests|scripts|docs|benchmarks)/[\w./]*)`", read(page)):
+        assert (ROOT / name).exists(), name
+
+
+def test_the_table_of_rooms_is_the_order_of_imports():
+    _, table = read("docs/architecture.md").split("\n## Rooms\n")
+    assert re.findall(r"^\| `([\w.]+)` \|", table.split("\n## ")[0], re.MULTILINE) == ROOMS
+
+
+def test_the_equations_of_the_neuron_are_those_of_the_code():
+    page = dict(re.findall(r"^    \((N\d)\)  (.+)$", read("docs/neurons.md"), re.MULTILINE))
+    source = importlib.import_module("qbsnn.functional.burst").__doc__  # the package has a function of that name
+    code = dict(re.findall(r"^    \((N\d)\)  (.+?)(?: {3,}\(or another.*)?$", source, re.MULTILINE))
+    assert page == code and len(page) == 4
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_file_names_without_a_folder_exist_somewhere(page):
+    text = read(page)
+    here = {path.name for path in ROOT.glob("*.py")} | {
+        path.name for folder in ("qbsnn", "scripts", "benchmarks", "tests") for path in (ROOT / folder).rglob("*.py")
+    }
+    shown = set(re.findall(r"^`([\w./]+\.py)`[^\n]*:\n\n```", text, re.MULTILINE))  # code of the page itself
+    assert set(re.findall(r"`(\w+\.py)`", text)) <= here | shown
