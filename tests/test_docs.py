@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+from qbsnn.cli.summary import summarise
+from tests.report.samples import make_result
 from tests.test_imports import ROOMS
 from tests.tool import ROOT
 
@@ -92,3 +95,49 @@ def test_file_names_without_a_folder_exist_somewhere(page):
     }
     shown = set(re.findall(r"^`([\w./]+\.py)`[^\n]*:\n\n```", text, re.MULTILINE))  # code of the page itself
     assert set(re.findall(r"`(\w+\.py)`", text)) <= here | shown
+
+
+def keys(node: object, prefix: str = "") -> set[str]:
+    """Dotted keys of a settings file, of groups too."""
+    if not isinstance(node, dict):
+        return set()
+    return {f"{prefix}{name}" for name in node}.union(
+        *(keys(below, f"{prefix}{name}.") for name, below in node.items())
+    )
+
+
+@pytest.fixture(scope="module")
+def settings() -> set[str]:
+    known = set()
+    for path in (ROOT / "conf").rglob("*.yaml"):
+        text = path.read_text(encoding="utf-8")
+        group = ".".join(path.parent.relative_to(ROOT / "conf").parts)
+        known |= keys(yaml.safe_load(text), f"{group}." if group and "@package _global_" not in text else "")
+    return known
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_settings_that_are_named_exist(page, settings):
+    groups = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()} - {
+        "hydra",
+        "search",
+    }  # search.space takes any key
+    named = {
+        name for name in re.findall(r"`([a-z]+(?:\.[a-z_]+)+)(?:=[^`]*)?`", read(page)) if name.split(".")[0] in groups
+    }
+    assert named <= settings | set(ROOMS)
+
+
+def test_the_readme_explains_lines_that_a_run_prints(tmp_path, capsys):
+    (shown,) = re.findall(r"^qbsnn: [^\n]*\n(.*?)```", read("README.md"), re.MULTILINE | re.DOTALL)
+    for name in ("result.json", "report.html"):
+        (tmp_path / name).touch()
+    config = {"name": "some", "T": 4, "neuron": {"s_max": 8}, "paths": {"run": str(tmp_path)}}
+    data = {"name": "digits", "simulated": False, "samples": {"test": 360}}
+    summarise(make_result(config=config, data=data, checkpoints={"best": "best.ckpt"}))
+    printed = capsys.readouterr().out
+
+    def titles(text: str) -> set[str]:
+        return {re.split(r" {2,}", line.strip())[0] for line in text.splitlines() if line.startswith("  ")}
+
+    assert titles(shown) <= titles(printed)
