@@ -69,13 +69,13 @@ class Tally:
 class Classifier(lightning.LightningModule):
     """Trains a network on batches (inputs ``[B, ...]``, labels ``[B]``, or shares ``[B, classes]`` of mixed samples).
 
-    Args:
-        network: gives logits ``[T, B, classes]``.
-        num_classes: how many classes there are.
-        loss: (logits, labels) -> scalar.
-        optimizer: parameter groups -> optimiser.
-        scheduler: optimiser -> schedule, stepped once per epoch, or ``None``.
-        config: plain containers that describe the run; they travel in every checkpoint.
+    network: gives logits ``[T, B, classes]``. loss: (logits, labels) -> scalar. optimizer: parameter groups ->
+    optimiser. scheduler: optimiser -> schedule, stepped once per epoch, or ``None``. config: plain containers that
+    describe the run; they travel in every checkpoint. result: where callbacks leave what they found.
+
+    ``verify_as`` is the name of the checkpoint that a test run measures, set by whoever calls ``trainer.test``; the
+    post-training callbacks act only when it is set. ``tuned`` is what fine-tuning on the grid left for that network
+    (:mod:`qbsnn.training.fine_tuning`).
     """
 
     def __init__(
