@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from qbsnn import checks
 from qbsnn.checked import Checked
 from qbsnn.deploy.format.network import IntegerNetwork
 
@@ -51,11 +52,16 @@ class DeploySettings(Checked):
     leak: Literal["auto", "none", "shift_floor", "shift_xylo", "mul12_to_zero"] = "auto"
     membrane_bits: int = Field(default=32, ge=8, le=32)
     overflow: Literal["error", "saturate", "wrap"] = "error"
-    profile: Literal["generic-fpga", "xylo", "loihi2", "dynapcnn"] | None = None
+    profile: str | None = None
     first_layer: Literal["float", "integer"] = "float"
     epochs: int = Field(default=4, ge=1)
     lr: float = Field(default=0.0002, gt=0)
     calibration_images: int = Field(default=256, ge=0)
+
+    @field_validator("profile", mode="before")
+    @classmethod
+    def _known(cls, profile: object) -> object:
+        return None if profile is None else checks.choice("profile", profile, PROFILES)
 
     @model_validator(mode="after")
     def _consistent(self) -> DeploySettings:
