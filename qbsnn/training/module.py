@@ -120,11 +120,8 @@ class Classifier(lightning.LightningModule):
             self._log("train")
             self.log("lr", self._rate, on_step=False, on_epoch=True, sync_dist=True)
             if self.budget is not None:
-                shown = {
-                    "train/energy": self.budget.spent,
-                    "train/budget": torch.tensor(self.budget.allowed(self.progress())),
-                }
-                self.log_dict(shown, on_step=False, on_epoch=True, sync_dist=True)
+                self.log("train/energy", self.budget.spent, on_step=False, on_epoch=True, sync_dist=True)
+                self.log("train/budget", self.budget.allowed(self.progress()), on_step=False, on_epoch=True)
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the validation samples."""
