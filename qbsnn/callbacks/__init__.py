@@ -2,6 +2,7 @@
 
 from qbsnn.callbacks.checkpoint import BestByValidation
 from qbsnn.callbacks.diagnostics import TestDiagnostics
+from qbsnn.callbacks.early_exit import EarlyExit
 from qbsnn.callbacks.energy import EnergyEstimate
 from qbsnn.callbacks.monitor import BurstMonitor
 from qbsnn.callbacks.progress import progress_bar
@@ -15,6 +16,7 @@ __all__ = [
     "BestByValidation",
     "BurstMonitor",
     "DeltaGuard",
+    "EarlyExit",
     "EnergyEstimate",
     "GradientNorms",
     "IntegerSimulation",

@@ -48,7 +48,7 @@ class Spending:
         accumulates: per image, by source, a scalar with gradient; of spikes only.
         products: per image, of the encoded input where it is real-valued.
         dense: synaptic operations of one image in the dense ReLU network, by source.
-        rates: mean |s| per neuron and step behind the pool, by source, a scalar with gradient.
+        rates: mean |s| per value and step behind the pool, by source, a scalar with gradient.
 
     Raises:
         EnergyError: at the first pass, where the operations of a layer cannot be counted.
@@ -75,19 +75,26 @@ class Spending:
         """Take in what left the encoder (``input``) or a stage: ``[T or 1, B, ...]``."""
         if name not in self._readers:
             return
-        shape, images = tuple(output.shape[2:]), output.shape[1]
-        fan = torch.stack([fanout(reader, layer, shape) for reader, layer in self._readers[name]]).sum(0)
-        self.dense[name] = int(fan.sum()) * shape[0]
-        fan = fan.to(output.device, torch.float32)
-        neuron = self._neurons.get(name)
+        images, fan = output.shape[1], self._fan(name, output)
         if name == INPUT and self.network.encoder.coding == "direct":
             self.products = _Weighed.apply(output.detach().ne(0).float(), fan) / images
-        elif name == INPUT or spikes(neuron):
-            values = output.detach() if neuron is None else _counts(neuron, output)
-            accumulates = _Weighed.apply(values, fan * self._divisors.get(name, 1)) / images
-            self.accumulates[name] = accumulates
-            size = output[:, 0].numel()
-            self.rates[name] = _Weighed.apply(values, torch.ones_like(fan)) / (images * size)
+        elif (values := self._spikes(name, output)) is not None:
+            self.accumulates[name] = _Weighed.apply(values, fan * self._divisors.get(name, 1)) / images
+            self.rates[name] = _Weighed.apply(values, torch.ones_like(fan)) / values.numel()
+
+    def _fan(self, name: str, output: Tensor) -> Tensor:
+        """Fan-out of a position to all stages that read it: float32 ``[H, W]`` or a scalar; notes dense operations."""
+        shape = tuple(output.shape[2:])
+        fan = torch.stack([fanout(reader, layer, shape) for reader, layer in self._readers[name]]).sum(0)
+        self.dense[name] = int(fan.sum()) * shape[0]
+        return fan.to(output.device, torch.float32)
+
+    def _spikes(self, name: str, output: Tensor) -> Tensor | None:
+        """|s| with the gradient of the output; ``None`` for a source that sends real numbers."""
+        if name == INPUT:
+            return None if self.network.encoder.coding == "direct" else output.detach()
+        neuron = self._neurons.get(name)
+        return _counts(neuron, output) if neuron is not None and spikes(neuron) else None
 
     def relative(self) -> Tensor:
         """The relative energy of the tables, with its gradient: a scalar."""
@@ -104,6 +111,21 @@ class Spending:
         """Accumulates per spike-driven synapse and image, with its gradient: a scalar."""
         driven = sum(self.dense[name] for name in self.accumulates)
         return torch.stack(list(self.accumulates.values())).sum() / driven
+
+
+class StepSpending(Spending):
+    """The same per step and sample, without gradient: ``steps`` ``[T, B]``, ``None`` where there are no spikes."""
+
+    steps: Tensor | None = None
+
+    def __call__(self, name: str, output: Tensor) -> None:
+        """Take in what left the encoder or a stage."""
+        if name in self._readers and (values := self._spikes(name, output)) is not None:
+            fan = self._fan(name, output) * self._divisors.get(name, 1)
+            spent = (values.sum(2, dtype=torch.float64) * fan).flatten(2).sum(2) if fan.dim() else None
+            if spent is None:
+                spent = values.flatten(2).sum(2, dtype=torch.float64) * fan
+            self.steps = spent if self.steps is None else self.steps + spent
 
 
 def _counts(neuron: SpikingNeuron, output: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ DROPPED = (
     "name",
     "report",
     "overwrite",
+    "resume",
     "compile",
     "memory",
     "sweep",
@@ -37,6 +38,9 @@ DROPPED = (
 )
 """Dotted keys, with everything below them, that say where and how a run is made and shown, not what comes out."""
 
+
+EPOCHS = "trainer.max_epochs"
+"""The one setting of a run that may grow when it is gone on with."""
 
 MEANING = 2
 """Version of what a default means. It is raised when an unchanged setting gives another result than before."""

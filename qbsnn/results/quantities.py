@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from qbsnn.results.formatting import NONE, duration, energy, microjoules, number, percent, si
-from qbsnn.results.schema import Result, ran
+from qbsnn.results.schema import EarlyExit, Result, ran
 
 SUMMARY, TABLE, PAGE, WANDB = "summary", "table", "page", "wandb"
 VIEWS = (SUMMARY, TABLE, PAGE, WANDB)
@@ -104,6 +104,14 @@ def _proven(result: Result) -> float | None:
     return block.acc if block.images == images else None
 
 
+def _exit(read: Callable[[EarlyExit], float]) -> Callable[[Result], float | None]:
+    def value(result: Result) -> float | None:
+        block = ran(result.early_exit)
+        return None if block is None else read(block)
+
+    return value
+
+
 def _budget(result: Result) -> float | None:
     budget = result.config.get("budget")
     asked = budget.get("target") if isinstance(budget, Mapping) and budget.get("quantity") == "energy" else None
@@ -188,6 +196,13 @@ QUANTITIES: list[Quantity] = [
              _BELOW, (SUMMARY, WANDB), _BY_MODEL),
     Quantity("energy_over_relu_dense", "energy ÷ dense ReLU network's", RATIO, _over("relu_dense"), "lower", _BELOW,
              (WANDB,), _BY_MODEL),
+    Quantity("exit/acc", "accuracy with early exit", PERCENT, _exit(lambda block: block.right / max(block.images, 1)),
+             "higher", "each image stops at the step where its decision is safe", (SUMMARY, PAGE, WANDB)),
+    Quantity("exit/steps", "time steps with early exit", RATIO, _exit(lambda block: block.mean_steps), "lower",
+             "mean over test images", (SUMMARY, PAGE, WANDB)),
+    Quantity("exit/acs", "accumulates with early exit", PERCENT_1,
+             _exit(lambda block: block.acs / block.acs_whole if block.acs_whole else math.nan), "lower",
+             "of those with all steps", (SUMMARY, PAGE, WANDB)),
     Quantity("epochs", "epochs", COUNT, lambda result: result.timing.epochs or None, views=(WANDB,)),
     Quantity("fit_seconds", "fit time", SECONDS, lambda result: result.timing.fit_seconds or None, "lower",
              "training and its validation", (PAGE, WANDB)),

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from qbsnn.results.energy_schema import Energy
+from qbsnn.results.exit_schema import EarlyExit
 from qbsnn.results.files import write_atomically
 from qbsnn.results.proof_schema import Absorption, Finding, Integer, LayerCheck
 
 __all__ = [
     "SCHEMA_VERSION",
     "Absorption",
+    "EarlyExit",
     "Energy",
     "Finding",
     "Host",
@@ -131,6 +133,7 @@ class Result:
     absorption: Absorption | dict[str, str] | None = None
     integer: Integer | dict[str, str] | None = None
     energy: Energy | dict[str, str] | None = None
+    early_exit: EarlyExit | dict[str, str] | None = None
     timing: Timing = field(default_factory=Timing)
     data: dict[str, Any] = field(default_factory=dict)
     cell: str = ""
@@ -146,7 +149,7 @@ class Result:
         write_atomically(path, (text + "\n").encode("utf-8", "backslashreplace"))
 
 
-Block = TypeVar("Block", Absorption, Integer, Energy)
+Block = TypeVar("Block", Absorption, Integer, Energy, EarlyExit)
 
 
 def ran(block: Block | dict[str, str] | None) -> Block | None:

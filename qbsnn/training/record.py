@@ -19,6 +19,7 @@ from lightning.pytorch.loggers import Logger
 
 from qbsnn.errors import BusyError, SettingsError, VerificationError
 from qbsnn.report.run.page import build as write_page
+from qbsnn.results.fingerprint import EPOCHS
 from qbsnn.results.reading import read_result
 from qbsnn.results.schema import Absorption, Host, Integer, Result
 from qbsnn.tracking import runs
@@ -177,13 +178,14 @@ def _disagreement(block: Absorption | Integer) -> str:
     return ", ".join(facts)
 
 
-def claim(folder: Path, identity: dict[str, Any], overwrite: bool) -> None:
+def claim(folder: Path, identity: dict[str, Any], overwrite: bool, resume: bool = False) -> None:
     """See that a run directory is free for an experiment, or holds this very one.
 
     Args:
         folder: the run directory.
         identity: of the experiment, see :mod:`qbsnn.results.fingerprint`.
         overwrite: whether to remove what is there and start over.
+        resume: whether the experiment may have more epochs than it had.
 
     Raises:
         SettingsError: it holds another experiment; the message names the settings that differ.
@@ -198,7 +200,8 @@ def claim(folder: Path, identity: dict[str, Any], overwrite: bool) -> None:
         return
     before = read_result(file)
     there = before.identity or identify(before.config)
-    if keys := [key for key in dict.fromkeys([*there, *identity]) if there.get(key) != identity.get(key)]:
+    differ = [key for key in dict.fromkeys([*there, *identity]) if there.get(key) != identity.get(key)]
+    if keys := [key for key in differ if not (resume and key == EPOCHS)]:
         named = [f"{key} ({_of(there, key)} there, {_of(identity, key)} here)" for key in keys[:5]]
         rest = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
         raise SettingsError(

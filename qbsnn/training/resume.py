@@ -22,6 +22,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from qbsnn.errors import CheckpointError
+from qbsnn.results.fingerprint import EPOCHS
 from qbsnn.training import checkpoints
 from qbsnn.training.module import Classifier
 from qbsnn.training.settings import identify
@@ -144,7 +145,8 @@ def unfinished(settings: dict[str, Any], first: bool = True) -> Path | None:
     saver = (settings.get("callbacks") or {}).get("checkpoint")
     if not saver:
         return None
-    folder, identity = Path(saver["dirpath"]), identify(settings)
+    folder, grows = Path(saver["dirpath"]), settings.get("resume", False)
+    identity = _without_epochs(settings) if grows else identify(settings)
     found: dict[Path, dict[str, Any]] = {}
     for name in (LAST, BEST, RESUME):
         if not (folder / name).exists():
@@ -155,7 +157,8 @@ def unfinished(settings: dict[str, Any], first: bool = True) -> Path | None:
             log.warning("%s", error)
             continue
         stored = contents.get("qbsnn", {}).get("config", {})
-        if "resumption" in contents and identify(stored) == identity:
+        same = "resumption" in contents and (_without_epochs if grows else identify)(stored) == identity
+        if same:
             found[name] = {"step": contents["global_step"], "best": _best_of(contents)}
     if not found:
         return None
@@ -169,6 +172,10 @@ def unfinished(settings: dict[str, Any], first: bool = True) -> Path | None:
             part.replace(folder / LAST)
         return folder / BEST
     return folder / name
+
+
+def _without_epochs(settings: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in identify(settings).items() if key != EPOCHS}
 
 
 def _best_of(contents: dict[str, Any]) -> str:

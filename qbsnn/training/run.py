@@ -234,7 +234,7 @@ def _recorded(parts: Parts, **fields: Any) -> Iterator[Record]:
         yield Record(result, parts.folder)
         return
     with held(parts.folder):
-        claim(parts.folder, result.identity, parts.settings.get("overwrite", False))
+        claim(parts.folder, result.identity, *(parts.settings.get(key, False) for key in ("overwrite", "resume")))
         seconds = lambda: parts.resumption.seconds  # noqa: E731
         with recorded(result, parts.folder, parts.loggers, parts.data.describe, seconds) as record:
             yield record

@@ -58,6 +58,7 @@ class RunSettings(Checked):
     report: bool = True
     test: bool = True
     overwrite: bool = False
+    resume: bool = False
     compile: Literal["auto", "none", "neuron", "block", "model"] = "auto"
     channels_last: bool = False
     memory: Literal["none", "packed", "checkpoint"] = "none"

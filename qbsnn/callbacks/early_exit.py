@@ -1,0 +1,85 @@
+"""Early exit: how many time steps a decision needs, and what that saves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+import torch
+
+from qbsnn import checks
+from qbsnn.energy.spending import StepSpending
+from qbsnn.errors import DeployError
+from qbsnn.functional.early_exit import choose_margin, leave
+from qbsnn.results.exit_schema import EarlyExit as Block
+from qbsnn.training.deployment import Listener
+from qbsnn.training.module import Classifier
+
+
+class EarlyExit(Listener):
+    """Chooses the margin of :mod:`qbsnn.functional.early_exit` on validation samples, then counts on test samples.
+
+    It computes the test samples a second time.
+
+    Args:
+        loss: accuracy that may be given up on the validation samples, as a share.
+
+    Raises:
+        ArgumentError: ``loss`` is no number from 0 to 1.
+    """
+
+    block = "early_exit"
+
+    def __init__(self, loss: float = 0.002) -> None:
+        self.loss = checks.number("loss", loss, 0, 1)
+        self._found: Block | str = "nothing was tested"
+
+    def on_test_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Choose the margin."""
+        assert isinstance(pl_module, Classifier)
+        network, data = pl_module.network, trainer.datamodule  # type: ignore[attr-defined]
+        if network.decision != "mean":
+            self._found = f"the decision is the {network.decision} over time; steps can only be left out of a mean"
+            return
+        data.setup("fit")
+        logits, labels = [], []
+        with torch.no_grad():
+            for pixels, classes in data.val_dataloader():
+                logits.append(network(pixels.to(pl_module.device)).float())
+                labels.append(classes.to(pl_module.device))
+        margin = choose_margin(torch.cat(logits, 1), torch.cat(labels), self.loss)
+        self._found = Block(margin=margin, loss=self.loss, steps=[0] * network.T)
+
+    def on_test_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Count when the samples of a batch leave."""
+        found, (pixels, labels) = self._found, batch
+        if isinstance(found, str):
+            return
+        try:
+            spending = StepSpending(pl_module.network)
+            with torch.no_grad():
+                logits = pl_module.network(pixels, spending).float()
+        except DeployError as error:
+            self._found = str(error)
+            return
+        steps, classes = leave(logits, found.margin)
+        whole = leave(logits, float("inf"))[1]
+        found.images += len(labels)
+        found.right += int((classes == labels).sum())
+        found.right_whole += int((whole == labels).sum())
+        for taken, count in zip(*(part.tolist() for part in steps.unique(return_counts=True)), strict=True):
+            found.steps[taken - 1] += count
+        if spending.steps is not None:
+            spent = spending.steps.cumsum(0)
+            last = steps.clamp(max=len(spent)) - 1
+            found.acs += int(spent.gather(0, last[None]).sum().round())
+            found.acs_whole += int(spent[-1].sum().round())
+
+    def found(self, name: str) -> Block | dict[str, str]:
+        """What was counted; where there is nothing to leave out, the reason."""
+        if isinstance(self._found, str):
+            return {"checkpoint": name, "skipped": self._found}
+        self._found.checkpoint = name
+        return self._found

@@ -1,0 +1,54 @@
+"""``python train.py resume=RUN``: go on with a run, or extend it, with the settings that it has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from qbsnn.cli.checkpoints import stored_config
+from qbsnn.errors import CheckpointError, SettingsError
+from qbsnn.results.fingerprint import EPOCHS, dropped
+from qbsnn.training import checkpoints
+from qbsnn.training.resume import BEST, LAST, RESUME
+
+
+def resumed(run: Path, overrides: list[str]) -> DictConfig:
+    """The settings of a run, to be gone on with in its directory.
+
+    Args:
+        run: the run directory.
+        overrides: ``key=value``: a larger ``trainer.max_epochs``, or keys that change no result, such as ``logger``.
+
+    Raises:
+        CheckpointError: there is no checkpoint, or none that can be read.
+        SettingsError: another key would make another experiment, or fewer epochs are asked for than were.
+    """
+    folder = run.resolve() / "checkpoints"
+    found = [folder / name for name in (LAST, RESUME, BEST) if (folder / name).is_file()]
+    if not found:
+        raise CheckpointError(f"{run} has no checkpoint to go on from: {folder} holds none of {LAST}, {RESUME}, {BEST}")
+    contents = _first_whole(found)
+    for key in (override.partition("=")[0] for override in overrides):
+        if key != EPOCHS and not dropped(key):
+            raise SettingsError(
+                f"{key} would make another experiment: resume= takes all settings from the run, {EPOCHS} may be raised"
+            )
+    cfg = stored_config(contents, found[0], overrides, run, contents["qbsnn"]["config"].get("logger"))
+    before = contents["qbsnn"]["config"]["trainer"]["max_epochs"]
+    asked = OmegaConf.select(cfg, EPOCHS)
+    if not isinstance(asked, int) or asked < before:
+        raise SettingsError(f"{EPOCHS} must be at least {before}, what the run was started with, got {asked}")
+    with open_dict(cfg):
+        cfg.resume, cfg.overwrite = True, False
+    return cfg
+
+
+def _first_whole(paths: list[Path]) -> dict[str, Any]:
+    for path in paths[:-1]:
+        try:
+            return checkpoints.load(path)
+        except CheckpointError:
+            continue
+    return checkpoints.load(paths[-1])

@@ -1,0 +1,64 @@
+import pytest
+import torch
+
+from qbsnn.energy.spending import Spending, StepSpending
+from qbsnn.errors import SettingsError
+from qbsnn.functional.early_exit import choose_margin, leave
+from qbsnn.models import vgg
+from qbsnn.neurons import QBLIF
+from tests.tool import TINY
+
+
+def test_samples_leave_by_hand():
+    logits = torch.tensor([[[2.0, 0.0, 1.0]], [[0.0, 5.0, 0.0]], [[0.0, 0.0, 9.0]]])
+    # means: (2, 0, 1), (1, 2.5, .5), (2/3, 5/3, 10/3): margins 1, 1.5, 5/3
+    assert [tuple(int(part) for part in leave(logits, margin)) for margin in (0.5, 1.2, 1.6, 9)] == [
+        (1, 0), (2, 1), (3, 2), (3, 2)]  # fmt: skip
+
+
+def test_the_margin_keeps_the_accuracy_and_saves_most_steps():
+    # six sure samples from the first step on, two that turn right in the last one, with small margins until then
+    sure = torch.tensor([[4.0, 0.0]]).expand(3, 6, 2)
+    late = torch.stack([torch.tensor([[0.5, 0.0]] * 2), torch.tensor([[0.5, 0.0]] * 2), torch.tensor([[0.0, 9.0]] * 2)])
+    logits, labels = torch.cat([sure, late], 1), torch.tensor([0] * 6 + [1] * 2)
+    margin = choose_margin(logits, labels, 0.0)
+    steps, classes = leave(logits, margin)
+    assert steps.tolist() == [1] * 6 + [3] * 2 and torch.equal(classes, labels)
+    assert leave(logits, choose_margin(logits, labels, 0.25))[0].tolist() == [1] * 8
+
+
+def test_steps_and_samples_sum_to_the_whole():
+    torch.manual_seed(0)
+    network = vgg(lambda: QBLIF(delta=0.05), name="vgg5", width=0.1, in_shape=(1, 8, 8), num_classes=4, mean=(0.5,),
+                  std=(0.5,), T=3).eval()  # fmt: skip
+    pixels, whole, each = torch.rand(5, 1, 8, 8), Spending(network), StepSpending(network)
+    with torch.no_grad():
+        network(pixels, whole)
+        network(pixels, each)
+    assert each.steps.shape == (3, 5) and each.steps.sum() > 0
+    assert float(each.steps.sum()) / 5 == pytest.approx(float(sum(whole.accumulates.values())), rel=1e-5)
+
+
+def test_a_run_says_how_early_its_images_leave(tool, capsys):
+    assert tool("train.py", *TINY, "callbacks=early_exit", "callbacks.exit.loss=0.5", "report=false") in (0, 1)
+    result = tool.result()
+    found = result["early_exit"]
+    assert sum(found["steps"]) == found["images"] == 64 and len(found["steps"]) == 4
+    assert found["right_whole"] == round(64 * result["metrics"]["best"]["test/acc"])
+    assert 0 < found["acs"] <= found["acs_whole"]
+    assert found["acs_whole"] == sum(layer["acs"] for layer in result["energy"]["layers"])
+    assert "time steps with early exit" in capsys.readouterr().out
+
+
+def test_other_decisions_have_nothing_to_leave_out(tool):
+    assert tool("train.py", *TINY, "callbacks=early_exit", "model.decision=max", "report=false") in (0, 1)
+    assert "max over time" in tool.result()["early_exit"]["skipped"]
+
+
+def test_bad_values(tool, capsys):
+    assert tool("train.py", *TINY, "callbacks=early_exit", "callbacks.exit.loss=2") == 1
+    assert "callbacks.exit.loss must be" in capsys.readouterr().err
+    with pytest.raises(SettingsError):
+        from qbsnn.callbacks import EarlyExit
+
+        EarlyExit(loss=-0.1)
