@@ -6,11 +6,14 @@ from typing import Any
 
 import lightning
 import torch
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from qbsnn import checks
 from qbsnn.energy.spending import StepSpending
 from qbsnn.errors import DeployError
 from qbsnn.functional.early_exit import choose_margin, leave
+from qbsnn.layers.stage import INPUT
 from qbsnn.results.exit_schema import EarlyExit as Block
 from qbsnn.training.deployment import Listener
 from qbsnn.training.module import Classifier
@@ -18,8 +21,6 @@ from qbsnn.training.module import Classifier
 
 class EarlyExit(Listener):
     """Chooses the margin of :mod:`qbsnn.functional.early_exit` on validation samples, then counts on test samples.
-
-    It computes the test samples a second time.
 
     Args:
         loss: accuracy that may be given up on the validation samples, as a share.
@@ -33,9 +34,12 @@ class EarlyExit(Listener):
     def __init__(self, loss: float = 0.002) -> None:
         self.loss = checks.number("loss", loss, 0, 1)
         self._found: Block | str = "nothing was tested"
+        self._handles: list[RemovableHandle] = []
+        self._spending: StepSpending | None = None
+        self._logits: Tensor | None = None
 
-    def on_test_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Choose the margin."""
+    def on_test_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Choose the margin, before anything listens to the network."""
         assert isinstance(pl_module, Classifier)
         network, data = pl_module.network, trainer.datamodule  # type: ignore[attr-defined]
         if network.decision != "mean":
@@ -50,19 +54,41 @@ class EarlyExit(Listener):
         margin = choose_margin(torch.cat(logits, 1), torch.cat(labels), self.loss)
         self._found = Block(margin=margin, loss=self.loss, steps=[0] * network.T)
 
+    def on_test_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Listen to the encoder, every stage and the logits."""
+        assert isinstance(pl_module, Classifier)
+        network = pl_module.network
+        if isinstance(self._found, str):
+            return
+        parts = {INPUT: network.encoder, **dict(network.named_stages())}
+        self._handles = [
+            part.register_forward_hook(lambda _, __, output, name=name: self._hear(name, output))
+            for name, part in parts.items()
+        ]
+        self._handles.append(network.register_forward_hook(self._keep))
+
+    def on_test_end(self, trainer: Any, pl_module: Any) -> None:
+        """Stop listening."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def on_test_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Begin to count anew."""
+        if not isinstance(self._found, str):
+            try:
+                self._spending = StepSpending(pl_module.network)
+            except DeployError as error:
+                self._found = str(error)
+
     def on_test_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Count when the samples of a batch leave."""
-        found, (pixels, labels) = self._found, batch
-        if isinstance(found, str):
-            return
-        try:
-            spending = StepSpending(pl_module.network)
-            with torch.no_grad():
-                logits = pl_module.network(pixels, spending).float()
-        except DeployError as error:
-            self._found = str(error)
+        found, labels, logits, spending = self._found, batch[1], self._logits, self._spending
+        if isinstance(found, str) or logits is None or spending is None:
             return
         steps, classes = leave(logits, found.margin)
         whole = leave(logits, float("inf"))[1]
@@ -83,3 +109,10 @@ class EarlyExit(Listener):
             return {"checkpoint": name, "skipped": self._found}
         self._found.checkpoint = name
         return self._found
+
+    def _hear(self, name: str, output: Tensor) -> None:
+        if self._spending is not None:
+            self._spending(name, output.detach())
+
+    def _keep(self, network: Any, inputs: Any, logits: Tensor) -> None:
+        self._logits = logits.detach().float()
