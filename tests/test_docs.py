@@ -40,7 +40,7 @@ def test_the_neuron_of_the_example_works_by_hand_and_from_the_command_line(tool,
 
 def test_the_plot_of_surrogates_is_drawn(tmp_path, monkeypatch):
     out = tmp_path / "surrogates.png"
-    monkeypatch.setattr(sys, "argv", ["plot_surrogates.py", "--out", str(out), "--s-max", "2"])
+    monkeypatch.setattr(sys, "argv", ["plot_surrogates.py", f"out={out}", "s_max=2"])
     runpy.run_path(str(ROOT / "scripts/plot_surrogates.py"), run_name="__main__")
     assert out.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 

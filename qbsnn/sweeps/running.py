@@ -122,11 +122,11 @@ def _state(here: HydraConf, cell: Cell, folder: Path) -> State:
     """Compose a cell, without building anything; one that does not compose has failed."""
     try:
         identity = identify(_composed(here, cell))
-    except (HydraException, OmegaConfBaseException, SettingsError) as error:
+    except (HydraException, OmegaConfBaseException, SettingsError, ValueError) as error:
         return State(cell, {}, folder, "failed", _reason(error))
     mark = fingerprint(identity)
     known = sorted(folder.glob(f"*_{mark}"))
-    return State(cell, identity, known[0] if known else folder / folder_name(cell, mark))
+    return State(cell, identity, known[0] if known else folder / folder_name(cell.axes, mark))
 
 
 def _reason(error: Exception) -> str:
