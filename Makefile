@@ -41,7 +41,7 @@ format: $(STAMP) ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-report: $(STAMP) ## write outputs/report.html over all runs (ARGS=RUN_DIR: one run's page again)
+report: $(STAMP) ## write outputs/report.html over all runs (ARGS=folder=RUN_DIR: one run's page again)
 	@$(BIN)/python scripts/make_report.py $(ARGS)
 
 bench: $(STAMP) ## measure beside peers (about 25 minutes on two cores), write docs/benchmarks.md, print the goals

@@ -2,7 +2,7 @@
 
 All on events made here, so nothing is downloaded: digits simulated as recordings, and random events with the numbers of
 DVS128 Gesture and N-MNIST, written in their true layouts. Contenders take turns; medians are shown.
-``python -m benchmarks.data [--rounds 5] [--small]``
+``python -m benchmarks.data [rounds=5] [small=true]``
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from tonic.transforms import ToFrame
 
-from benchmarks.harness import Result, parser, where
+from benchmarks.harness import BenchmarkKeys, Result, where
+from qbsnn.cli import launch as cli
 from qbsnn.data import NMNIST, DVS128Gesture, EventDataModule, SimulatedDigitsDVS
 from qbsnn.data.events.events import EVENT, Events, Sensor
 from qbsnn.data.events.frames import Framing
@@ -28,8 +29,7 @@ from qbsnn.neurons import QBLIF
 T = 10
 
 
-def main() -> None:
-    args = parser(__doc__, "data", rounds=5).parse_args()
+def main(args: BenchmarkKeys) -> None:
     scale = 10 if args.small else 1
     result = Result("data", {"T": T, "rounds": args.rounds}, args.small)
     print(f"{where()}; T = {T}, medians of {args.rounds} rounds")
@@ -170,4 +170,4 @@ def digits(root: Path, each: int) -> EventDataModule:
 
 
 if __name__ == "__main__":
-    main()
+    cli.script(main, BenchmarkKeys, __doc__)

@@ -8,7 +8,6 @@ as one; ``goal`` as text, ``"≤ 1.05"``; ``met`` is null where the row has no g
 
 from __future__ import annotations
 
-import argparse
 import json
 import operator
 import os
@@ -25,7 +24,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from pydantic import Field
 
+from qbsnn.cli.keys import Keys
 from qbsnn.errors import SettingsError
 from qbsnn.results.files import write_atomically
 from qbsnn.training.devices.host import git_state, host_info
@@ -149,12 +150,22 @@ class Result:
         }
         return {**asdict(self), **made, "host": host, "versions": versions}
 
-    def write(self, path: Path, **more: Any) -> None:
-        """Print all tables and write the result file, with ``more`` beside its own keys."""
+    def write(self, out: Path | None, **more: Any) -> Path:
+        """Print all tables and write the result file, with ``more`` beside its own keys.
+
+        Args:
+            out: the file; ``None``: that of the benchmark below outputs/benchmarks.
+            more: further keys of the file.
+
+        Returns:
+            The file.
+        """
+        path = out or RESULTS / f"{self.benchmark}.json"
         print(f"\n{self.text()}")
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps({**self.as_dict(), **more}, indent=2, ensure_ascii=False).encode())
         print(f"written to {path}")
+        return path
 
     def text(self) -> str:
         """All tables as aligned text, goals beside the ratios they are about."""
@@ -216,13 +227,12 @@ def interleaved(
     return times
 
 
-def parser(doc: str | None, name: str, rounds: int) -> argparse.ArgumentParser:
-    """The arguments that all benchmarks have."""
-    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--rounds", type=positive, default=rounds, help="rounds, of which the median is taken")
-    made.add_argument("--small", action="store_true", help="tiny sizes, to try the script; no page takes them")
-    made.add_argument("--out", type=Path, default=RESULTS / f"{name}.json")
-    return made
+class BenchmarkKeys(Keys):
+    """The keys that all benchmarks have."""
+
+    rounds: int = Field(default=5, ge=1, description="rounds, of which the median is taken")
+    small: bool = Field(default=False, description="true: tiny sizes, to try the script; no page takes them")
+    out: Path | None = Field(default=None, description="the result file; default: below outputs/benchmarks")
 
 
 def child(module: str, arguments: Sequence[str], environment: Mapping[str, str], what: str) -> Any:
@@ -238,13 +248,6 @@ def child(module: str, arguments: Sequence[str], environment: Mapping[str, str],
     if done.returncode != 0:
         raise RuntimeError(f"{what} failed:\n{done.stderr.strip()[-2000:]}")
     return json.loads(last)
-
-
-def positive(text: str) -> int:
-    """An argument that is an integer of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}")
-    return int(text)
 
 
 def _version(package: str) -> str | None:

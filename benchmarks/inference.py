@@ -2,21 +2,23 @@
 
 Random weights, random images; batch norm statistics are those of the images, so that spikes are realistic: the mean
 burst is shown. All take turns in one process on the same batch; medians over rounds.
-``python -m benchmarks.inference [--models resnet19 vgg11] [--s-max 8 1] [--batch 8] [--rounds 5] [--small]``
+``python -m benchmarks.inference [models=resnet19,vgg11] [s_max=8,1] [batch=8] [rounds=5] [small=true]``
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import torch
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from benchmarks.contenders import bf16_supported
-from benchmarks.harness import Goal, Result, device, interleaved, parser, positive, where
+from benchmarks.harness import BenchmarkKeys, Goal, Result, device, interleaved, where
+from qbsnn.cli import launch as cli
 from qbsnn.deploy.convert.absorb import absorb
 from qbsnn.deploy.convert.quantize import quantize
 from qbsnn.deploy.engines import reference
@@ -33,16 +35,21 @@ BOUNDS = {"onednn vnni": "≥ 3", "onednn avx2": "≥ 1.3"}
 INT8, FP32 = "int8 kernels", "own fp32"
 
 
-def main() -> None:
-    arguments = parser(__doc__, "inference", rounds=5)
-    arguments.add_argument("--models", nargs="+", choices=FAMILIES, default=["resnet19", "vgg11"])
-    arguments.add_argument("--s-max", nargs="+", type=positive, default=[8, 1])
-    arguments.add_argument("--steps", type=positive, default=4, help="time steps T")
-    arguments.add_argument("--batch", type=positive, default=8)
-    arguments.add_argument("--width", type=float, default=1.0, help="multiplies every number of channels")
-    args = arguments.parse_args()
+class InferenceKeys(BenchmarkKeys):
+    """The keys of this benchmark."""
+
+    models: list[Literal["resnet19", "vgg11", "vgg16"]] = Field(
+        default=["resnet19", "vgg11"], description="networks: resnet19, vgg11, vgg16"
+    )
+    s_max: list[PositiveInt] = Field(default=[8, 1], description="largest bursts")
+    steps: int = Field(default=4, ge=1, description="time steps T")
+    batch: int = Field(default=8, ge=1, description="images")
+    width: float = Field(default=1.0, gt=0, description="multiplies every number of channels")
+
+
+def main(args: InferenceKeys) -> None:
     if args.small:
-        args.width, args.batch, args.rounds, args.s_max = 0.0625, 2, 1, args.s_max[:1]
+        args = args.model_copy(update={"width": 0.0625, "batch": 2, "rounds": 1, "s_max": args.s_max[:1]})
     keep_freed_memory()  # for every contender
     settings = {name: getattr(args, name) for name in ("models", "s_max", "steps", "batch", "width", "rounds")}
     result = Result("inference", {**settings, "threads": torch.get_num_threads()}, args.small)
@@ -54,7 +61,7 @@ def main() -> None:
 
 
 @torch.no_grad()
-def compare(result: Result, name: str, s_max: int, args: argparse.Namespace) -> None:
+def compare(result: Result, name: str, s_max: int, args: InferenceKeys) -> None:
     """Time one network in all forms."""
     torch.manual_seed(0)
     x = torch.rand(args.batch, 3, 32, 32, device=device())
@@ -91,7 +98,7 @@ def compare(result: Result, name: str, s_max: int, args: argparse.Namespace) -> 
             result.skip(f"int8 for {layer} of {name}, s_max = {s_max}", text)
 
 
-def build(name: str, neuron: Callable[[], nn.Module], args: argparse.Namespace, x: Tensor) -> SpikingNetwork:
+def build(name: str, neuron: Callable[[], nn.Module], args: InferenceKeys, x: Tensor) -> SpikingNetwork:
     """A network in evaluation mode whose norms have the statistics of ``x``."""
     options = {"name": name, "T": args.steps, "width": args.width}
     network = FAMILIES[name](neuron, x.shape[1:], 10, (0.5,) * 3, (0.25,) * 3, **options).to(x.device)
@@ -118,4 +125,4 @@ def half(network: nn.Module, x: Tensor) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.script(main, InferenceKeys, __doc__)

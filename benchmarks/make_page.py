@@ -2,24 +2,25 @@
 
 The page is made from ``outputs/benchmarks/*.json`` and from nothing else, except for the reasons in
 ``benchmarks/notes.yaml`` beside goals that are not met. Results of different machines, versions or commits, results
-more than a day apart, results of ``--small`` and absent results are refused. ``--partial`` takes absent ones;
-``--goals`` only prints. ``python -m benchmarks.make_page``
+more than a day apart, results of ``small=true`` and absent results are refused. ``partial=true`` takes absent ones;
+``goals=true`` only prints. ``python -m benchmarks.make_page``
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from pydantic import Field
 
 from benchmarks.harness import RESULTS, ROOT
 from benchmarks.plots import draw_scaling
-from qbsnn.errors import DataError, QBSNNError, SettingsError
+from qbsnn.cli import launch as cli
+from qbsnn.cli.keys import Keys
+from qbsnn.errors import DataError, SettingsError
 from qbsnn.results.files import write_atomically
 
 TITLES = {
@@ -35,26 +36,22 @@ LONGEST = timedelta(days=1)
 Found = dict[str, dict[str, Any]]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result files")
-    parser.add_argument("--page", type=Path, default=ROOT / "docs/benchmarks.md")
-    parser.add_argument("--notes", type=Path, default=ROOT / "benchmarks/notes.yaml")
-    parser.add_argument(
-        "--partial", action="store_true", help="write the page though results are absent; it names them"
-    )
-    parser.add_argument("--goals", action="store_true", help="print the goals and write nothing")
-    args = parser.parse_args()
-    try:
-        found = load(args.results, args.partial or args.goals)
-        if not args.goals:
-            check(found)
-            write(found, notes(args.notes), args.page)
-    except QBSNNError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+class PageKeys(Keys):
+    """The keys of this tool."""
+
+    results: Path = Field(default=RESULTS, description="folder of the result files")
+    page: Path = Field(default=ROOT / "docs/benchmarks.md", description="the page to write")
+    notes: Path = Field(default=ROOT / "benchmarks/notes.yaml", description="why goals are not met")
+    partial: bool = Field(default=False, description="true: write though results are absent; the page names them")
+    goals: bool = Field(default=False, description="true: print the goals and write nothing")
+
+
+def main(given: PageKeys) -> None:
+    found = load(given.results, given.partial or given.goals)
+    if not given.goals:
+        check(found)
+        write(found, notes(given.notes), given.page)
     print(goals_text(found))
-    return 0
 
 
 def load(folder: Path, partial: bool = False) -> Found:
@@ -82,7 +79,7 @@ def load(folder: Path, partial: bool = False) -> Found:
 def check(found: Found) -> None:
     """Raise DataError unless all results are full ones of one machine, one set of versions, one commit and one day."""
     if tiny := [name for name, content in found.items() if content.get("small")]:
-        raise DataError(f"{', '.join(tiny)}: made with --small, which is no measurement; run {_command(tiny[0])}")
+        raise DataError(f"{', '.join(tiny)}: made with small=true, which is no measurement; run {_command(tiny[0])}")
     first, *others = found
     facts = {name: _facts(content) for name, content in found.items()}
     for other in others:
@@ -229,4 +226,4 @@ def _facts(content: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.script(main, PageKeys, __doc__)

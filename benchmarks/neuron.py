@@ -1,7 +1,7 @@
 """Time of one neuron layer in copies of its input, at T = 4 and T = 16, beside ReLU and the peers' neurons.
 
 The unit is one plain copy of the tensor into existing memory, a contender like the others: all take turns, medians over
-rounds are shown. ``python -m benchmarks.neuron [--steps 4 16] [--rounds 5] [--small]``
+rounds are shown. ``python -m benchmarks.neuron [steps=4,16] [rounds=5] [small=true]``
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from benchmarks import peers
-from benchmarks.harness import Goal, Result, Unavailable, device, interleaved, parser, positive, where
+from benchmarks.harness import BenchmarkKeys, Goal, Result, Unavailable, device, interleaved, where
+from qbsnn.cli import launch as cli
 from qbsnn.neurons import LIF, QBLIF, ReLU
 from qbsnn.training.devices.allocator import keep_freed_memory
 
@@ -50,10 +52,13 @@ NEURONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def main() -> None:
-    arguments = parser(__doc__, "neuron", rounds=5)
-    arguments.add_argument("--steps", type=positive, nargs="+", default=[4, 16], help="time steps T, one table each")
-    args = arguments.parse_args()
+class NeuronKeys(BenchmarkKeys):
+    """The keys of this benchmark."""
+
+    steps: list[PositiveInt] = Field(default=[4, 16], description="time steps T, one table each")
+
+
+def main(args: NeuronKeys) -> None:
     shape = (2, *SHAPE[1:]) if args.small else SHAPE
     keep_freed_memory()  # for every contender
     result = Result("neuron", {"shape": ["T", *shape], "T": args.steps, "rounds": args.rounds}, args.small)
@@ -110,4 +115,4 @@ def forget(neuron: nn.Module) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.script(main, NeuronKeys, __doc__)

@@ -3,7 +3,7 @@
 All contenders take turns at every point. Memory is what a forward pass keeps for the backward. Fits are over T: of the
 time by its doubling from T/2 to T at the largest T, of the memory by its slope per step, beside the bursts of one step,
 a byte each.
-``python -m benchmarks.scaling [--rounds 3] [--small]``
+``python -m benchmarks.scaling [rounds=3] [small=true]``
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from benchmarks import memory
 from benchmarks.contenders import TWIN, Problem, network, trainings
-from benchmarks.harness import Goal, Result, Unavailable, device, interleaved, parser, where
+from benchmarks.harness import BenchmarkKeys, Goal, Result, Unavailable, device, interleaved, where
 from benchmarks.plots import draw_scaling
+from qbsnn.cli import launch as cli
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.training.devices.allocator import keep_freed_memory
 
@@ -34,8 +36,13 @@ AXES: dict[str, tuple[float, ...]] = {
 SMALL = {"T": (1, 2, 4), "batch": (2, 4), "width": (0.125, 0.25)}
 
 
-def main() -> None:
-    args = parser(__doc__, "scaling", rounds=3).parse_args()
+class ScalingKeys(BenchmarkKeys):
+    """The keys of this benchmark."""
+
+    rounds: int = Field(default=3, ge=1, description="rounds, of which the median is taken")
+
+
+def main(args: ScalingKeys) -> None:
     base = replace(BASE, batch=2, width=0.125, in_shape=(3, 16, 16)) if args.small else BASE
     axes = SMALL if args.small else AXES
     keep_freed_memory()  # for every contender
@@ -49,8 +56,8 @@ def main() -> None:
             for name, seconds in point["seconds"].items():
                 result.add(f"Step time, {table}", name, [seconds], "s", to=TWIN if TWIN in point["seconds"] else None)
     fit(result, curves["T"], base)
-    result.write(args.out, curves=curves)
-    for path in draw_scaling(curves, args.out.parent):
+    written = result.write(args.out, curves=curves)
+    for path in draw_scaling(curves, written.parent):
         print(f"drawn to {path}")
 
 
@@ -127,4 +134,4 @@ def neurons(made: SpikingNetwork) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    cli.script(main, ScalingKeys, __doc__)

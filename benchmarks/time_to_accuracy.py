@@ -5,12 +5,11 @@ through ``train.py``'s own path (Lightning, its training callbacks, no progress 
 a plain loop. The clock starts before the first step, so compilation counts, and stands still during validation, which
 both do at the same intervals; it ends at the first validation accuracy at or above the target. Test accuracy at that
 moment is shown beside it. Each run is a process of its own with an empty compiler cache.
-``python -m benchmarks.time_to_accuracy [--sets digits fashion_mnist] [--root data] [--small]``
+``python -m benchmarks.time_to_accuracy [sets=digits,fashion_mnist] [root=data] [small=true]``
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -18,9 +17,12 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from benchmarks.harness import UNAVAILABLE, Goal, Result, Unavailable, child, parser, where
+from pydantic import Field
+
+from benchmarks.harness import UNAVAILABLE, BenchmarkKeys, Goal, Result, Unavailable, child, where
+from qbsnn.cli import launch as cli
 
 OURS, PEER = "QB-LIF", "SpikingJelly"
 
@@ -66,15 +68,19 @@ TASKS = {
 }
 
 
-def main() -> None:
-    arguments = parser(__doc__, "time_to_accuracy", rounds=1)
-    arguments.add_argument("--sets", nargs="+", choices=TASKS, default=list(TASKS))
-    arguments.add_argument("--root", type=Path, default=Path(os.environ.get("QBSNN_DATA", "data")))
-    arguments.add_argument("--only", nargs=3, metavar=("CONTENDER", "TASK", "SEED"), help=argparse.SUPPRESS)
-    args = arguments.parse_args()
-    if args.only:
-        contender, task, seed = args.only
-        sys.exit(run_here(contender, Task(**json.loads(task)), int(seed), args.root))
+class TimeKeys(BenchmarkKeys):
+    """The keys of this benchmark; the last three are of a child process, which trains one contender once."""
+
+    sets: list[Literal["digits", "fashion_mnist"]] = Field(default=[*TASKS], description="data sets")
+    root: Path = Field(default=Path(os.environ.get("QBSNN_DATA", "data")), description="where the data lie")
+    contender: str | None = None
+    task: str = ""
+    seed: int = 0
+
+
+def main(args: TimeKeys) -> None:
+    if args.contender is not None:
+        sys.exit(run_here(args.contender, Task(**json.loads(args.task)), args.seed, args.root))
     tasks = [small(TASKS[name]) if args.small else TASKS[name] for name in args.sets]
     result = Result("time_to_accuracy", {"model": "vgg5", "tasks": [asdict(task) for task in tasks]}, args.small)
     print(where(), flush=True)
@@ -129,7 +135,8 @@ def add_rows(result: Result, task: Task, runs: dict[str, list[dict[str, float | 
 def run(contender: str, task: Task, seed: int, root: Path) -> dict[str, float | None]:
     """One training in a new process: see :func:`run_here`. Raises Unavailable with the child's reason."""
     with tempfile.TemporaryDirectory() as cache:
-        arguments = ["--root", str(root), "--only", contender, json.dumps(asdict(task)), str(seed)]
+        given = {"root": root, "contender": contender, "task": json.dumps(asdict(task)), "seed": seed}
+        arguments = [f"{key}={value}" for key, value in given.items()]
         environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": cache, "TRITON_CACHE_DIR": cache}
         what = f"training {contender} on {task.data}"
         return child("benchmarks.time_to_accuracy", arguments, environment, what)
@@ -153,4 +160,4 @@ def run_here(contender: str, task: Task, seed: int, root: Path) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    cli.script(main, TimeKeys, __doc__)

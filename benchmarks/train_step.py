@@ -3,7 +3,7 @@
 The twin is the same network with ReLU on T·B images. A step is forward, loss, backward and SGD with momentum. Times are
 medians over rounds in which all contenders take turns in one process; memory is measured in a process each
 (:mod:`benchmarks.memory`). bf16 (autocast) runs where the processor or the card multiplies it.
-``python -m benchmarks.train_step [--batch 8] [--rounds 3] [--only NAME ...]``
+``python -m benchmarks.train_step [batch=8] [rounds=3] [only=NAME,NAME]``
 """
 
 from __future__ import annotations
@@ -11,9 +11,13 @@ from __future__ import annotations
 from dataclasses import asdict
 from functools import partial
 
+from pydantic import Field, field_validator
+
 from benchmarks import memory
 from benchmarks.contenders import KITS, NAMES, TWIN, Problem, bf16_supported, trainings
-from benchmarks.harness import Goal, Result, Unavailable, device, interleaved, parser, positive, where
+from benchmarks.harness import BenchmarkKeys, Goal, Result, Unavailable, device, interleaved, where
+from qbsnn.checks import choice
+from qbsnn.cli import launch as cli
 from qbsnn.training.devices.allocator import keep_freed_memory
 from qbsnn.training.devices.host import host_info
 
@@ -24,12 +28,21 @@ STEP = Goal("training step time ÷ ReLU twin, ResNet-19", "≤ 1.05")
 HALF = Goal("training step in bf16 ÷ best peer's in fp32", "≤ 0.5")
 
 
-def main() -> None:
-    arguments = parser(__doc__, "train_step", rounds=3)
-    arguments.add_argument("--batch", type=positive, default=8, help="images; the twin has T times as many")
-    arguments.add_argument("--steps", type=positive, default=4, help="time steps T")
-    arguments.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME", help="these contenders")
-    args = arguments.parse_args()
+class TrainStepKeys(BenchmarkKeys):
+    """The keys of this benchmark."""
+
+    rounds: int = Field(default=3, ge=1, description="rounds, of which the median is taken")
+    batch: int = Field(default=8, ge=1, description="images; the twin has T times as many")
+    steps: int = Field(default=4, ge=1, description="time steps T")
+    only: list[str] = Field(default=[*NAMES], description="these contenders")
+
+    @field_validator("only")
+    @classmethod
+    def _known(cls, only: list[str]) -> list[str]:
+        return [choice("only", name, NAMES) for name in only]
+
+
+def main(args: TrainStepKeys) -> None:
     problem = Problem(T=args.steps, batch=args.batch)
     if args.small:
         problem = Problem(T=2, batch=2, width=1 / 16, in_shape=(3, 16, 16))
@@ -93,4 +106,4 @@ def measure_memory(result: Result, names: tuple[str, ...], problem: Problem) -> 
 
 
 if __name__ == "__main__":
-    main()
+    cli.script(main, TrainStepKeys, __doc__)

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from qbsnn.checks import nearest
 from qbsnn.errors import ArgumentError
 
+LONGEST = 80  # characters of a value in an error
+
 
 class Checked(BaseModel):
     """Base of a frozen group of settings: its fields are the one place of their defaults, bounds and meaning.
@@ -43,11 +45,12 @@ def explained(model: type[BaseModel], item: Any) -> str:
         return f"{where} is missing"
     if item["type"] == "value_error":
         return str(item["ctx"]["error"])
+    came = repr(item["input"]) if len(repr(item["input"])) <= LONGEST else f"{repr(item['input'])[:LONGEST]} ..."
     field = model.model_json_schema()["properties"].get(str(item["loc"][0]), {})
     right = " or ".join(words for option in field.get("anyOf", [field]) if (words := _described(option)))
     if len(item["loc"]) > 1 or not right:
-        return f"{where}: {item['msg'][0].lower()}{item['msg'][1:]}, got {item['input']!r}"
-    return f"{where} must be {right}, got {item['input']!r}"
+        return f"{where}: {item['msg'][0].lower()}{item['msg'][1:]}, got {came}"
+    return f"{where} must be {right}, got {came}"
 
 
 def _described(field: dict[str, Any]) -> str:

@@ -60,8 +60,10 @@ def nearest(name: str, options: Iterable[str]) -> str:
     'did you mean s_max?'
     >>> nearest("nope", ["mlp", "vgg5"])
     'there are: mlp, vgg5'
+    >>> nearest("nope", ["nope", "lr"])
+    'there are: lr'
     """
-    known = sorted(options)
+    known = sorted(set(options) - {name})  # what does not exist is no suggestion, though it stands among the options
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}"
 

@@ -1,43 +1,46 @@
-"""Export a checkpoint's integer network: ``python scripts/export.py ckpt=PATH format=onnx|bundle|nir|c [out=PATH]``.
+"""Export a checkpoint's integer network: ``python scripts/export.py ckpt=PATH format=onnx|bundle|nir|c``.
 
-The checkpoint carries its configuration; other arguments change single keys of it. ``images=N`` sets how many test
-images prove the export (default 4), ``allow_metadata_only=true`` lets NIR carry what plain readers would misread.
-Formats: docs/exports.md.
+The checkpoint carries its configuration; other words change single keys of it. Formats: docs/exports.md.
 """
 
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from qbsnn import checks
 from qbsnn.cli import launch as cli
+from qbsnn.cli.keys import CheckpointKeys
 from qbsnn.data import DataModule
 from qbsnn.deploy.export.write import FORMATS, Job, export
 
-USAGE = (
-    f"python scripts/export.py ckpt=PATH format={'|'.join(FORMATS)} [out=PATH] [images=N] "
-    "[allow_metadata_only=true] [key=value ...]"
-)
+
+class Export(CheckpointKeys):
+    """The keys of this tool."""
+
+    format: Literal["onnx", "bundle", "nir", "c"] = Field(description="what to write")
+    out: Path | None = Field(default=None, description="where; default: below outputs/export")
+    images: int = Field(default=4, ge=1, description="how many test images prove the export")
+    allow_metadata_only: bool = Field(
+        default=False, description="let NIR carry what plain readers would misread as metadata"
+    )
 
 
-def main(arguments: list[str]) -> None:
+def main(given: Export) -> None:
     """Quantise, export, prove, and say where it is."""
-    from qbsnn.cli.checkpoints import deployed_network, read_arguments
+    from qbsnn.cli.checkpoints import deployed_network, opened
 
-    given = read_arguments(arguments, USAGE, ["format"], ["out", "images", "allow_metadata_only"])
-    kind = checks.choice("format", given.own["format"], FORMATS)
-    images = checks.integer("images", _number(given.own.get("images", "4")), 1)
-    allow = checks.choice("allow_metadata_only", given.own.get("allow_metadata_only", "false"), ("true", "false"))
-    run = Path("outputs/export") / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{cli.uid()}"
+    kind = given.format
+    run = given.outputs / "export" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{cli.uid()}"
     with torch.no_grad():
-        parts, deployed = deployed_network(given, run)
-        pixels = first_images(parts.data, images)
+        parts, deployed = deployed_network(opened(given), run)
+        pixels = first_images(parts.data, given.images)
         encoded = deployed.quantized.front.encoder(pixels)
         name = parts.result.config["name"]
-        out = Path(given.own["out"]) if "out" in given.own else run / f"{name}-{kind}{FORMATS[kind].suffix}"
-        job = Job(deployed.quantized, encoded, name, parts.data.class_names, allow == "true")
+        out = given.out or run / f"{name}-{kind}{FORMATS[kind].suffix}"
+        job = Job(deployed.quantized, encoded, name, parts.data.class_names, given.allow_metadata_only)
         proof = export(job, kind, out)
     print(f"{out}: {job.name}, T = {job.net.T}, {len(job.net.stages)} layers; {proof.remark}")
     print(f"checked on {proof.images} test images: {proof.spikes:,} spikes, 0 of {proof.values:,} values differ")
@@ -55,9 +58,5 @@ def first_images(data: DataModule, count: int) -> Tensor:
     return torch.cat(batches)
 
 
-def _number(text: str) -> int | str:
-    return int(text) if text.isascii() and text.isdecimal() else text
-
-
 if __name__ == "__main__":
-    cli.script(main, __doc__)
+    cli.script(main, Export, __doc__)

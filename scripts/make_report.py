@@ -1,33 +1,29 @@
-"""Write one page over all runs, or write a run's own page and figures again; from the files of the runs alone."""
+"""Write one page over all runs, or a run's own page and figures again: ``python scripts/make_report.py [folder=DIR]``.
 
-from __future__ import annotations
+Both are made from the files of the runs alone.
+"""
 
-import argparse
-import sys
 from pathlib import Path
 
-from qbsnn.errors import QBSNNError
-from qbsnn.report.run.page import build
-from qbsnn.report.runs.page import build_index
+from pydantic import Field
+
+from qbsnn.cli import launch as cli
+from qbsnn.cli.keys import Keys
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "directory",
-        type=Path,
-        nargs="?",
-        default=Path("outputs"),
-        help="of one run, or of many: a sweep, all outputs (default: %(default)s)",
-    )
-    directory = parser.parse_args().directory
-    try:
-        print(build(directory) if (directory / "result.json").is_file() else build_index(directory))
-    except QBSNNError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+class Report(Keys):
+    """The keys of this tool."""
+
+    folder: Path = Field(default=Path("outputs"), description="of one run, or of many: a sweep, all outputs")
+
+
+def main(given: Report) -> None:
+    from qbsnn.report.run.page import build
+    from qbsnn.report.runs.page import build_index
+
+    one = (given.folder / "result.json").is_file()
+    print(build(given.folder) if one else build_index(given.folder))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.script(main, Report, __doc__)

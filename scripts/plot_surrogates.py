@@ -1,13 +1,18 @@
-"""Draw all surrogate gradients over the position V/Δ, for a binary neuron and for a burst neuron."""
+"""Draw all surrogate gradients over the position V/Δ, for a binary neuron and for a burst neuron.
+
+``python scripts/plot_surrogates.py [s_max=4]``
+"""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
+from pydantic import Field
 
+from qbsnn.cli import launch as cli
+from qbsnn.cli.keys import Keys
 from qbsnn.functional import SURROGATES, relsg_et
 
 
@@ -43,15 +48,18 @@ def draw(s_max: int) -> Figure:
     return figure
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--s-max", type=int, default=4, help="largest burst on the right (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("docs/images/surrogates.png"), help="default: %(default)s")
-    arguments = parser.parse_args()
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    draw(arguments.s_max).savefig(arguments.out, dpi=110)
-    print(arguments.out)
+class Plot(Keys):
+    """The keys of this tool."""
+
+    s_max: int = Field(default=4, ge=1, le=127, description="the largest burst on the right")
+    out: Path = Field(default=Path("docs/images/surrogates.png"), description="the picture to write")
+
+
+def main(given: Plot) -> None:
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    draw(given.s_max).savefig(given.out, dpi=110)
+    print(given.out)
 
 
 if __name__ == "__main__":
-    main()
+    cli.script(main, Plot, __doc__)

@@ -1,24 +1,29 @@
-"""The rows that a W&B run logged, as CSV on the standard output: ``python scripts/read_wandb.py run-ID.wandb``.
+"""The rows that a W&B run logged, as CSV on the standard output: ``python scripts/read_wandb.py file=PATH``.
 
-The file lies in ``RUN/wandb/offline-run-*/``; neither key nor network is needed. Histograms and images are left out.
+Neither key nor network is needed. Histograms and images are left out.
 """
 
 import csv
 import sys
 from pathlib import Path
 
+from pydantic import Field
+
 from qbsnn.cli import launch as cli
-from qbsnn.errors import SettingsError
+from qbsnn.cli.keys import Keys
 
 
-def main(arguments: list[str]) -> None:
+class Log(Keys):
+    """The keys of this tool."""
+
+    file: Path = Field(description="RUN/wandb/offline-run-TIME-ID/run-ID.wandb")
+
+
+def main(given: Log) -> None:
     from qbsnn.tracking.wandb_file import read_history
 
-    if len(arguments) != 1:
-        raise SettingsError(f"usage: python scripts/read_wandb.py FILE, got {' '.join(arguments) or 'nothing'}")
     rows = [
-        {key: value for key, value in row.items() if not isinstance(value, dict)}
-        for row in read_history(Path(arguments[0]))
+        {key: value for key, value in row.items() if not isinstance(value, dict)} for row in read_history(given.file)
     ]
     names = sorted({key for row in rows for key in row} - {"_step"})
     writer = csv.DictWriter(sys.stdout, ["_step", *names], lineterminator="\n")
@@ -27,4 +32,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.script(main, __doc__)
+    cli.script(main, Log, __doc__)

@@ -1,20 +1,19 @@
 """Show that a change of the code changes no number: ``make same REF=main``, or ``python scripts/same.py ref=main``.
 
-Trains 20 steps of five settings (``only=NAME``: of one) in the work tree and at another commit and compares the loss
-of every step, all weights, and spikes, membranes and logits of the integer engine, bit for bit; exits with 1 if any
-differ.
+Trains 20 steps of five settings in the work tree and at another commit and compares the loss of every step, all
+weights, and spikes, membranes and logits of the integer engine, bit for bit; exits with 1 if any differ.
 """
 
 import hashlib
-import importlib
 import json
-import os
 import runpy
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMON = (
@@ -28,27 +27,23 @@ SETTINGS = {
     "packed": "model=vgg5 neuron.init=percentile neuron.reset=full memory=packed compile=none",
     "qat": "model=vgg5 model.width=0.25 deploy=qat deploy.epochs=1 deploy.bits=4",
 }
-ENGINES = ("qbsnn.deploy.engines.torch_engine", "qbsnn.deploy.engine")  # now, and in versions before the rooms
 
 
 def digest(*arrays: Any) -> str:
     """A hash of the types, shapes and values of arrays or tensors."""
-    sha256 = hashlib.sha256()
-    for array in arrays:
-        array = array.numpy() if hasattr(array, "numpy") else array
-        sha256.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
-    return sha256.hexdigest()[:16]
+    parts = (f"{array.dtype}{array.shape}".encode() + array.tobytes() for array in map(np.asarray, arrays))
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 
 def measure(tree: Path, out: Path, overrides: list[str]) -> None:
     """Run ``train.py`` of a tree in this process; write a digest of everything compared, by name."""
-    import lightning
     import torch
+    from lightning import LightningModule
+
+    from qbsnn.deploy.engines.torch_engine import TorchEngine
 
     found: dict[str, str] = {}
-    name = next(name for name in ENGINES if (tree / f"{name.replace('.', '/')}.py").is_file())
-    engine = importlib.import_module(name).TorchEngine
-    run, backward = engine.run, lightning.LightningModule.backward
+    run, backward = TorchEngine.run, LightningModule.backward
 
     def recorded_run(self: Any, *args: Any) -> Any:
         trace = run(self, *args)
@@ -59,7 +54,7 @@ def measure(tree: Path, out: Path, overrides: list[str]) -> None:
         found[f"loss {len(found)}"] = loss.item().hex()
         backward(self, loss, *args, **options)
 
-    engine.run, lightning.LightningModule.backward = recorded_run, recorded_backward
+    TorchEngine.run, LightningModule.backward = recorded_run, recorded_backward  # type: ignore[method-assign]
     sys.argv = ["train.py", *overrides, f"hydra.run.dir={out.parent}/run"]
     runpy.run_path(str(tree / "train.py"), run_name="__main__")
     for path in sorted((out.parent / "run/checkpoints").glob("*.ckpt")):
@@ -69,39 +64,37 @@ def measure(tree: Path, out: Path, overrides: list[str]) -> None:
     out.write_text(json.dumps(found), encoding="utf-8")
 
 
-def measured(tree: Path, overrides: str) -> dict[str, str]:
+def measured(tree: Path, name: str) -> dict[str, str]:
     """What ``measure`` finds in a process of its own; one thread adds in the same order on a busy machine."""
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "found.json"
-        command = [sys.executable, __file__, "measure", str(tree), str(out), *overrides.split()]
-        done = subprocess.run(
-            command, cwd=folder, env=os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}, capture_output=True
-        )
+        out, start = Path(folder, "found.json"), ["env", f"PYTHONPATH={tree}", "OMP_NUM_THREADS=1", sys.executable]
+        command = [*start, __file__, "measure", tree, out, *COMMON.split(), *SETTINGS[name].split()]
+        done = subprocess.run(command, cwd=folder, capture_output=True)
         if not out.is_file():
             sys.exit(f"train.py failed in {tree}\n{done.stderr.decode()}")
         return dict(json.loads(out.read_text(encoding="utf-8")))
 
 
-def main(ref: str = "main", only: str | None = None) -> int:
-    """Compare every setting; returns the exit code."""
-    code = 0
+def main(ref: str) -> None:
+    """Compare every setting; exit with 1 where any differs."""
+    worktree, code = ["git", "-C", str(ROOT), "worktree"], 0
     with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder) / "tree"
-        subprocess.run(["git", "-C", ROOT, "worktree", "add", "--quiet", "--detach", tree, ref], check=True)
+        subprocess.run([*worktree, "add", "--quiet", "--detach", f"{folder}/tree", ref], check=True)
         try:
-            for name in SETTINGS if only is None else [only]:
-                here, there = (measured(place, f"{COMMON} {SETTINGS[name]}") for place in (ROOT, tree))
+            for name in SETTINGS:
+                here, there = measured(ROOT, name), measured(Path(folder, "tree"), name)
                 differ = [key for key in here | there if here.get(key) != there.get(key)]
-                verdict = f"{len(differ)} differ, first {differ[0]}" if differ else "equal"
-                print(f"{name}: {verdict}, {len(here)} losses, traces and weights", flush=True)
+                print(f"{name}: {len(differ)} of {len(here)} numbers differ", *differ[:1], flush=True)
                 code |= bool(differ)
         finally:
-            subprocess.run(["git", "-C", ROOT, "worktree", "remove", "--force", tree], check=True)
-    return code
+            subprocess.run([*worktree, "remove", "--force", f"{folder}/tree"], check=True)
+    sys.exit(code)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["measure"]:
+    if sys.argv[1:2] == ["measure"]:  # with the qbsnn of another commit
         measure(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:])
-    else:
-        sys.exit(main(**dict(argument.split("=", 1) for argument in sys.argv[1:])))
+        sys.exit()
+    from qbsnn.cli import keys, launch
+
+    launch.script(lambda given: main(given.ref), keys.ComparisonKeys, __doc__)

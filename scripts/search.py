@@ -1,32 +1,41 @@
-"""Search settings with Optuna: ``python scripts/search.py [search=NAME] [search.n_trials=N ...] [key=value ...]``.
+"""Search settings with Optuna: ``python scripts/search.py [search=NAME] [key=value ...]``.
 
-``conf/search/NAME.yaml`` says what is varied and how; keys without ``search.`` go to every trial as they would to
-train.py. A second start goes on with the same search. See docs/scale.md.
+``conf/search/NAME.yaml`` says what is varied and how; ``search.KEY=VALUE`` changes it (``search.n_trials=30``). Keys
+without ``search.`` go to every trial as they would to train.py. A second start goes on with the same search. See
+docs/scale.md.
 """
 
 from pathlib import Path
 
 from hydra.errors import HydraException
+from pydantic import Field
 
 from qbsnn.cli import launch as cli
+from qbsnn.cli.composition import explain
+from qbsnn.cli.keys import Overriding
 
 CONF = Path(__file__).parent.parent / "conf"
 
 
-def main(arguments: list[str]) -> None:
+class Search(Overriding):
+    """The keys of this tool."""
+
+    search: str = Field(default="default", description="a file of conf/search, or the path of a .yaml file")
+
+
+def main(given: Search) -> None:
     """Run what is missing of the search, then say what was best and how to train it."""
     from qbsnn.sweeps import search
 
     cli.register_resolvers()
-    own = [word for word in arguments if word.split("=")[0].lstrip("+~").split(".")[0] == "search"]
-    fixed = [word for word in arguments if word not in own]
-    choice = [word.split("=", 1)[1] for word in own if word.startswith("search=")] or ["default"]
-    folder = Path("outputs/search").absolute()
+    own = [word for word in given.overrides if word.split("=")[0].lstrip("+~").split(".")[0] == "search"]
+    fixed = [word for word in given.overrides if word not in own]
+    folder = (given.outputs / "search").absolute()
     try:
-        wanted = search.settings(CONF.resolve(), choice[-1], [w for w in own if not w.startswith("search=")])
+        wanted = search.settings(CONF.resolve(), given.search, own)
         study = search.search(CONF.resolve(), wanted, fixed, folder)
     except HydraException as error:
-        raise cli.explain(error, CONF, "train") from error
+        raise explain(error, CONF, "train", fixed) from error
     counts = [trial.state.name.lower() for trial in study.get_trials(deepcopy=False)]
     print(", ".join(f"{counts.count(state)} {state}" for state in sorted(set(counts))), f"in {folder / wanted.name}.db")
     if "complete" not in counts:
@@ -37,4 +46,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.script(main, __doc__)
+    cli.script(main, Search, __doc__)

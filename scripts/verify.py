@@ -1,7 +1,6 @@
-"""All engines against the int64 engine, layer by layer: ``python scripts/verify.py ckpt=PATH [images=N] [scalar=N]``.
+"""All engines against the int64 engine, layer by layer: ``python scripts/verify.py ckpt=PATH``.
 
-images: test images, default all; scalar: of these also through plain Python, default 1 (0 where that takes too long).
-Other arguments change single keys of the checkpoint's configuration: deploy.overflow=wrap deploy.membrane_bits=16;
+Other words change single keys of the checkpoint's configuration: deploy.overflow=wrap deploy.membrane_bits=16;
 compile=neuron or block also has the int8 engine run its neurons as compiled kernels.
 Exits with 1 at the first batch in which anything differs, or in which a membrane overflows under the policy "error".
 """
@@ -9,37 +8,40 @@ Exits with 1 at the first batch in which anything differs, or in which a membran
 from collections.abc import Iterator
 from pathlib import Path
 
+from pydantic import Field
 from torch import Tensor
 
 from qbsnn.cli import launch as cli
+from qbsnn.cli.keys import CheckpointKeys
 from qbsnn.errors import VerificationError
 
-USAGE = "python scripts/verify.py ckpt=PATH [images=N] [scalar=N] [key=value ...]"
+
+class Verification(CheckpointKeys):
+    """The keys of this tool."""
+
+    images: int | None = Field(default=None, ge=1, description="how many test images; default: all")
+    scalar: int = Field(default=1, ge=0, description="how many of them also go through plain Python, which is slow")
 
 
-def main(arguments: list[str]) -> None:
-    from qbsnn.cli.checkpoints import deployed_network, read_arguments
+def main(given: Verification) -> None:
+    from qbsnn.cli.checkpoints import deployed_network, opened
     from qbsnn.deploy.engines import reference
     from qbsnn.deploy.verify.agreement import Row, compare_engines
 
-    given = read_arguments(arguments, USAGE, own=["images", "scalar"])
-    images, scalar = (
-        cli.number(name, given.own.get(name, default), int) for name, default in (("images", "-1"), ("scalar", "1"))
-    )
-    parts, deployed = deployed_network(given, Path("outputs/verify"))
+    parts, deployed = deployed_network(opened(given), given.outputs / "verify")
     quantized = deployed.quantized
 
     def pixels() -> Iterator[Tensor]:
-        left = images
+        seen = 0
         for batch, _ in parts.data.test_dataloader():
-            yield batch if left < 0 else batch[:left]
-            left -= len(batch) if left >= 0 else 0
-            if images >= 0 and left <= 0:
+            yield batch if given.images is None else batch[: given.images - seen]
+            seen += len(batch)
+            if given.images is not None and seen >= given.images:
                 return
 
     totals: dict[tuple[str, str], Row] = {}
     seen, wrong = 0, None
-    compared = compare_engines(quantized, deployed.grid, pixels(), scalar, parts.module.network.compiled)
+    compared = compare_engines(quantized, deployed.grid, pixels(), given.scalar, parts.module.network.compiled)
     for batch, rows in zip(pixels(), compared, strict=True):
         seen += len(batch)
         for row in rows:
@@ -72,4 +74,4 @@ def show(rows: "list", images: int, mode: str) -> None:
 
 
 if __name__ == "__main__":
-    cli.script(main, __doc__)
+    cli.script(main, Verification, __doc__)

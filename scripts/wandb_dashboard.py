@@ -1,8 +1,8 @@
-"""A W&B workspace for a project: ``python scripts/wandb_dashboard.py entity=ME [project=qbsnn] [name=qbsnn]``.
+"""A W&B workspace for a project: ``python scripts/wandb_dashboard.py entity=ME``.
 
 Panels for the axes of the tables (T, s_max, α, β, energy), Δ, saturation and gradients per layer, checks, rasters; the
-runs table shows the same numbers. Each call saves a new view and prints its address. dry_run=true prints the view as
-JSON and needs neither key nor network. Needs wandb-workspaces (the extra ``dashboard``).
+runs table shows the same numbers. Each call saves a new view and prints its address. Needs wandb-workspaces
+(the extra ``dashboard``).
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from qbsnn.cli import launch as cli
+from qbsnn.cli.keys import Keys
 from qbsnn.errors import SettingsError
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Section, Workspace
-
-USAGE = "python scripts/wandb_dashboard.py entity=ENTITY [project=qbsnn] [name=qbsnn] [dry_run=true]"
-DEFAULTS = {"entity": "", "project": "qbsnn", "name": "qbsnn", "dry_run": "false"}
 
 ACCURACY, INTEGER_ACCURACY = "final/test/acc", "final/integer/acc"
 ENERGY = {model: f"final/energy_estimate/{model}" for model in ("fp32", "int", "memory")}
@@ -42,15 +42,13 @@ STEP = "trainer/global_step"
 FIGURES = ["figures/raster", "figures/bursts", "figures/confusion"]
 
 
-def read_arguments(arguments: list[str]) -> dict[str, str]:
-    """``key=value`` arguments over the defaults."""
-    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    if len(given) != len(arguments) or given.keys() - DEFAULTS.keys():
-        raise SettingsError(f"usage: {USAGE}, got {' '.join(arguments)}")
-    settings = DEFAULTS | given
-    if settings["dry_run"] not in ("true", "false"):
-        raise SettingsError(f"dry_run must be true or false, got {settings['dry_run']}")
-    return settings
+class Dashboard(Keys):
+    """The keys of this tool."""
+
+    entity: str = Field(default="", description="your user or team name at W&B")
+    project: str = Field(default="qbsnn", description="the project whose runs are shown")
+    name: str = Field(default="qbsnn", description="the name of the view")
+    dry_run: bool = Field(default=False, description="print the view as JSON, which needs neither key nor network")
 
 
 def workspace(entity: str, project: str, name: str) -> Workspace:
@@ -139,18 +137,17 @@ def specification(view: Workspace) -> dict[str, Any]:
     return spec
 
 
-def main(arguments: list[str]) -> None:
-    settings = read_arguments(arguments)
+def main(given: Dashboard) -> None:
     try:
         import wandb_workspaces.workspaces  # noqa: F401
     except ImportError as error:
         raise SettingsError(f"wandb-workspaces is needed: pip install 'qbsnn[dashboard]' ({error})") from error
-    view = workspace(settings["entity"] or "entity", settings["project"], settings["name"])
-    if settings["dry_run"] == "true":
+    view = workspace(given.entity or "entity", given.project, given.name)
+    if given.dry_run:
         print(json.dumps(specification(view), indent=2, ensure_ascii=False))
         return
-    if not settings["entity"]:
-        raise SettingsError(f"entity is needed, your user or team name at W&B; usage: {USAGE}")
+    if not given.entity:
+        raise SettingsError("entity is needed, your user or team name at W&B: write entity=NAME")
     save(view)
 
 
@@ -174,4 +171,4 @@ def save(view: Workspace) -> None:
 
 
 if __name__ == "__main__":
-    cli.script(main, __doc__)
+    cli.script(main, Dashboard, __doc__)

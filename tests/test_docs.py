@@ -25,7 +25,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 def test_the_plot_of_surrogates_is_drawn(tmp_path, monkeypatch):
     out = tmp_path / "surrogates.png"
-    monkeypatch.setattr(sys, "argv", ["plot_surrogates.py", "--out", str(out), "--s-max", "2"])
+    monkeypatch.setattr(sys, "argv", ["plot_surrogates.py", f"out={out}", "s_max=2"])
     runpy.run_path(str(ROOT / "scripts/plot_surrogates.py"), run_name="__main__")
     assert out.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 

@@ -52,8 +52,8 @@ def test_rows_of_a_table_come_from_their_own_runs(tool):
     [
         (["table=nothing"], "table=nothing: no such sweep; there are alpha_beta, cifar10"),
         (["table=digits"], "run `python train.py sweep=table_digits`"),
-        (["tabel=digits"], "tabel is not an argument: did you mean table?"),
-        (["digits"], "arguments are key=value, got 'digits'"),
+        (["tabel=digits"], "tabel is not a key of this tool: did you mean table?"),
+        (["digits"], "digits is no key=value: did you mean table=digits?"),
         ([], "give table=NAME, or docs=true"),
         (["docs=true", "out=x"], "out goes with table=NAME"),
         (["table=gone.yaml"], "gone.yaml cannot be read"),

@@ -201,9 +201,9 @@ def test_damaged_checkpoints_are_refused(tool, capsys):
         assert tool("evaluate.py", f"ckpt={path}") == 1
         assert words in one_paragraph(capsys.readouterr().err)
     assert tool("evaluate.py", f"ckpt={good}", "data.rooot=/tmp") == 1
-    assert "did you mean root?" in one_paragraph(capsys.readouterr().err)
+    assert "did you mean data.root?" in one_paragraph(capsys.readouterr().err)
     assert tool("evaluate.py") == 1
-    assert "usage: python evaluate.py ckpt=PATH" in one_paragraph(capsys.readouterr().err)
+    assert "ckpt is missing: write ckpt=PATH; --help shows all keys" in one_paragraph(capsys.readouterr().err)
     assert len(tool.left_behind()) == before + 2
 
 

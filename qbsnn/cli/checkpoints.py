@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from qbsnn.checks import nearest
+from qbsnn.cli.keys import CheckpointKeys
+from qbsnn.cli.suggestions import dotted, suggestion
 from qbsnn.errors import CheckpointError, SettingsError
 from qbsnn.training import checkpoints
 from qbsnn.training.deployment import Deployed, convert, present
@@ -18,37 +19,29 @@ from qbsnn.training.settings import deploy_settings, validate
 from qbsnn.training.setup import Parts, build, load_weights
 
 
-class Given(NamedTuple):
-    """A command line taken apart: the checkpoint and its contents, the tool's own arguments, the overrides."""
+class Opened(NamedTuple):
+    """A checkpoint, its contents, and overrides of its configuration."""
 
     checkpoint: Path
     contents: dict[str, Any]
-    own: dict[str, str]
-    overrides: list[str]
+    overrides: tuple[str, ...]
 
     def config(self, run: Path, loggers: dict[str, Any] | None = None) -> DictConfig:
         """The checkpoint's configuration with the overrides, for a new run directory; without loggers if none given."""
         return stored_config(self.contents, self.checkpoint, self.overrides, run, loggers)
 
 
-def read_arguments(
-    arguments: list[str], usage: str, required: Collection[str] = (), own: Collection[str] = ()
-) -> Given:
-    """Read ``ckpt=PATH key=value ...`` and load the checkpoint.
+def opened(given: CheckpointKeys) -> Opened:
+    """Load the checkpoint that a command line names.
 
-    required, own: the tool's arguments besides ``ckpt``. Raises SettingsError with ``usage`` where one is missing or is
-    no ``key=value``, CheckpointError for a checkpoint that cannot be read.
+    Raises:
+        CheckpointError: it cannot be read.
     """
-    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    if not {"ckpt", *required} <= given.keys() or len(given) != len(arguments):
-        raise SettingsError(f"usage: {usage}, got {' '.join(arguments) or 'nothing'}")
-    checkpoint = Path(given.pop("ckpt")).resolve()
-    mine = {key: given.pop(key) for key in [*required, *own] if key in given}
-    contents = checkpoints.load(checkpoint)
-    return Given(checkpoint, contents, mine, [f"{key}={value}" for key, value in given.items()])
+    checkpoint = given.ckpt.resolve()
+    return Opened(checkpoint, checkpoints.load(checkpoint), given.overrides)
 
 
-def deployed_network(given: Given, run: Path) -> tuple[Parts, Deployed]:
+def deployed_network(given: Opened, run: Path) -> tuple[Parts, Deployed]:
     """The integer network of a checkpoint, made as its run did, and the parts around it with test data set up."""
     settings = validate(given.config(run)) | {"logger": None, "callbacks": None}
     parts = build({**settings, "trainer": one_process(settings["trainer"])})
@@ -61,7 +54,11 @@ def deployed_network(given: Given, run: Path) -> tuple[Parts, Deployed]:
 
 
 def stored_config(
-    contents: dict[str, Any], checkpoint: Path, overrides: list[str], run: Path, loggers: dict[str, Any] | None = None
+    contents: dict[str, Any],
+    checkpoint: Path,
+    overrides: Sequence[str],
+    run: Path,
+    loggers: dict[str, Any] | None = None,
 ) -> DictConfig:
     """The configuration that a checkpoint carries, with ``key=value`` overrides, for a new run directory ``run``.
 
@@ -77,13 +74,9 @@ def stored_config(
     OmegaConf.set_struct(cfg, True)
     for override in overrides:
         key, value = override.split("=", 1)
-        parent, _, last = key.rpartition(".")
-        node = OmegaConf.select(cfg, parent) if parent else cfg
-        if not isinstance(node, DictConfig) or last not in node:
-            raise SettingsError(
-                f"{key} is not a setting of this checkpoint: "
-                + nearest(last, [str(k) for k in node] if isinstance(node, DictConfig) else [str(k) for k in cfg])
-            )
+        keys = list(dotted(stored["config"]))
+        if key not in keys:
+            raise SettingsError(f"{key} is not a setting of this checkpoint: {suggestion(key, keys)}")
         OmegaConf.update(cfg, key, OmegaConf.from_dotlist([f"value={value}"]).value)
     return cfg
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -9,24 +10,25 @@ import shutil
 import sys
 import textwrap
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from qbsnn.checks import nearest
+from qbsnn.cli.composition import NO_NAME, explain, group_options
+from qbsnn.cli.keys import Given, help_text, read
 from qbsnn.errors import QBSNNError, SettingsError
 from qbsnn.results.schema import Result
+from qbsnn.sweeps.plan import folder_name
 
 log = logging.getLogger(__name__)
 Value = TypeVar("Value")
 INDENT = " " * 14
+LONGEST = 1000  # characters of an error
 
 _failures: list[str] | None = None  # of this process, if it is the one that the user started
 
@@ -37,24 +39,38 @@ def uid() -> str:
 
 
 def register_resolvers() -> None:
-    """``${uid:}`` of ``conf/``, the same digits within a process; ``${run_dir:...}`` and ``${options:...}``.
+    """``${uid:}`` of ``conf/``, the same digits within a process; ``run_dir``, ``job_dir`` and ``options``.
 
-    See :func:`run_dir` and :func:`described`.
+    See :func:`run_dir`, :func:`job_dir` and :func:`described`.
     """
 
     def options(group: str, words: str, *, _root_: DictConfig) -> str:
         conf = next(source.path for source in _root_.hydra.runtime.config_sources if source.provider == "main")
         return described(Path(conf), group, words, _root_.hydra.runtime.choices)
 
+    def job(*, _root_: DictConfig) -> str:
+        return job_dir(_root_.hydra.job.num, list(_root_.hydra.overrides.task))
+
     OmegaConf.register_new_resolver("uid", uid, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
+    OmegaConf.register_new_resolver("job_dir", job, replace=True)
     OmegaConf.register_new_resolver("options", options, replace=True)
 
 
-def run_dir(fresh: str) -> str:
+def run_dir(outputs: str, fresh: str) -> str:
     """``${run_dir:...}`` of ``conf/``: one directory for every start of a sweep, a fresh one for every other run."""
     name = HydraConfig.get().runtime.choices.get("sweep")
-    return f"outputs/runs/{fresh}" if name is None else f"outputs/sweeps/{name}"
+    return f"{outputs}/runs/{fresh}" if name is None else f"{outputs}/sweeps/{name}"
+
+
+def job_dir(number: int, overrides: Sequence[str]) -> str:
+    """``${job_dir:}`` of ``conf/``: the directory of a job of ``-m`` below that of all, another one for each job.
+
+    >>> job_dir(0, ["neuron.s_max=1", "paths.data=../../data"])
+    '0_neuron.s_max-1_paths.data-data_e260866f'
+    """
+    digest = hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:8]
+    return f"{number}_{folder_name(overrides, digest)}"
 
 
 register_resolvers()  # a launcher's process composes its job without coming through launch()
@@ -102,7 +118,7 @@ def fail(error: Exception) -> None:
     if _failures is not None:
         _failures.append(str(error))
     width = shutil.get_terminal_size().columns if sys.stderr.isatty() else 0
-    text = f"error: {' '.join(str(error).split())}"
+    text = textwrap.shorten(f"error: {error}", LONGEST, placeholder=" ...")
     print(textwrap.fill(text, width) if width else text, file=sys.stderr, flush=True)
 
 
@@ -114,57 +130,36 @@ def launch(main: Callable[[], object], conf: Path, config_name: str) -> None:
     # Hydra would otherwise print its own form of an error and exit before it can be explained.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
+        _check_subdir(sys.argv[1:])
         main()
-    except HydraException as error:
-        fail(explain(error, conf, config_name))
     except QBSNNError as error:
         fail(error)
+    except (HydraException, ValueError) as error:
+        if not isinstance(error, HydraException) and not str(error).startswith(NO_NAME):
+            raise
+        fail(explain(error, conf, config_name, sys.argv[1:]))
     if _failures:
         sys.exit(1)
 
 
-def script(main: Callable[[list[str]], object], doc: str | None) -> None:
-    """Run the main function of a tool that Hydra does not start; exit with 1 for an error that a user can mend."""
-    if sys.argv[1:] in (["-h"], ["--help"]):
-        print(doc)
+def script(main: Callable[[Given], object], keys: type[Given], doc: str | None) -> None:
+    """Run the main function of a tool that Hydra does not start.
+
+    An error that a user can mend is printed as one paragraph, and the process exits with 1.
+
+    Args:
+        main: takes what the command line says.
+        keys: the model of the tool's keys.
+        doc: the tool's docstring, the head of its help.
+    """
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(help_text(keys, doc))
         return
     try:
-        main(sys.argv[1:])
+        main(read(keys, sys.argv[1:]))
     except QBSNNError as problem:
         fail(problem)
         sys.exit(1)
-
-
-def number(key: str, text: Any, kind: Callable[[Any], Value]) -> Value:
-    """``kind(text)`` for ``int`` or ``float``; raises SettingsError for a text that is none."""
-    try:
-        return kind(text)
-    except ValueError:
-        raise SettingsError(f"{key} must be {'an integer' if kind is int else 'a number'}, got {text}") from None
-
-
-def explain(error: HydraException, conf: Path, config_name: str) -> SettingsError:
-    """Hydra's composition error in one sentence, with the nearest name that exists."""
-    text = " ".join(str(error).split())
-    missing = re.search(r"Could not find '([\w\-./]+)/([^'/]*)'", text)
-    if missing and (options := group_options(conf, missing[1])):
-        group, name = missing.groups()
-        return SettingsError(f"{group}={name}: no such {group}; {nearest(name, options)}")
-    bare = re.search(r"Error parsing override '([^'=]+)' missing EQUAL", text)
-    if bare:
-        return SettingsError(f"{bare[1]} has no value: write {bare[1]}=VALUE")
-    twice = re.search(r"Multiple values for ([\w/@.]+)\.", text)
-    if twice:
-        return SettingsError(f"{twice[1]} is chosen already: write {twice[1]}=OPTION once, without +")
-    key = re.search(r"Could not override '([\w.\-/@]+)'|Could not delete from config\. '([\w.\-/@]+)'", text)
-    if key:
-        return SettingsError(_no_setting(key[1] or key[2], conf, config_name) or text)
-    return SettingsError(text)
-
-
-def group_options(conf: Path, group: str) -> list[str]:
-    """The names that ``group=`` takes, sorted; empty where ``conf`` has no such group."""
-    return sorted(path.stem for path in (conf / group).glob("*.yaml") if not path.stem.startswith("_"))
 
 
 def described(conf: Path, group: str, words: str, choices: Mapping[str, Any]) -> str:
@@ -175,30 +170,12 @@ def described(conf: Path, group: str, words: str, choices: Mapping[str, Any]) ->
     return f"  {group:11} {words}\n{listed}"
 
 
-def _no_setting(key: str, conf: Path, config_name: str) -> str | None:
-    """The sentence for a key that does not exist, about the first of its parts that does not."""
-    if "/" in key:
-        groups = [path.relative_to(conf).as_posix() for path in conf.rglob("*") if path.is_dir()]
-        return f"{key} is no group: {nearest(key, groups)}"
-    node = _composed(conf, config_name)
-    for part in key.split("."):
-        if not isinstance(node, DictConfig):
-            return None
-        if part not in node:
-            return f"{key} is not a setting: {nearest(part, [str(name) for name in node])}"
-        node = node[part]
-    return None
-
-
-def _composed(conf: Path, config_name: str) -> Any:
-    """The configuration with nothing but the group choices of this command line; ``None`` where that fails too."""
-    groups = [arg for arg in sys.argv[1:] if "=" in arg and (conf / arg.split("=", 1)[0].lstrip("+~")).is_dir()]
-    try:
-        GlobalHydra.instance().clear()
-        with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
-            return compose(config_name, [arg for arg in groups if "," not in arg])
-    except HydraException:
-        return None
+def _check_subdir(words: Sequence[str]) -> None:
+    """Refuse a folder of Hydra's own files that is not right below the run directory, before Hydra writes there."""
+    for word in words:
+        key, _, value = word.lstrip("+").partition("=")
+        if key == "hydra.output_subdir" and not re.fullmatch(r"[\w\-]*|\.hydra", value):
+            raise SettingsError(f"{word}: Hydra's own files go to a folder right below the run directory: a plain name")
 
 
 def _remove_fresh(folder: Path) -> None:

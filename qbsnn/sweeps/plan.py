@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,14 +115,19 @@ def cells(sweep: Sweep, extra: Sequence[str] = ()) -> list[Cell]:
     return found
 
 
-def folder_name(cell: Cell, fingerprint: str) -> str:
-    """A directory name that says what varies and stays the same from start to start.
+def folder_name(overrides: Iterable[str], mark: str) -> str:
+    """A directory name that says what was set, safe on every file system, of at most 120 bytes.
 
-    >>> folder_name(Cell("", (), 0, "", ("neuron.s_max=4", "data=digits", "seed=0")), "0123456789abcdef")
-    'neuron.s_max-4_data-digits_seed-0_0123456789abcdef'
+    Args:
+        overrides: what tells directories apart. What is not a letter, digit or one of ``._-`` is left out.
+        mark: a hash, which keeps names apart that are cut or have lost a sign.
+
+    >>> folder_name(["neuron.s_max=4", "data=digits", "paths.data=../a", "seed=0"], "0123456789abcdef")
+    'neuron.s_max-4_data-digits_paths.data-a_seed-0_0123456789abcdef'
     """
-    words = re.sub(r"[^\w.\-]+", "", "_".join(axis.replace("=", "-") for axis in cell.axes).replace("/", "."))
-    return f"{words[:100]}_{fingerprint}"
+    readable = "_".join(override.replace("=", "-").replace("/", ".") for override in overrides)
+    words = re.sub(r"\.{2,}", "", re.sub(r"[^\w.\-]+", "", readable, flags=re.ASCII))
+    return f"{words[:100].strip('._-')}_{mark}"
 
 
 def written(value: Any) -> str:

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.callbacks import Callbacks
-from hydra.core.config_loader import ConfigLoader
+from hydra import compose
+from hydra.conf import HydraConf
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -54,20 +55,14 @@ def run(cfg: DictConfig) -> list[State]:
     sweep = read(OmegaConf.to_container(cfg.sweep, resolve=True), name)  # type: ignore[arg-type]
     given = [text for text in here.overrides.task if text.lstrip("+~").split("=")[0].split(".")[0] != "sweep"]
     folder, outputs = Path(here.runtime.output_dir), Path(cfg.paths.outputs)
-    app = GlobalHydra.instance().hydra
-    assert app is not None
-    master = app.compose_config(
-        here.job.config_name,
-        [*here.overrides.hydra, f"hydra.sweep.dir={written(str(folder))}"],
-        run_mode=RunMode.MULTIRUN,
-        with_log_configuration=False,
-    )
-    states = [_state(app.config_loader, master, cell, folder) for cell in cells(sweep, given)]
+    states = [_state(here, cell, folder) for cell in cells(sweep, given)]
     files.reuse(states, outputs)
     if sweep.list_only:
         listing(f"{name}: {sweep.title}", states)
         return states
-    _launch(HydraContext(app.config_loader, Callbacks(master)), master, states, folder, f"{name}: {sweep.title}")
+    start = [*here.overrides.hydra, f"hydra.sweep.dir={written(str(folder))}"]
+    master = compose(here.job.config_name, start, return_hydra_config=True)
+    _launch(master, states, folder, f"{name}: {sweep.title}")
     return states
 
 
@@ -123,15 +118,15 @@ def _quieten(cfg: DictConfig) -> None:
             cfg.callbacks.progress = None
 
 
-def _state(loader: ConfigLoader, master: DictConfig, cell: Cell, folder: Path) -> State:
+def _state(here: HydraConf, cell: Cell, folder: Path) -> State:
     """Compose a cell, without building anything; one that does not compose has failed."""
     try:
-        identity = identify(_composed(loader, master, cell))
-    except (HydraException, OmegaConfBaseException, SettingsError) as error:
+        identity = identify(_composed(here, cell))
+    except (HydraException, OmegaConfBaseException, SettingsError, ValueError) as error:
         return State(cell, {}, folder, "failed", _reason(error))
     mark = fingerprint(identity)
     known = sorted(folder.glob(f"*_{mark}"))
-    return State(cell, identity, known[0] if known else folder / folder_name(cell, mark))
+    return State(cell, identity, known[0] if known else folder / folder_name(cell.axes, mark))
 
 
 def _reason(error: Exception) -> str:
@@ -144,8 +139,8 @@ def _reason(error: Exception) -> str:
     return f"{group}={name}: no such {group}; {nearest(name, options.split())}"
 
 
-def _composed(loader: ConfigLoader, master: DictConfig, cell: Cell) -> dict[str, Any]:
-    cfg = loader.load_sweep_config(master, list(cell.overrides))
+def _composed(here: HydraConf, cell: Cell) -> dict[str, Any]:
+    cfg = compose(here.job.config_name, [*here.overrides.hydra, *cell.overrides], return_hydra_config=True)
     before = HydraConfig.instance().cfg
     with open_dict(cfg):
         cfg.hydra.runtime.output_dir = "."  # not known yet, and without effect on the result
@@ -158,7 +153,7 @@ def _composed(loader: ConfigLoader, master: DictConfig, cell: Cell) -> dict[str,
         HydraConfig.instance().cfg = before
 
 
-def _launch(context: HydraContext, master: DictConfig, states: Sequence[State], folder: Path, title: str) -> None:
+def _launch(master: DictConfig, states: Sequence[State], folder: Path, title: str) -> None:
     """Launch what is not done, again for cells that another process held or whose process died."""
     for noisy in ("hydra", "hydra_plugins"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -174,7 +169,7 @@ def _launch(context: HydraContext, master: DictConfig, states: Sequence[State], 
         for attempt in range(PASSES):
             if not todo:
                 break
-            died = _pass(context, master, states, todo, CellTask(wait=attempt > 0), save)
+            died = _pass(master, states, todo, CellTask(wait=attempt > 0), save)
             todo = [state for state in todo if state.status in ("missing", "running")]
     finally:
         for state in states:
@@ -185,9 +180,11 @@ def _launch(context: HydraContext, master: DictConfig, states: Sequence[State], 
         _summary(states, folder)
 
 
-def _pass(context: Any, master: Any, states: Any, todo: Sequence[State], task: CellTask, save: Any) -> str:
+def _pass(master: DictConfig, states: Any, todo: Sequence[State], task: CellTask, save: Any) -> str:
     """One launch; returns the launcher's own error, which a killed process causes."""
     jobs = [[*state.cell.overrides, f"hydra.sweep.subdir={written(state.folder.name)}"] for state in todo]
+    # The base class of Hydra's callbacks does nothing on any of its events.
+    context = HydraContext(GlobalHydra.instance().config_loader(), Callback())  # type: ignore[arg-type]
     launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=master)
     with Watch(states, todo, save):
         try:

@@ -8,6 +8,7 @@ import pytest
 from benchmarks import harness, loops, scaling
 from benchmarks.harness import Goal, Result, goal_met, interleaved
 from benchmarks.time_to_accuracy import OURS, PEER, TASKS, add_rows
+from qbsnn.cli.keys import read
 from qbsnn.errors import SettingsError
 
 
@@ -74,10 +75,9 @@ def test_the_file_names_machine_versions_and_commit(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5"])
-def test_rounds_must_be_positive(text, capsys):
-    with pytest.raises(SystemExit):
-        harness.parser("doc", "trial", 3).parse_args(["--rounds", text])
-    assert f"at least 1, got '{text}'" in capsys.readouterr().err
+def test_rounds_must_be_positive(text):
+    with pytest.raises(SettingsError, match=rf"rounds must be an integer of at least 1, got '{text}'"):
+        read(harness.BenchmarkKeys, [f"rounds={text}"])
 
 
 def test_the_stopwatch_leaves_pauses_out(monkeypatch):

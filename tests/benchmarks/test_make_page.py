@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import make_page
 from benchmarks.harness import Goal, Result
+from qbsnn.cli import launch as cli
 from tests.tool import ROOT
 
 GOALS = {"neuron": "neuron, forward + backward, T = 4, in copies", "train_step": "training step time ÷ ReLU twin"}
@@ -46,9 +47,13 @@ def run(monkeypatch, folder, *arguments, notes=None):
     page = folder.parent / "docs/benchmarks.md"
     reasons = folder.parent / "notes.yaml"
     reasons.write_text("# none\n" if notes is None else notes, encoding="utf-8")
-    paths = ["--results", str(folder), "--page", str(page), "--notes", str(reasons)]
-    monkeypatch.setattr("sys.argv", ["make_page.py", *paths, *arguments])
-    return make_page.main(), page
+    words = [f"results={folder}", f"page={page}", f"notes={reasons}", *arguments]
+    monkeypatch.setattr("sys.argv", ["make_page.py", *words])
+    try:
+        cli.script(make_page.main, make_page.PageKeys, make_page.__doc__)
+    except SystemExit as stop:
+        return stop.code, page
+    return 0, page
 
 
 def test_the_page(monkeypatch, results, capsys):
@@ -80,7 +85,7 @@ def test_writing_twice_gives_the_same_files(monkeypatch, results):
 
 
 CASES = {
-    "small": ({"small": True}, "data: made with --small"),
+    "small": ({"small": True}, "data: made with small=true"),
     "commit": ({"git_commit": "0" * 40}, "results of different commit"),
     "versions": ({"versions": {"torch": "0.1"}}, "results of different version of torch"),
     "stale": ({"started": "2020-01-01T00:00:00+00:00"}, "data is stale"),
@@ -109,13 +114,13 @@ def test_absent_results(monkeypatch, results, capsys):
     code, page = run(monkeypatch, results)
     assert code == 1 and not page.exists()
     assert "inference; run python -m benchmarks.inference" in capsys.readouterr().err
-    code, page = run(monkeypatch, results, "--partial")
+    code, page = run(monkeypatch, results, "partial=true")
     assert code == 0 and "Not measured: `python -m benchmarks.inference`." in page.read_text(encoding="utf-8")
 
 
 def test_only_the_goals(monkeypatch, results, capsys):
     changed(results, "data", small=True)
-    code, page = run(monkeypatch, results, "--goals")
+    code, page = run(monkeypatch, results, "goals=true")
     assert code == 0 and not page.exists()
     assert GOALS["train_step"] in capsys.readouterr().out
 

@@ -1,4 +1,4 @@
-"""Every script with ``--small``, as ``make bench`` runs it."""
+"""Every script with ``small=true``, as ``make bench`` runs it."""
 
 import json
 import os
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 def run(name, folder, *arguments):
     """Run a script in a process of its own; returns its result file."""
     out = folder / f"{name}.json"
-    command = [sys.executable, "-m", f"benchmarks.{name}", "--small", "--rounds", "1", "--out", str(out), *arguments]
+    command = [sys.executable, "-m", f"benchmarks.{name}", "small=true", "rounds=1", f"out={out}", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -30,7 +30,7 @@ def table(result, word):
 
 
 def test_neuron(tmp_path):
-    result = run("neuron", tmp_path, "--steps", "2")
+    result = run("neuron", tmp_path, "steps=2")
     for kind in ("forward + backward", "inference"):
         rows = table(result, kind)
         assert rows["copy"]["ratio"] == 1 and rows["QB-LIF, s_max = 8, compiled"]["goal"]
@@ -38,7 +38,7 @@ def test_neuron(tmp_path):
 
 
 def test_train_step(tmp_path):
-    result = run("train_step", tmp_path, "--only", "QB-LIF block", "SpikingJelly")
+    result = run("train_step", tmp_path, "only=QB-LIF block,SpikingJelly")
     assert table(result, "Step time, fp32")["QB-LIF block"]["goal"] == "≤ 1.05"
     for word in ("peak over the step", "saved for the backward"):
         rows = table(result, word)
@@ -57,7 +57,7 @@ def test_scaling(tmp_path):
 
 
 def test_time_to_accuracy(tmp_path):
-    result = run("time_to_accuracy", tmp_path, "--root", str(tmp_path / "data"))
+    result = run("time_to_accuracy", tmp_path, f"root={tmp_path / 'data'}")
     rows = table(result, "digits: time to")
     assert rows["QB-LIF"]["median"] > 0
     assert any("fashion_mnist" in line and "is missing" in line for line in result["skipped"])

@@ -10,6 +10,7 @@ from tests.tool import ROOT, one_paragraph
 
 CONF = ROOT / "conf"
 GROUPS = [path.relative_to(CONF).as_posix() for path in CONF.rglob("*") if path.is_dir()]
+SHORT = ("trainer.max_epochs=1", "model.width=0.25", "data.limit_train=64", "data.limit_val=32", "data.limit_test=32")
 SHOWN = sorted(group for group in GROUPS if group.partition("/")[0] not in {"hydra", "paths", "search"})
 
 
@@ -74,22 +75,46 @@ def test_completion_of_bash_knows_groups_and_keys(tool, capsys, monkeypatch):
         (["optim/loss=tett"], "optim/loss=tett: no such optim/loss; did you mean tet?"),
         (["experiment=digits_smok"], "did you mean digits_smoke?"),
         (["model="], "model=: no such model; there are: mlp, resnet18"),
-        (["neurn.s_max=3"], "neurn.s_max is not a setting: did you mean neuron?"),
-        (["optim.optimiser.lr=1"], "optim.optimiser.lr is not a setting: did you mean optimizer?"),
+        (["neurn.s_max=3"], "neurn.s_max is not a setting: did you mean neuron.s_max?"),
+        (["optim.optimiser.lr=1"], "optim.optimiser.lr is not a setting: did you mean optim.optimizer.lr?"),
         (["neuron=lif", "neuron.s_max=4"], "neuron.s_max is not a setting: "),
-        (["~trainer.max_epoch"], "trainer.max_epoch is not a setting: did you mean max_epochs?"),
+        (["~trainer.max_epoch"], "trainer.max_epoch is not a setting: did you mean trainer.max_epochs?"),
         (["+model=mlp"], "model is chosen already: write model=OPTION once, without +"),
         (["T"], "T has no value: write T=VALUE"),
         (["T="], "T must be an integer from 1 to 1024, got ''"),
         (["neuron.s_max="], "neuron.s_max must be an integer from 1 to 127, got ''"),
         (["T=four"], "T must be an integer from 1 to 1024, got 'four'"),
-        (["-m", "neuron.s_maxx=1,2"], "neuron.s_maxx is not a setting: did you mean s_max?"),
+        (["-m", "neuron.s_maxx=1,2"], "neuron.s_maxx is not a setting: did you mean neuron.s_max?"),
         (["-m", "T=1,2", "modell=vgg5"], "modell is not a setting: did you mean model?"),
+        (["neuron.smax=4"], "neuron.smax is not a setting: did you mean neuron.s_max?"),
+        (["lr=0.1"], "lr is not a setting: did you mean deploy.lr or optim.optimizer.lr?"),
+        (["optimizer.lr=0.1"], "did you mean optim.optimizer.lr?"),
+        (["model.s_max=4"], "model.s_max is not a setting: did you mean neuron.s_max?"),
+        (["nope=4"], "nope is not a setting: there are: "),
+        (["+trainer.nope=4"], "trainer does not take 'nope': there are: "),
+        (
+            ["logger=null"],
+            "logger=null: logger takes the name of an option, write ~logger to do without; there are: csv",
+        ),
+        (["callbacks=null"], "write ~callbacks to do without; there are: default, early_stopping, no_deploy"),
+        (["neuron=null"], "neuron=null: neuron takes the name of an option, a run needs one; there are: adaptive_qb"),
+        (["neuron=5"], "neuron=5: neuron takes the name of an option"),
+        (["neuron=[nope]"], "neuron=nope: no such neuron; there are: "),
+        (
+            ["hydra.run.dir=a/lr=0.1"],
+            "stands in quotes, and the word in further ones for the shell: 'hydra.run.dir=\"a/lr=0.1\"'",
+        ),
         (["-m", "T"], "T has no value: write T=VALUE"),
     ],
 )
 def test_a_slip_is_answered_in_one_paragraph(tool, capsys, arguments, words):
     assert tool("train.py", *arguments) == 1
     message = one_paragraph(capsys.readouterr().err)
-    assert words in message and "_base" not in message
+    assert words in message and "_base" not in message and len(message) <= 1000
+    assert "hydra.cc" not in message and "search path" not in message and "did you mean nope" not in message
     assert not list(tool.folder.rglob("result.json"))
+
+
+def test_a_run_does_without_loggers_and_callbacks(tool):
+    assert tool("train.py", *SHORT, "~logger", "~callbacks", "report=false") == 0
+    assert tool.result()["status"] == "finished"

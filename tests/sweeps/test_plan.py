@@ -24,7 +24,7 @@ def test_cells_are_rows_times_grid_times_seeds_in_this_order():
     ]
     assert found[0].overrides == ("neuron=lif", "T=1", "b=null", "a=2", "c=3", "seed=7")
     assert found[-1].overrides == ("T=2", "b=null", "a=2", "c=3", "seed=9")
-    names = [folder_name(cell, "f") for cell in found]
+    names = [folder_name(cell.axes, "f") for cell in found]
     assert names[0] == "neuron-lif_T-1_b-null_seed-7_f" and len(set(names)) == len(found)
 
 

@@ -237,8 +237,8 @@ def test_the_dashboard_asks_for_keys_that_a_run_has(trained, monkeypatch, capsys
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["entty=me"], "usage: python scripts/wandb_dashboard.py entity=ENTITY"),
-        (["dry_run=yes"], "dry_run must be true or false, got yes"),
+        (["entty=me"], "entty is not a key of this tool: did you mean entity?"),
+        (["dry_run=perhaps"], "dry_run must be true or false, got 'perhaps'"),
         (["project=p"], "entity is needed"),
         (["entity=me"], "the view cannot be saved: no API key for http://127.0.0.1:9"),
     ],
@@ -253,13 +253,13 @@ def test_bad_arguments_and_a_missing_key_are_one_error(tools, capsys, monkeypatc
 
 def test_the_rows_of_a_file_are_printed_as_csv(tools, trained, capsys):
     (path,) = trained.folder.glob("wandb/offline-run-*/run-*.wandb")
-    assert tools("scripts/read_wandb.py", str(path)) == 0
+    assert tools("scripts/read_wandb.py", f"file={path}") == 0
     table = list(csv.DictReader(capsys.readouterr().out.splitlines()))
     assert len(table) == len(trained.rows)
     printed = [float(row["val/acc"]) for row in table if row["val/acc"]]
     assert printed == trained.column("val/acc")
     assert "bursts/conv1" not in table[0]
-    assert tools("scripts/read_wandb.py", str(trained.folder / "result.json")) == 1
+    assert tools("scripts/read_wandb.py", f"file={trained.folder / 'result.json'}") == 1
     assert "is not a W&B log" in one_paragraph(capsys.readouterr().err)
 
 

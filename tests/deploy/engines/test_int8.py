@@ -289,7 +289,7 @@ def test_a_run_records_the_kernels():
 @pytest.mark.slow
 def test_the_benchmark_runs_and_checks_itself(monkeypatch, tmp_path):
     out = tmp_path / "inference.json"
-    monkeypatch.setattr(sys, "argv", ["inference.py", "--small", "--models", "vgg11", "--out", str(out)])
+    monkeypatch.setattr(sys, "argv", ["inference.py", "small=true", "models=vgg11", f"out={out}"])
     monkeypatch.syspath_prepend(str(Path(__file__).parents[3]))
     runpy.run_module("benchmarks.inference", run_name="__main__")
     rows = json.loads(out.read_text(encoding="utf-8"))["rows"]

@@ -224,13 +224,13 @@ def script(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 def test_the_script_makes_the_page_of_many_runs_or_of_one(tmp_path: Path) -> None:
     folder = add_run(tmp_path, "runs/a")
-    done = script(tmp_path)
+    done = script(f"folder={tmp_path}")
     assert done.returncode == 0 and done.stdout.strip() == str(tmp_path / "report.html"), done.stderr
-    done = script(folder)
+    done = script(f"folder={folder}")
     assert done.returncode == 0 and done.stdout.strip() == str(folder / "report.html"), done.stderr
     assert values(tmp_path, "runs/a") and collect(tmp_path).rows[0].page
 
 
 def test_the_script_without_a_run(tmp_path: Path) -> None:
-    done = script(tmp_path)
+    done = script(f"folder={tmp_path}")
     assert done.returncode == 1 and "there is no result.json" in done.stderr and "Traceback" not in done.stderr

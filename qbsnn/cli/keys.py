@@ -1,0 +1,142 @@
+"""The one dialect of all tools: ``key=value``, from a model of the keys to the values, the help and the errors."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from qbsnn.checked import explained
+from qbsnn.checks import nearest
+from qbsnn.errors import SettingsError
+
+WIDTH = 110
+
+
+class Keys(BaseModel):
+    """Base of the keys of a tool. A field is a key; its ``description`` is its line of the help, hidden without one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Overriding(Keys):
+    """Base of the keys of a tool that hands all other words on as overrides of a configuration."""
+
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def outputs(self) -> Path:
+        """Where the tool writes, ``outputs`` unless ``paths.outputs=DIR`` is among the overrides."""
+        given = [word.partition("=")[2] for word in self.overrides if word.startswith("paths.outputs=")]
+        return Path(given[-1] if given else "outputs")
+
+
+class CheckpointKeys(Overriding):
+    """The keys of a tool on a checkpoint; other words change single keys of the configuration that it carries."""
+
+    ckpt: Path = Field(description="the checkpoint, such as outputs/runs/RUN/checkpoints/best.ckpt")
+
+
+class ComparisonKeys(Keys):
+    """The keys of a tool that compares the work tree with another commit."""
+
+    ref: str = Field(default="main", description="the commit to compare with")
+
+
+Given = TypeVar("Given", bound=Keys)
+
+
+def read(keys: type[Given], words: Iterable[str]) -> Given:
+    """Read the words of a command line.
+
+    Args:
+        keys: the model of the keys. A field that is a list or tuple takes values with commas between them.
+        words: ``key=value`` each.
+
+    Returns:
+        The model, with the words that are no key of its own in ``overrides`` if it has that field.
+
+    Raises:
+        SettingsError: a word is no ``key=value``, a key is unknown, missing or given twice, a value is refused.
+
+    >>> class Size(Keys):
+    ...     images: int
+    ...     names: list[str] = []
+    >>> read(Size, ["images=3", "names=a,b"])
+    Size(images=3, names=['a', 'b'])
+    >>> read(Size, ["imagse=3"])
+    Traceback (most recent call last):
+    ...
+    qbsnn.errors.SettingsError: imagse is not a key of this tool: did you mean images?
+    """
+    own = {name: field for name, field in keys.model_fields.items() if name != "overrides"}
+    values: dict[str, Any] = {}
+    others: list[str] = []
+    for word in words:
+        key, equals, text = word.partition("=")
+        if key in own and equals:
+            if key in values:
+                raise SettingsError(f"{key} is given twice")
+            values[key] = text.split(",") if _many(own[key]) else text
+        elif "overrides" in keys.model_fields and (equals or word.startswith("~")):
+            others.append(word)
+        elif equals:
+            raise SettingsError(f"{key} is not a key of this tool: {nearest(key, own)}")
+        else:
+            example = f"{word}=VALUE" if word in own else f"{next(iter(own))}={word}"
+            raise SettingsError(f"{word} is no key=value: did you mean {example}? --help shows all keys")
+    try:
+        made = keys.model_validate(values)
+    except ValidationError as error:
+        wrong = [_explained(keys, item) for item in error.errors()]
+        raise SettingsError("; ".join([*wrong, "--help shows all keys"])) from None
+    return made.model_copy(update={"overrides": tuple(others)}) if others else made
+
+
+def help_text(keys: type[Keys], doc: str | None) -> str:
+    """What ``--help`` prints: the tool's docstring, and a line for each key with its default.
+
+    >>> from pydantic import Field
+    >>> class Size(Keys):
+    ...     images: int = Field(default=4, description="how many")
+    >>> print(help_text(Size, "Measure."))
+    Measure.
+    <BLANKLINE>
+      images=4  how many
+    """
+    shown = {_shown(name, field): field.description or "" for name, field in keys.model_fields.items()
+             if field.description}  # fmt: skip
+    width = min(max(map(len, shown), default=0), 30)
+    lines = []
+    for left, words in shown.items():
+        first = f"  {left:<{width}}  "
+        lines.append(textwrap.fill(words, WIDTH, initial_indent=first, subsequent_indent=" " * (width + 4)))
+    return "\n".join([(doc or "").replace("``", "").strip(), "", *lines])
+
+
+def _shown(name: str, field: FieldInfo) -> str:
+    """A key as the help shows it, with its default or with what it takes."""
+    if field.is_required():
+        choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+        return f"{name}={'|'.join(choices) or ('PATH' if field.annotation is Path else 'VALUE')}"
+    default = field.get_default()
+    if default is None:
+        return f"{name}="
+    if isinstance(default, (list, tuple)):
+        return f"{name}={','.join(map(str, default))}"
+    return f"{name}={str(default).lower() if isinstance(default, bool) else default}"
+
+
+def _explained(keys: type[Keys], item: Any) -> str:
+    if item["type"] == "missing":
+        name = str(item["loc"][0])
+        return f"{name} is missing: write {_shown(name, keys.model_fields[name])}"
+    return explained(keys, item)
+
+
+def _many(field: FieldInfo) -> bool:
+    return get_origin(field.annotation) in (list, tuple)

@@ -1,0 +1,32 @@
+"""Every tool answers in the one dialect: ``key=value``, a help of one page, an error of one paragraph."""
+
+import pytest
+
+from tests.tool import ROOT, one_paragraph
+
+TOOLS = ["evaluate.py", *(f"scripts/{path.name}" for path in sorted((ROOT / "scripts").glob("*.py"))
+                          if path.name != "show_events.py")]  # fmt: skip
+
+
+@pytest.mark.parametrize("script", TOOLS)
+def test_help_is_one_page_with_every_key(tool, capsys, script):
+    assert tool(script, "--help") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 40 and max(map(len, lines)) <= 120
+    assert any(line.startswith("  ") and "=" in line for line in lines) and not any("``" in line for line in lines)
+    assert tool.left_behind() == []
+
+
+@pytest.mark.parametrize("script", TOOLS)
+@pytest.mark.parametrize(
+    ("word", "answer"), [("nonsense", "nonsense is no key=value: did you mean "), ("--fast", "--fast is no key=value")]
+)
+def test_a_word_without_a_key_is_one_paragraph(tool, capsys, script, word, answer):
+    assert tool(script, word) == 1
+    assert answer in one_paragraph(capsys.readouterr().err)
+    assert tool.left_behind() == []
+
+
+def test_a_key_given_twice_is_refused(tool, capsys):
+    assert tool("scripts/make_report.py", "folder=a", "folder=b") == 1
+    assert one_paragraph(capsys.readouterr().err) == "error: folder is given twice"
