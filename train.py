@@ -1,11 +1,16 @@
-"""Train a network and prove its integer twin: ``python train.py model=resnet19 data=cifar10 neuron.s_max=8``."""
+"""Train a network and prove its integer twin: ``python train.py model=resnet19 data=cifar10 neuron.s_max=8``.
 
+``python train.py resume=RUN [trainer.max_epochs=N]`` goes on with the run in the directory RUN, with its settings.
+"""
+
+import sys
 from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
 
 from qbsnn.cli import launch as cli
+from qbsnn.cli.keys import ResumeKeys
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -28,5 +33,20 @@ def main(cfg: DictConfig) -> float | None:
     return result.metrics.best.get("val/acc")
 
 
+def go_on(given: ResumeKeys) -> None:
+    """Go on with a run, or extend it."""
+    from qbsnn.cli.resuming import resumed
+    from qbsnn.cli.summary import summarise
+    from qbsnn.training.run import train
+
+    result = train(resumed(given.resume, given.overrides))
+    if result is not None:
+        summarise(result)
+        cli.unless_finished(result)
+
+
 if __name__ == "__main__":
-    cli.launch(main, Path(__file__).parent / "conf", "train")
+    if any(word.startswith("resume=") for word in sys.argv[1:]):
+        cli.script(go_on, ResumeKeys, __doc__)
+    else:
+        cli.launch(main, Path(__file__).parent / "conf", "train")

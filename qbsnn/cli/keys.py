@@ -41,6 +41,12 @@ class CheckpointKeys(Overriding):
     ckpt: Path = Field(description="the checkpoint, such as outputs/runs/RUN/checkpoints/best.ckpt")
 
 
+class ResumeKeys(Overriding):
+    """The keys of going on with a run; other words change what a run may change of its settings."""
+
+    resume: Path = Field(description="the run directory")
+
+
 class ComparisonKeys(Keys):
     """The keys of a tool that compares the work tree with another commit."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from qbsnn.training import checkpoints
 from qbsnn.training.resume import BEST, LAST, RESUME
 
 
-def resumed(run: Path, overrides: list[str]) -> DictConfig:
+def resumed(run: Path, overrides: Sequence[str]) -> DictConfig:
     """The settings of a run, to be gone on with in its directory.
 
     Args:

@@ -1,0 +1,63 @@
+"""``train.py resume=RUN``: all settings from the run itself."""
+
+import json
+
+import pytest
+import torch
+
+from tests.tool import one_paragraph
+
+SMALL = ("report=false", "data.limit_train=128", "data.limit_val=32", "data.limit_test=64", "callbacks.integer=null",
+         "callbacks.absorption=null", "model.width=0.25", "data.batch_size=32", "neuron.s_max=4",
+         "optim=sgd", "optim.scheduler=null")  # fmt: skip
+
+
+@pytest.fixture
+def trained(tool):
+    assert tool("train.py", *SMALL, "trainer.max_epochs=2", "hydra.run.dir=outputs/a") == 0
+    return tool
+
+
+def last(tool, name):
+    return torch.load(tool.folder / f"outputs/{name}/checkpoints/last.ckpt", weights_only=True)
+
+
+def test_an_extended_run_is_the_longer_one(trained):
+    assert trained("train.py", "resume=outputs/a", "trainer.max_epochs=4") == 0
+    result = json.loads((trained.folder / "outputs/a/result.json").read_text())
+    assert result["status"] == "finished" and result["timing"]["epochs"] == 4
+    assert result["config"]["neuron"]["s_max"] == 4
+    assert trained("train.py", *SMALL, "trainer.max_epochs=4", "hydra.run.dir=outputs/b") == 0
+    ours, theirs = (last(trained, name)["state_dict"] for name in "ab")
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    rows = (trained.folder / "outputs/a/metrics.csv").read_text().splitlines()
+    assert len(rows) == 1 + 4
+
+
+def test_a_moved_run_goes_on_where_it_lies(trained):
+    (trained.folder / "outputs/a").rename(trained.folder / "elsewhere")
+    assert trained("train.py", "resume=elsewhere", "trainer.max_epochs=3") == 0
+    assert json.loads((trained.folder / "elsewhere/result.json").read_text())["timing"]["epochs"] == 3
+    assert not (trained.folder / "outputs/a").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["resume=outputs/a", "neuron.s_max=8"], "neuron.s_max would make another experiment"),
+        (["resume=outputs/a", "trainer.max_epochs=1"], "trainer.max_epochs must be at least 2"),
+        (["resume=outputs/nothing"], "has no checkpoint to go on from"),
+        (["resume=outputs/a", "trainer.max_epochs=many"], "trainer.max_epochs must be at least 2"),
+    ],
+)
+def test_what_is_refused(trained, capsys, words, said):
+    before = (trained.folder / "outputs/a/result.json").read_bytes()
+    capsys.readouterr()
+    assert trained("train.py", *words) == 1
+    assert said in one_paragraph(capsys.readouterr().err)
+    assert (trained.folder / "outputs/a/result.json").read_bytes() == before
+
+
+def test_another_experiment_in_its_directory_is_told_of_resume(trained, capsys):
+    assert trained("train.py", *SMALL, "trainer.max_epochs=3", "hydra.run.dir=outputs/a") == 1
+    assert "resume=RUN" in capsys.readouterr().err
