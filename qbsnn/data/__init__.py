@@ -7,6 +7,7 @@ from qbsnn.data.images.arrays import ImageDataModule
 from qbsnn.data.images.cifar import CIFAR10, CIFAR100
 from qbsnn.data.images.digits import Digits
 from qbsnn.data.images.files import FileDataModule
+from qbsnn.data.images.folder import ImageFolder
 from qbsnn.data.images.imagenet import ImageNet, TinyImageNet
 from qbsnn.data.images.mnist import MNIST, FashionMNIST
 
@@ -24,6 +25,7 @@ __all__ = [
     "FashionMNIST",
     "FileDataModule",
     "ImageDataModule",
+    "ImageFolder",
     "ImageNet",
     "PixelModel",
     "SimulatedDigitsDVS",
