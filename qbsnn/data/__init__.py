@@ -1,4 +1,5 @@
 from qbsnn.data.base import DataModule
+from qbsnn.data.events.folder import EventFolder
 from qbsnn.data.events.module import EventDataModule
 from qbsnn.data.events.simulate import PixelModel
 from qbsnn.data.events.simulated_sets import SimulatedDigitsDVS, SimulatedFashionDVS
@@ -22,6 +23,7 @@ __all__ = [
     "DataModule",
     "Digits",
     "EventDataModule",
+    "EventFolder",
     "FashionMNIST",
     "FileDataModule",
     "ImageDataModule",

@@ -19,6 +19,8 @@ from qbsnn.errors import DataError
 log = logging.getLogger(__name__)
 
 PARTS = ("train", "val", "test")
+HIDDEN_CACHE = ".cache"
+"""Below the root, where folders are classes; a hidden one is none."""
 
 
 @dataclass(frozen=True)

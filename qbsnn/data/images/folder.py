@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from qbsnn import checks
-from qbsnn.data.class_folders import Labelled, class_names, divide, list_files
+from qbsnn.data.class_folders import HIDDEN_CACHE, Labelled, class_names, divide, list_files
 from qbsnn.data.images.decoding import SUFFIXES, view
 from qbsnn.data.images.files import FileDataModule, Files
 from qbsnn.data.shards import key
@@ -73,7 +73,8 @@ class ImageFolder(FileDataModule):
         test_fraction: share of the training pictures that are for the test where there is no folder ``test``.
         table: a CSV file with the columns path, label and, if you like, part (train, val or test) that takes the place
             of the folders; it and its paths are relative to ``root``.
-        mean: of the training pixels in [0, 1], per channel; ``None`` computes it once and keeps it in ``cache_dir``.
+        mean: of the training pixels in [0, 1], per channel; ``None`` computes it once and keeps it in ``cache_dir``
+            (``<root>/.cache`` by default).
         std: their standard deviation, likewise; give both or none.
         settings: see ``FileDataModule``.
 
@@ -113,6 +114,7 @@ class ImageFolder(FileDataModule):
         place = Path(root).expanduser().absolute()
         self.table = place / table if table is not None else None
         self.class_names = class_names(place, self.table, self.name)
+        settings["cache_dir"] = settings.get("cache_dir") or place / HIDDEN_CACHE
         super().__init__(root=root, val_fraction=val_fraction, **settings)
         self.in_shape = (channels, self.size, self.size)
         self._given = (mean, std)
