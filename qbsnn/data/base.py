@@ -39,7 +39,7 @@ class DataModule(lightning.LightningDataModule, Generic[Source]):
     """
 
     name: str
-    class_names: ClassVar[tuple[str, ...]]
+    class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     in_shape: tuple[int, int, int]
@@ -101,12 +101,16 @@ class DataModule(lightning.LightningDataModule, Generic[Source]):
         """Read what ``stage`` needs: ``"test"`` the test samples, ``None`` all, any other the training samples."""
         if stage != "test" and "train" not in self._splits:
             source, labels, ids = self._opened(train=True)
-            val = hold_out(labels, self.val_fraction, self.split_seed, self.name)
+            val = self.held_out(source, labels)
             self._add("train", source, labels, ids, np.flatnonzero(~val))
             self._add("val", source, labels, ids, np.flatnonzero(val))
         if stage in (None, "test") and "test" not in self._splits:
             source, labels, ids = self._opened(train=False)
             self._add("test", source, labels, ids, np.arange(len(labels)))
+
+    def held_out(self, source: Source, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of the official training samples are for validation, a mask ``[N]``."""
+        return hold_out(labels, self.val_fraction, self.split_seed, self.name)
 
     def split_sizes(self) -> dict[str, int]:
         """Number of samples in ``train``, ``val`` and ``test``, for those that ``setup`` has read so far."""

@@ -17,11 +17,22 @@ from qbsnn.errors import ArgumentError, DataError
 log = logging.getLogger(__name__)
 
 
-def hold_out(labels: NDArray[np.int64], fraction: float, seed: int, name: str) -> NDArray[np.bool_]:
+def hold_out(
+    labels: NDArray[np.int64], fraction: float, seed: int, name: str, setting: str = "val_fraction"
+) -> NDArray[np.bool_]:
     """Choose round(fraction·N) of N samples, each class in proportion to its size; a mask ``[N]``.
 
-    labels: int64 ``[N]``. Class sizes are rounded by largest remainder, so that they add up. Raises SettingsError
-    where nothing would be held out, or everything.
+    Class sizes are rounded by largest remainder, so that they add up.
+
+    Args:
+        labels: int64 ``[N]``.
+        fraction: share of the samples to hold out.
+        seed: decides which.
+        name: of the set, for messages.
+        setting: what the fraction is called, for messages.
+
+    Raises:
+        ArgumentError: where nothing would be held out, or everything.
 
     >>> int(hold_out(np.array([0, 0, 0, 0, 1, 1]), 0.5, seed=0, name="six samples").sum())
     3
@@ -29,8 +40,8 @@ def hold_out(labels: NDArray[np.int64], fraction: float, seed: int, name: str) -
     total = round(fraction * len(labels))
     if not 0 < total < len(labels):
         raise ArgumentError(
-            f"val_fraction must leave training and validation at least one of the {len(labels)} training samples "
-            f"of {name} each, got {fraction!r}, which holds out {total}"
+            f"{setting} must hold out at least one of the {len(labels)} training samples of {name}, and leave one, "
+            f"got {fraction!r}, which holds out {total}"
         )
     classes, sizes = np.unique(labels, return_counts=True)
     wanted = sizes * (total / len(labels))

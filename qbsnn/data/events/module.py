@@ -6,7 +6,7 @@ import logging
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -112,7 +112,7 @@ class EventDataModule(DataModule[Recordings]):
     rest: see ``DataModule``.
     """
 
-    sensor: ClassVar[Sensor]
+    sensor: Sensor
     encodings = ("events",)
 
     def __init__(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +16,7 @@ from qbsnn.data.images.arrays import ImageDataModule
 from qbsnn.data.images.digits import Digits
 from qbsnn.data.images.mnist import FashionMNIST
 from qbsnn.data.randomness import Purpose, generator
+from qbsnn.data.signatures import with_settings
 
 
 class SimulatedRecordings(Recordings):
@@ -57,13 +57,7 @@ class SimulatedEvents(EventDataModule):
     zoom: ClassVar[int]
     travel: ClassVar[int]  # of the saccades, in pixels of the sensor
     simulated = True
-    # what the configuration is checked against: the settings of all event sets, and the camera
-    __signature__ = inspect.signature(EventDataModule).replace(
-        parameters=[
-            *inspect.signature(EventDataModule).parameters.values(),
-            inspect.Parameter("pixel", inspect.Parameter.KEYWORD_ONLY, default=None),
-        ]
-    )
+    __signature__ = with_settings(EventDataModule, pixel=None)
 
     def __init__(self, *, pixel: PixelModel | None = None, **settings: Any) -> None:
         super().__init__(**settings)

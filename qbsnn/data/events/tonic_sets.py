@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import re
 from functools import partial
 from pathlib import Path
@@ -12,16 +13,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qbsnn.data import folders
+from qbsnn.data.events import ibm_gesture as ibm
 from qbsnn.data.events.events import Events, Sensor
+from qbsnn.data.events.readers.recording import Convention, from_columns, ordered_columns
 from qbsnn.data.events.recordings import Recordings
 from qbsnn.data.events.tonic_layout import FileEvents, FileRecordings, TonicEvents
 from qbsnn.data.folders import Archive
 from qbsnn.data.split import stored_test
 from qbsnn.errors import DataError
 
+log = logging.getLogger(__name__)
+
 
 class DVS128Gesture(FileEvents):
-    """IBM's 11 hand gestures, 1077 and 264 recordings of 128×128 pixels by other people; times are in whole ms."""
+    """IBM's 11 hand gestures, 1077 and 264 recordings of 128×128 pixels by other people.
+
+    What lies in ``root`` or ``<root>/DVSGesture`` is taken in this order: Tonic's folders, IBM's folder ``DvsGesture``,
+    Tonic's archives, IBM's archive. Where there is none, Tonic's are downloaded. Times of Tonic's version are in ms.
+    """
 
     name = "dvs128_gesture"
     folder_name = "DVSGesture"
@@ -32,7 +41,7 @@ class DVS128Gesture(FileEvents):
     sensor = Sensor(128, 128, 2)
     recordings: ClassVar[dict[bool, int]] = {True: 1077, False: 264}
     suffix = ".npy"
-    note = " IBM's own archive, DvsGesture.tar.gz, has another layout: it does not serve here."
+    note = f" IBM's own archive, {ibm.ARCHIVE.name}, serves as well: save it there ({ibm.ARCHIVE.url})."
 
     def archives(self) -> list[Archive]:
         """Tonic's two archives of recordings cut by gesture."""
@@ -42,12 +51,45 @@ class DVS128Gesture(FileEvents):
             Archive(t.test_filename, t.test_url, t.test_md5, ("ibmGestureTest",)),
         ]
 
+    def prepare_data(self) -> None:
+        """Use IBM's folder or archive where Tonic's are absent."""
+        places = (self.root, self.folder)
+        if self._whole() or ibm.find(places) is not None:
+            return
+        packed = ibm.find_packed(places)
+        if packed is not None and not any((self.folder / archive.name).is_file() for archive in self.archives()):
+            folders.unpack(packed, ibm.ARCHIVE, self.verify)
+            return
+        super().prepare_data()
+
+    def open(self, train: bool) -> tuple[Recordings, NDArray[np.int64], NDArray[np.int64]]:
+        """Tonic's recordings, or gestures cut from IBM's takes: the same samples in the same order."""
+        folder = None if self._whole() else ibm.find((self.root, self.folder))
+        if folder is None:
+            log.info("%s: Tonic's version, in %s", self.name, self.place(train))
+            return super().open(train)
+        log.info("%s: IBM's own takes, in %s", self.name, folder)
+        takes = ibm.takes(folder, train)
+        if self.verify and len(takes) != ibm.TAKES[train]:
+            raise DataError(
+                f"{self.name}: {folder / ibm.LISTS[train]} names {len(takes)} takes instead of {ibm.TAKES[train]} (98 "
+                "for training and 24 for the test, with up to 11 gestures each; Tonic's version has 1,077 and 264 "
+                "recordings). Unpack the archive again, or set data.verify=false to use it as it is"
+            )
+        made = ibm.IBMRecordings([cut for path in sorted(takes) for cut in ibm.gestures(path)], self.sensor)
+        self.complete(made.names, made.labels, len(made.names), folder)
+        return made, made.labels, np.arange(len(made.names))
+
+    def _whole(self) -> bool:
+        """Whether both of Tonic's folders are there."""
+        return not any(archive.missing(self.folder) for archive in self.archives())
+
     def label(self, path: Path) -> int | None:
         """``userNN_lighting/K.npy`` is of class K."""
         return int(path.stem) if path.stem.isdecimal() else None
 
     def reader(self, path: Path) -> Events:
-        """An array ``[N, 4]`` of x, y, polarity and ms; Tonic turns it into integers and µs without a look."""
+        """An array ``[N, 4]`` of x, y, polarity and ms."""
         raw = np.load(path, mmap_mode="r", allow_pickle=False)
         if raw.ndim != 2 or raw.shape[1] != 4 or raw.dtype.kind not in "fiu":
             raise DataError(f"{path}: events must be numbers [N, 4], got {raw.dtype} {list(raw.shape)}")
@@ -59,9 +101,8 @@ class DVS128Gesture(FileEvents):
         if (low[:3] < 0).any() or (high[:3] >= self.sensor).any():
             x, y, p = (f"{a:g} to {b:g}" for a, b in zip(low[:3], high[:3], strict=True))
             raise DataError(f"{path}: x, y and p must be below 128, 128 and 2, got {x}, {y} and {p}")
-        read = self.tonic().__new__(self.tonic())
-        read.data, read.targets, read.transform, read.target_transform, read.transforms = [path], [0], None, None, None
-        return read[0][0]
+        convention = Convention("ms", "xypt")
+        return from_columns(ordered_columns(np.asarray(raw), convention, str(path)), convention, str(path))
 
 
 class NMNIST(FileEvents):

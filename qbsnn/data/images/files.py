@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import struct
-import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -21,14 +18,12 @@ from qbsnn import checks
 from qbsnn.data import shards
 from qbsnn.data.base import DataModule
 from qbsnn.data.images.augment import Augment
+from qbsnn.data.images.decoding import decode, resized
 from qbsnn.data.images.mix import Mix
 from qbsnn.data.loading import Split
 from qbsnn.data.randomness import Purpose, draw, torch_seeded
 from qbsnn.data.ranges import check_range
 from qbsnn.data.skipping import SkippingSplit, record
-from qbsnn.errors import DataError
-
-log = logging.getLogger(__name__)
 
 SIZE = struct.Struct("<2H")
 
@@ -40,36 +35,18 @@ class Files(NamedTuple):
     labels: NDArray[np.int64]
 
 
-def decode(path: Path) -> Tensor:
-    """An image file as RGB, uint8 ``[3, H, W]``; raises DataError for one that is no sound image."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # ImageNet has files with odd metadata
-            with Image.open(path) as image:
-                return v2.functional.pil_to_tensor(image.convert("RGB"))
-    except PermissionError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    except Exception as error:  # a damaged image raises almost anything
-        raise DataError(f"{path}: is no sound image: {type(error).__name__}: {error}") from error
-
-
-def resized(path: Path, side: int) -> Tensor:
-    """The image with its shorter side ``side`` pixels, uint8 ``[3, H, W]``."""
-    return v2.functional.resize(decode(path), [side], antialias=True)
-
-
-def encode(paths: Sequence[Path], side: int, skip: bool, place: int) -> bytes:
+def encode(paths: Sequence[Path], side: int, channels: int, skip: bool, place: int) -> bytes:
     """A record of a resized image: its height and width, then its pixels."""
 
     def make() -> bytes:
-        image = resized(paths[place], side)
+        image = resized(paths[place], side, channels)
         return SIZE.pack(*image.shape[1:]) + image.numpy().tobytes()
 
     return record(make, skip)
 
 
 class FileSplit(SkippingSplit):
-    """Images ``paths`` ``[N]``; ``fetch`` gives float32 ``[B, 3, size, size]`` in [0, 1].
+    """Images ``paths`` ``[N]``; ``fetch`` gives float32 ``[B, channels, size, size]`` in [0, 1].
 
     side: of the shorter side after resizing, then the centre is cut out; ``random_crop`` (arXiv 1409.4842: 8 to 100 %
     of the image, 3:4 to 4:3) takes its place.
@@ -81,6 +58,7 @@ class FileSplit(SkippingSplit):
         labels: Tensor,
         size: int,
         side: int,
+        channels: int,
         records: shards.Records | None,
         skip: bool,
         seed: int = 0,
@@ -90,11 +68,12 @@ class FileSplit(SkippingSplit):
     ) -> None:
         super().__init__([str(path) for path in paths], labels, records, skip)
         self.paths, self.size, self.side, self.seed = paths, size, side, seed
+        self.channels = channels
         self.random_crop = v2.RandomResizedCrop(size, antialias=True) if random_crop else None
         self.augment, self.mix = augment, mix
 
     def fetch(self, epochs: NDArray[np.int64], indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Pixels float32 ``[B, 3, size, size]``, labels int64 ``[B]`` (float32 ``[B, classes]`` where mixed)."""
+        """Pixels float32 ``[B, channels, size, size]``, labels int64 ``[B]`` (float32 ``[B, classes]`` where mixed)."""
         images, epochs, indices = self.collect(self._view, epochs, indices)
         pixels = torch.stack(images)
         if self.augment is not None:
@@ -112,10 +91,10 @@ class FileSplit(SkippingSplit):
     def _image(self, index: int, resize: bool) -> Tensor:
         if self.records is None:
             path = self.paths[index]
-            return resized(path, self.side) if resize else decode(path)
+            return resized(path, self.side, self.channels) if resize else decode(path, self.channels)
         data = self.cached(index)
         height, width = SIZE.unpack_from(data)
-        pixels = np.frombuffer(data, np.uint8, offset=SIZE.size).reshape(3, height, width)
+        pixels = np.frombuffer(data, np.uint8, offset=SIZE.size).reshape(self.channels, height, width)
         return torch.from_numpy(pixels.copy())
 
 
@@ -123,8 +102,9 @@ class FileDataModule(DataModule[Files]):
     """Classified image files; batches are (pixels float32 ``[B, 3, size, size]`` in [0, 1], labels int64 ``[B]``).
 
     size: side of the pictures. random_crop: train on random parts (``FileSplit``); validation and test resize to
-    256/224 of the size first then, else to the size itself, and cut out the centre. cache: ``disk`` decodes and resizes
-    every image once (3 bytes a pixel; random parts are then taken from the resized image), ``none`` reads the files.
+    256/224 of the size first then, else to the size itself, and cut out the centre. cache: ``disk`` and ``memory``
+    decode and resize every image once (3 bytes a pixel; random parts are then taken from the resized image), ``none``
+    reads the files.
     cache_dir: ``<root>/cache`` by default. on_bad_sample: ``raise``, or ``skip`` and report. crop, flip, cutout,
     autoaugment: see ``Augment``. mix, mix_alpha: see ``Mix``. The rest: see ``DataModule``.
     """
@@ -162,7 +142,7 @@ class FileDataModule(DataModule[Files]):
         self.side = round(size * 256 / 224) if random_crop else size
         for key, pixels in (("crop", crop), ("cutout", cutout)):
             checks.integer(key, pixels, 0, size)
-        self.cache = checks.choice("cache", cache, ("none", "disk"))
+        self.cache = checks.choice("cache", cache, ("none", "memory", "disk"))
         self.cache_dir = Path(cache_dir).expanduser().absolute() if cache_dir is not None else self.root / "cache"
         self.skip = checks.choice("on_bad_sample", on_bad_sample, ("raise", "skip")) == "skip"
         self.augment = Augment(seed, crop, flip, cutout, autoaugment)
@@ -173,9 +153,9 @@ class FileDataModule(DataModule[Files]):
         paths = [source.paths[i] for i in chosen]
         records = self._records(paths)
         if not augmented:
-            return FileSplit(paths, labels, self.size, self.side, records, self.skip)
+            return FileSplit(paths, labels, self.size, self.side, self.in_shape[0], records, self.skip)
         how = (self.seed, self.random_crop, self.augment, self.mix)
-        return FileSplit(paths, labels, self.size, self.side, records, self.skip, *how)
+        return FileSplit(paths, labels, self.size, self.side, self.in_shape[0], records, self.skip, *how)
 
     def check(self, inputs: Tensor, where: str) -> None:
         """Pixels are numbers in [0, 1]."""
@@ -187,9 +167,14 @@ class FileDataModule(DataModule[Files]):
         return super().describe() | {"cache": {p: vars(s.records.found) for p, s in parts.items() if s.records}}
 
     def _records(self, paths: list[Path]) -> shards.Records | None:
+        channels = self.in_shape[0]
+        make = partial(encode, paths, self.side, channels, self.skip)
         if self.cache == "none":
             return None
+        if self.cache == "memory":
+            return shards.in_memory(len(paths), make, self.num_workers)
         stats = [(path, path.stat()) for path in paths]
         files = [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
-        folder = self.cache_dir / self.name / shards.key(format=1, side=self.side, files=files)
-        return shards.on_disk(folder, len(paths), partial(encode, paths, self.side, self.skip), self.num_workers)
+        more = {} if channels == 3 else {"channels": channels}
+        folder = self.cache_dir / self.name / shards.key(format=1, side=self.side, files=files, **more)
+        return shards.on_disk(folder, len(paths), make, self.num_workers)

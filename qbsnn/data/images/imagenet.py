@@ -104,7 +104,10 @@ class ImageNet(ImageNetLike):
         """The class folders of the training images, which must be those of ``val`` and, with ``verify``, ImageNet's."""
         train, val = (class_folders(self.root / part, self.name, self.steps()) for part in ("train", "val"))
         if len(train) != self.num_classes:
-            raise DataError(f"{self.name}: train must have {self.num_classes} class folders, got {len(train)}")
+            raise DataError(
+                f"{self.name}: train must have {self.num_classes} class folders, got {len(train)}. For pictures of "
+                f"your own, with any number of classes, use data=image_folder data.root={self.root}"
+            )
         if train != val:
             differ = sorted(set(train) ^ set(val))
             raise DataError(f"{self.name}: train and val have other class folders; {differ[0]} is in one of them only")
@@ -171,7 +174,7 @@ class TinyImageNet(ImageNetLike):
         if len(wnids) != self.num_classes:
             raise DataError(f"{self.folder / 'wnids.txt'} must name {self.num_classes} classes, got {len(wnids)}")
         named = dict(line.split("\t", 1) for line in words if "\t" in line)
-        self.class_names = tuple(named.get(wnid, wnid).split(",")[0] for wnid in wnids)  # type: ignore[misc]
+        self.class_names = tuple(named.get(wnid, wnid).split(",")[0] for wnid in wnids)
         return wnids
 
     def files(self, part: str, classes: dict[str, int]) -> Files:

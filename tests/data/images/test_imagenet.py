@@ -10,7 +10,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from qbsnn.data import ImageNet, TinyImageNet
-from qbsnn.data.images.files import decode
+from qbsnn.data.images.decoding import decode
 from qbsnn.errors import DataError
 from tests.data.test_loading import epoch_of, same
 

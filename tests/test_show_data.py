@@ -1,0 +1,50 @@
+"""The viewer of data sets, on pictures and on events."""
+
+import pytest
+
+from tests.data.images.test_image_folder import pictures
+
+MAGIC = {"png": b"\x89PNG", "gif": b"GIF8", "html": b"<!do"}
+SMALL = ("data.limit_train=12", "data.limit_val=8", "data.limit_test=8")
+
+
+@pytest.mark.parametrize("suffix", ["png", "gif", "html"])
+def test_events(tool, suffix):
+    out = tool.folder / f"events.{suffix}"
+    assert (
+        tool("scripts/show_data.py", "data=digits_dvs", "T=3", "data.cache=none", "count=1", f"out={out}", *SMALL) == 0
+    )
+    assert out.read_bytes()[:4] == MAGIC[suffix]
+
+
+@pytest.mark.parametrize("suffix", ["png", "html"])
+def test_pictures_before_and_after_augmentation(tool, suffix):
+    root = pictures(tool.folder / "pets", {"train": 6, "val": 2, "test": 2})
+    out = tool.folder / f"new/pets.{suffix}"
+    settings = ("data=image_folder", f"data.root={root}", "data.size=12", "data.crop=2", "data.mix=mixup")
+    assert tool("scripts/show_data.py", *settings, "part=train", "count=2", f"out={out}") == 0
+    assert out.read_bytes()[:4] == MAGIC[suffix]
+
+
+def test_pictures_in_memory(tool):
+    assert tool("scripts/show_data.py", "data=digits", "data.crop=1", "part=train", "count=2", *SMALL) == 0
+    assert (tool.folder / "data.png").read_bytes()[:4] == MAGIC["png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["data=digits", "out=digits.gif"], "out must end in .png or .html for pictures, got digits.gif"),
+        (["data=digits", "out=digits.bmp"], "out must end in .png, .gif or .html, got digits.bmp"),
+        (["data=digits", "part=all"], "part must be one of train, val, test, got 'all'"),
+        (["data=digits", "count=0"], "count must be an integer from 1 to 64, got 0"),
+        (["data=nope"], "cannot compose the settings: "),
+        (["data=digits", "data.batch_size=0"], "data.batch_size must be an integer from 1"),
+        (["data=image_folder", "data.root=none"], "cannot list"),
+    ],
+)
+def test_bad_arguments(tool, capsys, arguments, words):
+    assert tool("scripts/show_data.py", *arguments) == 1
+    shown = capsys.readouterr().err
+    assert words in shown and shown.count("\n") == 1
+    assert tool.left_behind() == []
