@@ -17,7 +17,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from qbsnn.errors import DataError
 from qbsnn.results.schema import SCHEMA_VERSION, Result
 
-STATES = ("running", "finished", "failed")
+STATES = ("running", "finished", "incomplete", "unproven", "interrupted", "failed")
 
 
 DEEPEST = 64
@@ -30,6 +30,8 @@ def read_json(path: Path) -> Any:
     Raises:
         DataError: The file cannot be read, is not JSON (NaN and Infinity are not), or nests deeper than ``DEEPEST``.
     """
+    if path.exists() and not path.is_file():  # reading a pipe or a device would not end
+        raise DataError(f"{path} cannot be read: it is no regular file")
     try:
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
     except OSError as error:

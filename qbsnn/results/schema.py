@@ -101,10 +101,15 @@ class Host:
 class Result:
     """One run. ``config`` is the full resolved configuration; ``git_dirty`` tells whether the tree had changes.
 
+    ``status``: ``running``; ``finished``, trained as asked and proven; ``incomplete``, trained less than asked, or
+    without validation; ``unproven``, trained, but a check proves nothing, for a layer is silent; ``interrupted``, by a
+    signal; ``failed``. ``error`` says why for all but the first two.
+
     ``checkpoints`` names the files of ``last`` and ``best``, relative to the run directory where they lie inside it.
     ``data`` says what was read: name of the set, whether simulated, samples per part, a checksum of their indices,
-    names of samples that were skipped, and for events what the cache found and the framing lost. ``cell`` is the
-    fingerprint of what determines the result (:mod:`qbsnn.results.fingerprint`), empty for an evaluation.
+    names of samples that were skipped, and for events what the cache found and the framing lost. ``identity`` is
+    what determines the result and ``cell`` its fingerprint (:mod:`qbsnn.results.fingerprint`); both are empty for an
+    evaluation, and ``identity`` in files of versions before 0.2.
     ``precision`` is the one of training, in Lightning's words.
     """
 
@@ -114,7 +119,7 @@ class Result:
     host: Host
     git_commit: str | None
     git_dirty: bool | None
-    status: str = "running"  # running | finished | failed
+    status: str = "running"
     error: str | None = None
     started: str = ""
     params: int = 0
@@ -129,6 +134,7 @@ class Result:
     timing: Timing = field(default_factory=Timing)
     data: dict[str, Any] = field(default_factory=dict)
     cell: str = ""
+    identity: dict[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def write(self, path: Path) -> None:

@@ -70,8 +70,8 @@ def read_cells(folder: Path) -> pd.DataFrame:
 
     Returns:
         A row per cell: ``label`` (of its table row), ``row`` (the same without the values of a grid), ``seed``,
-        ``status`` (done, running, failed or missing), ``fingerprint``, ``overrides``, ``error``, ``folder`` (of its
-        run), then what :func:`~qbsnn.results.frame` says of a run that is done.
+        ``status`` (done, running, failed or missing), ``identity``, ``fingerprint``, ``overrides``, ``error``,
+        ``folder`` (of its run), then what :func:`~qbsnn.results.frame` says of a run that is done.
 
     Raises:
         DataError: ``cells.json`` is absent or not one, a cell that is done has no ``result.json``, or that result is of
@@ -92,7 +92,7 @@ def read_cells(folder: Path) -> pd.DataFrame:
     return found
 
 
-CELL = ("label", "row", "seed", "status", "fingerprint", "overrides", "error", "folder")
+CELL = ("label", "row", "seed", "status", "identity", "fingerprint", "overrides", "error", "folder")
 
 
 def _cell(path: Path, entry: Any) -> dict[str, Any]:
@@ -104,6 +104,7 @@ def _cell(path: Path, entry: Any) -> dict[str, Any]:
             **{key: str(entry[key] or "") for key in ("label", "status", "fingerprint")},
             "row": str(entry["row"] or entry["label"]),
             "seed": int(entry["seed"]),
+            "identity": dict(entry.get("identity") or {}),
             "overrides": " ".join(str(override) for override in entry["overrides"]),
             "error": None if error is None else " ".join(str(error).split()),
             "folder": str(moved if run and not Path(run).is_dir() and moved.is_dir() else run or ""),
@@ -118,12 +119,24 @@ def _result(path: Path, cell: Any) -> Result:
         raise DataError(f"{path}: cell {cell.label}, seed {cell.seed} is done, but has no run")
     file = Path(cell.folder) / "result.json"
     result = read_result(file)
-    for what, found in (("cell", result.cell), ("config", fingerprint(result.config))):
-        if found != cell.fingerprint:
-            raise DataError(
-                f"{file}: its {what} has the fingerprint {found or 'none'}, and {path} wants {cell.fingerprint} "
-                f"for {cell.label}, seed {cell.seed}: a result of another configuration"
-            )
+    wanted = f"{cell.fingerprint} for {cell.label}, seed {cell.seed}"
+    # A result of a version without identities is recognised by its settings alone.
+    found = result.cell if result.identity or not cell.identity else fingerprint(cell.identity)
+    if found != cell.fingerprint:
+        raise DataError(f"{file}: its fingerprint is {found or 'none'}, and {path} wants {wanted}")
+    for key, value in cell.identity.items():
+        if key != "defaults" and (has := _at(result.config, key, value)) != value:
+            raise DataError(f"{file}: {key} is {has!r} there, and {path} wants {value!r}: another configuration")
     if result.status != "finished":
         raise DataError(f"{file}: status must be finished for a cell that is done, got {result.status}")
     return result
+
+
+def _at(config: dict[str, Any], key: str, otherwise: Any) -> Any:
+    """The value of a dotted key; ``otherwise`` where an older configuration has none."""
+    node: Any = config
+    for part in key.split("."):
+        if not isinstance(node, dict) or part not in node:
+            return otherwise
+        node = node[part]
+    return None if key == "model.encoding" and node in ("direct", "events") else node

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import subprocess
 import sys
@@ -102,11 +103,13 @@ def test_files_that_are_no_results_are_listed_and_not_fatal(tmp_path):
         (tmp_path / name / "result.json").write_text(text)
     (tmp_path / "utf").mkdir()
     (tmp_path / "utf" / "result.json").write_bytes(b"\xff\xfe")
+    (tmp_path / "pipe").mkdir()
+    os.mkfifo(tmp_path / "pipe" / "result.json")
     add_run(tmp_path, "good")
     found = results.frame(tmp_path)
     assert found["run"].tolist() == ["good"]
     refused = dict(found.attrs["refused"])
-    assert set(refused) == {f"{name}/result.json" for name in (*HOSTILE, "utf")}
+    assert set(refused) == {f"{name}/result.json" for name in (*HOSTILE, "utf", "pipe")}
     assert all(reason.startswith(place) for place, reason in refused.items())
     assert "nests too deep" in refused["brackets/result.json"] and "NaN is no JSON" in refused["nan/result.json"]
 

@@ -17,7 +17,7 @@ from qbsnn.errors import SettingsError
 from qbsnn.results.schema import Result
 from qbsnn.tracking.runs import evaluation_loggers, final_metrics
 from qbsnn.tracking.wandb_file import read_history, read_records, values
-from qbsnn.training import checkpoints as checkpoint_io
+from qbsnn.training import checkpoints
 from tests.tool import ROOT, TINY, Tool, one_paragraph
 from tests.tracking.offline import offline
 
@@ -75,7 +75,7 @@ def test_group_tags_job_type_and_id(trained):
     assert list(run.tags) == ["digits", "vgg5", "qb_lif", "mine", "T=2", "s_max=3"]
     assert run.resume
     assert (trained.folder / "wandb_id").read_text().strip() == run.run_id
-    contents = checkpoint_io.load(trained.folder / "checkpoints/last.ckpt")
+    contents = checkpoints.load(trained.folder / "checkpoints/last.ckpt")
     assert contents["qbsnn"]["wandb_id"] == run.run_id
 
 

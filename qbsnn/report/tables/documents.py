@@ -89,15 +89,12 @@ def write_results(conf: Path, sweeps: Path, docs: Path) -> Path:
         DataError: None of the sweeps was run.
     """
     plans = sorted((read_plan(path) for path in conf.glob("*.yaml")), key=_order)
-    ran = {plan.name: cells for plan in plans if (cells := _run(plan, sweeps)) is not None}
-    if not ran:
+    tables = {}  # everything is read and drawn before the first file is replaced
+    for plan in plans:
+        if (cells := _run(plan, sweeps)) is not None:
+            tables[plan.name] = make_table(plan, cells), figures(plan, cells)
+    if not tables:
         raise DataError(f"no sweep of {conf} has cells in {sweeps}: nothing to make results of")
-    # everything is read and drawn before the first file is replaced
-    tables = {
-        plan.name: (make_table(plan, ran[plan.name]), figures(plan, ran[plan.name]))
-        for plan in plans
-        if plan.name in ran
-    }
     for folder in ("images", "results"):
         (docs / folder).mkdir(parents=True, exist_ok=True)
     parts, written = [HEAD], set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import matplotlib as mpl
@@ -59,15 +60,25 @@ def write(figure: Figure, stem: Path, kinds: tuple[str, ...] = ("png", "pdf")) -
 
 
 @styled
-def timesteps(cells: pd.DataFrame) -> Figure | None:
-    """Accuracy against the time steps."""
-    return _against(points(cells), "T", "time steps T")
-
-
-@styled
-def s_max(cells: pd.DataFrame) -> Figure | None:
-    """Accuracy against the largest burst."""
-    return _against(points(cells), "s_max", "largest burst s_max")
+def against(cells: pd.DataFrame, x: str, title: str) -> Figure | None:
+    """Accuracy against a setting: a line per neuron, and per what else varies; mean, band ± sd."""
+    found = points(cells)
+    drawn = lines(found, x)
+    places = sorted({place for line in drawn.values() for place in line[x]})
+    if len(places) < 2:
+        return None
+    figure, axes = _sheet(5.6 if len(drawn) > 1 else 4.2, 3.1)
+    for index, (name, line) in enumerate(drawn.items()):
+        _band(axes, line.set_index(x), COLOURS[index % len(COLOURS)], label(name, 40), MARKERS[index % len(MARKERS)])
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(FixedLocator(places))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.set(xlabel=title, ylabel=f"{ACCURACY}{_seeds(found)}")
+    grid(axes)
+    if len(drawn) > 1:
+        figure.legend(loc="outside right upper")
+    return figure
 
 
 @styled
@@ -198,27 +209,13 @@ def _moving(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 FIGURES: dict[str, Callable[[pd.DataFrame], Figure | None]] = {
-    "timesteps": timesteps, "s_max": s_max, "alpha_beta": alpha_beta, "energy": energy, "rows": rows, "delta": delta,
-}  # fmt: skip
-
-
-def _against(found: pd.DataFrame, x: str, title: str) -> Figure | None:
-    drawn = lines(found, x)
-    places = sorted({place for line in drawn.values() for place in line[x]})
-    if len(places) < 2:
-        return None
-    figure, axes = _sheet(5.6 if len(drawn) > 1 else 4.2, 3.1)
-    for index, (name, line) in enumerate(drawn.items()):
-        _band(axes, line.set_index(x), COLOURS[index % len(COLOURS)], label(name, 40), MARKERS[index % len(MARKERS)])
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_locator(FixedLocator(places))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.set(xlabel=title, ylabel=f"{ACCURACY}{_seeds(found)}")
-    grid(axes)
-    if len(drawn) > 1:
-        figure.legend(loc="outside right upper")
-    return figure
+    "timesteps": partial(against, x="T", title="time steps T"),
+    "s_max": partial(against, x="s_max", title="largest burst s_max"),
+    "alpha_beta": alpha_beta,
+    "energy": energy,
+    "rows": rows,
+    "delta": delta,
+}
 
 
 def _band(axes: Axes, line: pd.DataFrame, colour: object, name: str, marker: str = "") -> None:

@@ -12,29 +12,15 @@ from qbsnn.results.formatting import NONE
 from qbsnn.results.published import Published
 
 MARKDOWN = str.maketrans({"\\": r"\\", "|": r"\|", "*": r"\*", "<": "&lt;", "\n": " "})
-TEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "µ": r"\textmu{}",
-        "–": "--",
-        "−": "$-$",
-        "±": r"$\pm$",
-        "×": r"$\times$",
-        "÷": r"$\div$",
-        "·": r"$\cdot$",
-        "Δ": r"$\Delta$",
-        "Σ": r"$\Sigma$",
-        "α": r"$\alpha$",
-        "β": r"$\beta$",
-        "λ": r"$\lambda$",
-        "τ": r"$\tau$",
-        "[": "{[}",  # at the start of a row it would be an argument of the line break before it
-        **{char: f"\\{char}" for char in "%_&#${}"},
-        **{char: f"${char}$" for char in "<>|"},
-    }
-)
+SYMBOLS = {"±": "pm", "×": "times", "÷": "div", "·": "cdot", "Δ": "Delta", "Σ": "Sigma", "α": "alpha", "β": "beta",
+           "λ": "lambda", "τ": "tau"}  # fmt: skip
+TEX = str.maketrans({
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "µ": r"\textmu{}",
+    "–": "--", "−": "$-$", "[": "{[}",  # at the start of a row it would be an argument of the line break before it
+    **{char: f"\\{char}" for char in "%_&#${}"},
+    **{char: f"${char}$" for char in "<>|"},
+    **{char: f"$\\{name}$" for char, name in SYMBOLS.items()},
+})  # fmt: skip
 
 
 def markdown(table: Table, folder: Path, linked: bool = True) -> str:

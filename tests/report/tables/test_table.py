@@ -134,9 +134,12 @@ def test_a_result_of_another_configuration_is_refused(tmp_path):
     sweeps, conf = write_sweep(tmp_path / "sweeps"), write_plan(tmp_path / "conf")
     path = next((sweeps / "table_some").glob("0_*")) / "result.json"
     good = json.loads(path.read_text())
-    for change, what in (({"cell": "f" * 16}, "its cell"), ({"config": {**good["config"], "T": 8}}, "its config")):
+    for change, what in (
+        ({"cell": "f" * 16}, "its fingerprint is f{16}, .* for LIF, T = 4, seed 0"),
+        ({"config": {**good["config"], "T": 8}}, "T is 8 there, and .* wants 4: another configuration"),
+    ):
         path.write_text(json.dumps({**good, **change}))
-        with pytest.raises(DataError, match=f"{what} has the fingerprint .* for LIF, T = 4, seed 0"):
+        with pytest.raises(DataError, match=what):
             write_table(find_plan("some", conf), sweeps, tmp_path / "out")
     path.write_text(json.dumps({**good, "status": "failed"}))
     with pytest.raises(DataError, match="status must be finished"):
