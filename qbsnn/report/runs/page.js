@@ -23,9 +23,14 @@ async function draw(chart, values) {
   (await made[chart]).view.data("values", structuredClone(values)).runAsync();
 }
 
-/** Draw the curves of the ticked rows, those of one row in its colour, and give the rows their colours. */
+/** Give the ticked rows the colours of their curves. A row that was never on the screen has no node yet. */
+function colourRows() {
+  ticked().every(function (row, tables, at) { this.node()?.style.setProperty("--hue", data.hues[at % data.hues.length]); });
+}
+
+/** Draw the curves of the ticked rows, those of one row in its colour. */
 function drawCurves() {
-  ticked().every(function (row, tables, at) { this.node().style.setProperty("--hue", data.hues[at % data.hues.length]); });
+  colourRows();
   const rows = ticked().data().toArray();
   document.body.classList.toggle("ticked", rows.length > 0);
   for (const chart of ["loss", "acc"]) {
@@ -34,7 +39,10 @@ function drawCurves() {
   }
 }
 
-table.on("draw", () => draw("cost", table.rows({ search: "applied" }).data().toArray()));
+table.on("draw", () => {
+  colourRows();
+  draw("cost", table.rows({ search: "applied" }).data().toArray());
+});
 table.on("select deselect", drawCurves);
 place("averages").addEventListener("change", event => {
   const runs = ticked().data().toArray().flatMap(row => row.curves);
