@@ -8,8 +8,13 @@ import pytest
 
 from qbsnn import results
 from qbsnn.cli.summary import summarise
+from qbsnn.report.run.page import build
+from qbsnn.report.runs.cells import of_run
+from qbsnn.report.runs.columns import columns
+from qbsnn.report.runs.payload import payload
+from qbsnn.report.runs.rows import collect
 from qbsnn.report.tables.documents import find_plan, write_table
-from qbsnn.results.quantities import PAGE, PERCENT, Quantity
+from qbsnn.results.quantities import PERCENT, Quantity
 from qbsnn.tracking.runs import final_metrics
 from tests.report.samples import make_result
 from tests.report.sweeps import write_plan, write_sweep
@@ -56,9 +61,18 @@ def test_a_new_row_appears_in_summary_table_page_and_wandb(tmp_path, monkeypatch
     assert final_metrics(result)["final/silent"] == 0.1
     assert final_metrics(result)["final/scale/block.neuron"] == 0.5
 
-    page = results.values(result, PAGE)
-    assert page["silent"] == 0.1 and page["scale/stem.neuron"] == 0.5
+    result.write(tmp_path / "result.json")
+    page = build(tmp_path).read_text(encoding="utf-8")
+    assert "silent neurons" in page and "mean over the layers" in page
+
     assert {"silent", "scale/block.neuron"} <= set(results.frame(sweeps).columns)
+    found = collect(sweeps)
+    shown = {column.key: column for column in columns(found)}
+    titles = [shown[key].title for key in ("silent", "scale/stem.neuron", "scale/block.neuron")]
+    assert titles == ["silent neurons (%)", "scale Δ, stem.neuron (%)", "scale Δ, block.neuron (%)"]
+    assert [of_run(shown[key], found.rows[0]).html for key in ("silent", "scale/block.neuron")] == ["10.00", "50.00"]
+    (menu,) = [one for one in payload(found, list(shown.values()))["cost"]["params"] if one["name"] == "x"]
+    assert "silent neurons" in menu["bind"]["labels"]
 
 
 def test_the_example_for_notebooks_runs(tmp_path, monkeypatch, capsys):

@@ -21,6 +21,7 @@ from qbsnn.report.style import render as pngs
 from qbsnn.report.templates import templates
 from qbsnn.results import formatting as words
 from qbsnn.results.files import write_atomically
+from qbsnn.results.quantities import listed, texts
 from qbsnn.results.reading import read_result
 from qbsnn.results.run_files import Diagnostics, Series, read_curves, read_diagnostics
 from qbsnn.results.schema import Absorption, Integer, Result
@@ -183,6 +184,7 @@ def render(run: Run, drawn: list[dict[str, Any]]) -> str:
         energy_others=energy.others(block) if block else [],
         energy_parts=list(energy.PARTS.values()),
         energy_absent=energy.absent(result),
+        quantities=_quantities(result),
         metrics=_metrics(result),
         config=list(words.flat(result.config)),
         host=asdict(result.host),
@@ -214,6 +216,12 @@ def headline(result: Result) -> list[tuple[str, str, str, str]]:
     cards.append(("Fit time", words.duration(timing.fit_seconds) if fitted else words.NONE, epochs, ""))
     cards.append(("Parameters", words.number(result.params) if result.params else words.NONE, "", ""))
     return cards
+
+
+def _quantities(result: Result) -> list[tuple[str, str, str]]:
+    """Title, value and meaning of every quantity that the result holds."""
+    shown = texts(result)
+    return [(one.title, shown[one.key], one.meaning) for one in listed() if shown[one.key] != words.NONE]
 
 
 def _metrics(result: Result) -> list[tuple[str, str, str]]:

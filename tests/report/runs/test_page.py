@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ import numpy as np
 import pytest
 
 from qbsnn.errors import DataError
-from qbsnn.report.runs.page import build_index, columns, embedded, headline, payload
+from qbsnn.report.runs.cells import href, of_run
+from qbsnn.report.runs.columns import columns
+from qbsnn.report.runs.libraries import datatables, scripts
+from qbsnn.report.runs.page import build_index, embedded, headline
+from qbsnn.report.runs.payload import payload
 from qbsnn.report.runs.rows import collect, settings, thinned
-from qbsnn.results.reading import read_result
 from qbsnn.results.run_files import Series
-from qbsnn.results.schema import Integer, Result
+from qbsnn.results.schema import Integer
 from tests.report.samples import make_energy, make_result, write_metrics
 
 ROOT = Path(__file__).parents[3]
@@ -52,6 +56,13 @@ def values(outputs: Path, place: str) -> dict[str, Any]:
     return row.values
 
 
+def cells(outputs: Path, place: str) -> dict[str, str]:
+    """What the cells of a run show, by the key of their column."""
+    found = collect(outputs)
+    (row,) = [row for row in found.rows if row.values["run"] == place]
+    return {column.key: str(of_run(column, row).html) for column in columns(found)}
+
+
 def content(page: Path) -> dict[str, Any]:
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text("utf-8"), re.DOTALL)
     assert found
@@ -63,20 +74,23 @@ def test_a_row_holds_the_numbers_of_its_result(tmp_path: Path) -> None:
     write_metrics(folder / "metrics.csv")
     (folder / "report.html").write_text("the page")
     (row,) = collect(tmp_path).rows
-    assert (row.href, row.page, row.checked) == ("sweeps/s_max/3_a/report.html", True, "passed")
+    assert (href(row), row.page, row.checked) == ("sweeps/s_max/3_a/report.html", True, "passed")
     expected = {
         "run": "sweeps/s_max/3_a", "status": "finished", "data": "Digits", "model": "vgg5", "neuron": "QBLIF", "T": 4,
-        "s_max": 8, "seed": 3, "params": 1_234_567, "val": 0.9801, "best": 0.9783, "last": 0.9712, "integer": 0.9688,
-        "mismatches": 0, "burst": 0.025, "relative/fp32": 0.5, "energy/memory": 4_000.0, "epochs": 3, "fit": 204.0,
-        "started": "2025-06-01T12:00:00+00:00", "commit": "0123abc", "sweep": "s_max", "departs": None,
+        "s_max": 8, "seed": 3, "params": 1_234_567, "val/acc": 0.9801, "test/acc": 0.9783, "last/test/acc": 0.9712,
+        "integer/acc": 0.9688, "integer/spike_mismatches": 0, "mean_burst": 0.025, "relative_energy": 0.1875,
+        "energy_estimate/memory": 4_000.0, "epochs": 3, "fit_seconds": 204.0, "started": "2025-06-01T12:00:00+00:00",
+        "commit": "0123abc", "sweep": "s_max", "departs": "",
     }  # fmt: skip
     assert {key: row.values[key] for key in expected} == expected
     assert row.curves["val/acc"] == ([0, 1, 2], [0.5, 0.9, 0.8])
-    assert "with uncommitted changes" in row.notes["commit"]
+    shown = cells(tmp_path, "sweeps/s_max/3_a")
+    assert 'title="0123abc, with uncommitted changes"' in shown["commit"] and "0123abc*" in shown["commit"]
+    assert shown["test/acc"] == "97.83" and shown["started"] == "2025-06-01 12:00" and shown["fit_seconds"] == "204.0"
 
 
 def test_runs_that_run_or_failed_or_prove_nothing_are_rows_too(tmp_path: Path) -> None:
-    nothing = {"absorption": None, "integer": None, "energy": None, "layers": []}
+    nothing: dict[str, Any] = {"absorption": None, "integer": None, "energy": None, "layers": []}
     running = add_run(tmp_path, "runs/running", status="running", **nothing)
     write_metrics(running / "metrics.csv")
     result = json.loads((running / "result.json").read_text())
@@ -90,11 +104,14 @@ def test_runs_that_run_or_failed_or_prove_nothing_are_rows_too(tmp_path: Path) -
     add_run(tmp_path, "runs/wrong", integer=broken)
     found = collect(tmp_path)
     rows = {row.values["run"].partition("/")[2]: row for row in found.rows}
-    assert rows["running"].values["status"] == "running" and rows["running"].values["epochs"] == 3
-    assert rows["failed"].notes["status"] == "DataError: no data"
-    assert rows["relu"].checked == "skipped" and "real numbers" in rows["relu"].notes["mismatches"]
-    assert rows["wrong"].checked == "failed" and rows["wrong"].values["mismatches"] == 2
-    assert rows["wrong"].href == "runs/wrong/result.json" and not rows["wrong"].page
+    assert rows["running"].values["status"] == "running" and rows["running"].curves["val/loss"][0] == [0, 1, 2]
+    assert "running, seen " in cells(tmp_path, "runs/running")["status"]
+    assert 'title="DataError: no data"' in cells(tmp_path, "runs/failed")["status"]
+    assert rows["relu"].checked == "skipped"
+    assert "real numbers" in cells(tmp_path, "runs/relu")["integer/spike_mismatches"]
+    assert rows["wrong"].checked == "failed" and rows["wrong"].values["integer/spike_mismatches"] == 2
+    assert cells(tmp_path, "runs/wrong")["integer/spike_mismatches"] == '<span class="failed">2</span>'
+    assert href(rows["wrong"]) == "runs/wrong/result.json" and not rows["wrong"].page
     shown = {name: (value, below, tone) for name, value, below, tone in headline(found)}
     assert shown["Runs"][:2] == ("4", "2 finished, 1 running, 1 failed")
     assert shown["Integer networks proven"][::2] == ("0 of 1", "bad")
@@ -113,12 +130,12 @@ def test_files_that_are_no_results_are_named_and_not_fatal(tmp_path: Path) -> No
     assert "is not JSON" in found.refused[0][1] and "schema_version must be 1, got 99" in found.refused[2][1]
     rows = {row.values["run"]: row for row in found.rows}
     assert set(rows) == {"runs/good", "runs/bad_curves"}
-    assert "metrics.csv cannot be read" in rows["runs/bad_curves"].notes["curves"]
+    assert "metrics.csv cannot be read" in rows["runs/bad_curves"].unreadable
     source = build_index(tmp_path).read_text(encoding="utf-8")
     assert "4 files are no results" in source and "<code>c/result.json</code>" in source
     for folder in tmp_path.glob("runs/*"):
         shutil.rmtree(folder)
-    assert not content(build_index(tmp_path))["rows"]
+    assert not content(build_index(tmp_path))["runs"]
 
 
 def test_nothing_to_show_is_an_error_and_writes_nothing(tmp_path: Path) -> None:
@@ -136,7 +153,7 @@ def test_seeds_of_one_configuration_are_one_group(tmp_path: Path) -> None:
     groups = [rows[f"runs/{index}"].group for index in range(4)]
     assert groups[0] == groups[1] and len(set(groups)) == 3
     # s_max has a column of its own, and T_max only repeats max_epochs.
-    assert [rows[f"runs/{index}"].values["departs"] for index in range(4)] == [None] * 3 + ["trainer.max_epochs=5"]
+    assert [rows[f"runs/{index}"].values["departs"] for index in range(4)] == [""] * 3 + ["trainer.max_epochs=5"]
 
 
 def test_an_evaluation_is_no_further_seed(tmp_path: Path) -> None:
@@ -170,19 +187,23 @@ def test_strings_of_a_result_never_become_markup(tmp_path: Path) -> None:
     (tmp_path / "<b>" / "result.json").write_text(json.dumps({"schema_version": evil}))
     page = build_index(tmp_path)
     source = page.read_text(encoding="utf-8")
-    assert source.count("<script") == 2 and "alert(1)</" not in source and "<b>" not in source
-    (row,) = content(page)["rows"]
-    assert row["notes"]["run"] == evil and row["href"].startswith("runs/%3Cscript%3Ealert%281%29%3C%26%3E/")
+    assert source.count("<script") == 4 and "alert(1)</" not in source and "<b>" not in source
+    (row,) = content(page)["runs"]
+    assert row["href"].startswith("runs/%3Cscript%3Ealert%281%29%3C%26%3E/")
+    shown = [cell[1] for cell in row["cells"]]
+    assert not [text for text in shown if "<script" in text or "</script" in text or "<b>" in text]
+    assert shown[0].count("&lt;script&gt;") == 3  # the name, and the command in the tooltip
     assert json.loads(embedded({"a": evil})) == {"a": evil}
 
 
-def test_numbers_that_are_not_finite_survive(tmp_path: Path) -> None:
+def test_numbers_that_are_not_finite_are_named(tmp_path: Path) -> None:
     result = make_result()
     result.metrics.best["test/acc"] = float("nan")
     add_run(tmp_path, "runs/a", metrics=result.metrics)
-    found = payload(collect(tmp_path))
-    (index,) = [at for at, column in enumerate(found["columns"]) if column["key"] == "best"]
-    assert found["rows"][0]["values"][index] == "nan"
+    found = collect(tmp_path)
+    shown = columns(found)
+    (at,) = [at for at, column in enumerate(shown) if column.key == "test/acc"]
+    assert payload(found, shown)["runs"][0]["cells"][at] == [None, "not finite"]
 
 
 def test_the_page_is_one_file_replaced_whole_and_the_same_for_the_same_files(tmp_path: Path) -> None:
@@ -193,28 +214,33 @@ def test_the_page_is_one_file_replaced_whole_and_the_same_for_the_same_files(tmp
     assert build_index(tmp_path).read_bytes() == first
     assert not list(tmp_path.rglob("*.part"))
     text = first.decode()
+    for ours in (*scripts(), datatables("css")):
+        text = text.replace(ours, "")
     assert not re.search(r"""(src|href)=["']?(https?:|//)|@import|url\(|\bfetch\(|innerHTML|document\.write""", text)
-    assert re.search(r"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-[A-Za-z0-9+/]{43}='", text)
+    policy = (
+        r"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src( 'sha256-[A-Za-z0-9+/]{43}='){3}"
+    )
+    assert re.search(policy, unescape(text))
 
 
-def test_every_column_has_a_value_in_some_row(tmp_path: Path) -> None:
+def test_two_hundred_runs_are_at_most_8_mb_and_the_glue_60_lines(tmp_path: Path) -> None:
+    sizes = []
+    for seed in range(2):
+        run = add_run(tmp_path, f"runs/2025-06-01_12-00-0{seed}_digits-vgg5-qb_lif", seed)
+        values = [f"{epoch},{','.join([str(1 / (epoch + 1))] * 4)}\n" for epoch in range(300)]
+        (run / "metrics.csv").write_text("epoch,train/loss,train/acc,val/loss,val/acc\n" + "".join(values))
+        sizes.append(build_index(tmp_path).stat().st_size)
+    assert sizes[0] + 199 * (sizes[1] - sizes[0]) < 8_000_000
+    glue = ROOT / "qbsnn" / "report" / "runs" / "page.js"
+    assert len(glue.read_text(encoding="utf-8").splitlines()) <= 60
+
+
+def test_a_column_that_is_empty_everywhere_is_left_out(tmp_path: Path) -> None:
     add_run(tmp_path, "runs/a")
-    keys = {column.key for column in columns(make_energy().models)}
-    assert set(values(tmp_path, "runs/a")) == keys
-    assert {column["key"] for column in payload(collect(tmp_path))["columns"]} == keys - {"sweep", "cell", "departs"}
-
-
-def test_a_cell_is_read_where_the_result_has_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    add_run(tmp_path, "runs/a")
-    assert values(tmp_path, "runs/a")["cell"] is None
-
-    def read(path: Path) -> Result:
-        result = read_result(path)
-        result.cell = "0123456789abcdef"  # type: ignore[attr-defined,unused-ignore]
-        return result
-
-    monkeypatch.setattr("qbsnn.report.runs.rows.read_result", read)
-    assert values(tmp_path, "runs/a")["cell"] == "0123456789abcdef"
+    found = collect(tmp_path)
+    keys = [column.key for column in columns(found)]
+    assert len(set(keys)) == len(keys) and not {"sweep", "error", "departs"} & set(keys)
+    assert all(found.rows[0].values[key] not in (None, "") for key in keys)
 
 
 def script(*arguments: object) -> subprocess.CompletedProcess[str]:
