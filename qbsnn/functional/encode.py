@@ -14,6 +14,8 @@ def direct(pixels: Tensor) -> Tensor:
 def rate(pixels: Tensor, steps: int, generator: torch.Generator) -> Tensor:
     """Bernoulli spikes with the pixel as probability, independent over ``steps``: ``[steps, B, ...]`` of 0 and 1.
 
+    All draws come from ``generator``.
+
     >>> rate(torch.tensor([[0.0, 1.0]]), 3, torch.Generator().manual_seed(0)).tolist()
     [[[0.0, 1.0]], [[0.0, 1.0]], [[0.0, 1.0]]]
     """
