@@ -1,12 +1,13 @@
 # make help lists the targets. Everything runs in .venv, which is made on first use and again when the lock changes.
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-all lint format report bench clean
+.PHONY: help install train test test-all lint format report bench same clean
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
+REF ?= main
 BENCHMARKS := neuron train_step inference time_to_accuracy scaling data
 
 help: ## list the targets
@@ -46,6 +47,9 @@ report: $(STAMP) ## write outputs/report.html over all runs (ARGS=RUN_DIR: one r
 bench: $(STAMP) ## measure beside peers (about 25 minutes on two cores), write docs/benchmarks.md, print the goals
 	@for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; done
 	@$(BIN)/python -m benchmarks.make_page
+
+same: $(STAMP) ## show that the work tree computes what another commit does, bit for bit (REF=main)
+	@$(BIN)/python scripts/same.py ref=$(REF)
 
 clean: ## remove caches and the environment, keep outputs and data
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

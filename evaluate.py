@@ -21,7 +21,9 @@ def main(arguments: list[str]) -> None:
     conf, choice = Path(__file__).parent / "conf/logger", given.own.get("logger")
     loggers = evaluation_loggers(choice, conf, given.contents) if choice else None
     run = Path("outputs/evaluate") / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{cli.uid()}"
-    summarise(evaluate(given.checkpoint, given.config(run, loggers), given.contents))
+    result = evaluate(given.checkpoint, given.config(run, loggers), given.contents)
+    summarise(result)
+    cli.unless_finished(result)
 
 
 if __name__ == "__main__":

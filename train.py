@@ -24,6 +24,7 @@ def main(cfg: DictConfig) -> float | None:
     if result is None:
         return None
     summarise(result)
+    cli.unless_finished(result)
     return result.metrics.best.get("val/acc")
 
 

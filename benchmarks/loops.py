@@ -18,8 +18,8 @@ from benchmarks.harness import ROOT, device
 from qbsnn.data import DataModule
 from qbsnn.training.devices.allocator import keep_freed_memory
 from qbsnn.training.optim import parameter_groups
-from qbsnn.training.run import Parts, build
 from qbsnn.training.settings import validate
+from qbsnn.training.setup import Parts, build
 
 if TYPE_CHECKING:
     from benchmarks.time_to_accuracy import Task

@@ -1,4 +1,4 @@
-"""Checks of single arguments. Each returns the value, or raises an ArgumentError that says what would be right."""
+"""Checks of arguments. Each returns the value, or raises an ArgumentError that says what would be right."""
 
 from __future__ import annotations
 

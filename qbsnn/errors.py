@@ -27,6 +27,14 @@ class CheckpointError(QBSNNError):
     """A checkpoint cannot be read, or is not one of this framework."""
 
 
+class BusyError(QBSNNError):
+    """Another process writes into a run directory."""
+
+
+class EnvironmentFault(QBSNNError):
+    """The machine did not give what a run needs: space, memory, permission."""
+
+
 class DivergenceError(QBSNNError):
     """A loss, a gradient or a scale left the numbers that training can go on from."""
 

@@ -8,9 +8,9 @@ outputs/sweeps). ``docs=true`` instead writes docs/results.md with all tables, `
 
 from pathlib import Path
 
+from qbsnn.checks import nearest
 from qbsnn.cli import launch as cli
 from qbsnn.errors import SettingsError
-from qbsnn.training.settings import nearest
 
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf" / "sweep"

@@ -20,8 +20,9 @@ USAGE = "python scripts/wandb_dashboard.py entity=ENTITY [project=qbsnn] [name=q
 DEFAULTS = {"entity": "", "project": "qbsnn", "name": "qbsnn", "dry_run": "false"}
 
 ACCURACY, INTEGER_ACCURACY = "final/test/acc", "final/integer/acc"
-ENERGY = {model: f"final/energy_estimate/{model}/network_pj" for model in ("fp32", "int", "memory")}
-OVER_LEVEL_MATCHED = "final/energy_estimate/int/relative_to_quantized"
+ENERGY = {model: f"final/energy_estimate/{model}" for model in ("fp32", "int", "memory")}
+RELATIVE_ENERGY = "final/relative_energy"
+OVER_LEVEL_MATCHED = "final/energy_over_quantized/int"
 CHECKS = {
     "Absorption: spike mismatches": "final/absorption/spike_mismatches",
     "Integer network: spike mismatches": "final/integer/spike_mismatches",
@@ -56,7 +57,7 @@ def workspace(entity: str, project: str, name: str) -> Workspace:
     """The view, not saved yet."""
     from wandb_workspaces.workspaces import RunsetSettings, Workspace, WorkspaceSettings
 
-    numbers = [ACCURACY, INTEGER_ACCURACY, *ENERGY.values(), OVER_LEVEL_MATCHED, *CHECKS.values()]
+    numbers = [ACCURACY, INTEGER_ACCURACY, RELATIVE_ENERGY, *ENERGY.values(), OVER_LEVEL_MATCHED, *CHECKS.values()]
     columns = ["run:group", "run:tags", *(_column(key) for key in [*AXES.values(), "seed"])]
     return Workspace(
         entity=entity,
@@ -98,6 +99,7 @@ def _sections() -> list[Section]:
         ),
     ]
     energy = [
+        ScatterPlot(title="test accuracy against relative energy", x=SummaryMetric(RELATIVE_ENERGY), y=accuracy),
         *(
             ScatterPlot(title=f"test accuracy against estimated pJ ({model})", x=SummaryMetric(key), y=accuracy)
             for model, key in ENERGY.items()

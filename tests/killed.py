@@ -9,7 +9,7 @@ import runpy
 import signal
 import sys
 
-from qbsnn.training import checkpoints as checkpoint_io
+from qbsnn.training import checkpoints
 from qbsnn.training.module import Classifier
 from tests.tool import ROOT
 
@@ -22,7 +22,7 @@ def main(kind: str, count: int, script: str) -> None:
     left = [count]
     owner, name = {
         "step": (Classifier, "training_step"),
-        "write": (checkpoint_io.AtomicCheckpointIO, "save_checkpoint"),
+        "write": (checkpoints.AtomicCheckpointIO, "save_checkpoint"),
     }[kind]
     honest = getattr(owner, name)
 
@@ -36,7 +36,7 @@ def main(kind: str, count: int, script: str) -> None:
         if left[0] == 0:
             if kind == "step":
                 die()
-            checkpoint_io._HashingWriter.write = write_a_part
+            checkpoints._HashingWriter.write = write_a_part
         return honest(*args, **kwargs)
 
     setattr(owner, name, counted)

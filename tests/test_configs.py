@@ -15,8 +15,8 @@ from qbsnn.deploy.verify.absorption import check_absorption
 from qbsnn.deploy.verify.integer import check_integer
 from qbsnn.errors import DeployError, SettingsError
 from qbsnn.tracking.loggers import close_loggers
-from qbsnn.training.run import Parts, build
 from qbsnn.training.settings import validate
+from qbsnn.training.setup import Parts, build
 
 CONF = Path(__file__).parent.parent / "conf"
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from qbsnn.deploy.verify import agreement as equality
-from qbsnn.training import checkpoints as checkpoint_io
+from qbsnn.training import checkpoints
 from tests.tool import Tool, one_paragraph
 
 SMALL = ("experiment=digits_smoke", "data.limit_test=64", "data.limit_train=512", "model.width=0.25", "report=false")
@@ -32,9 +32,9 @@ def test_the_trained_grid_network_is_the_deployed_one(tuned):
     assert block["mode"] in ("ptq", "qat")
     assert block["acc"] == block[f"{block['mode']}_acc"]
     assert 0.5 < block["float_comparator_acc"] <= 1 and 0.5 < block["qat_acc"] <= 1
-    contents = checkpoint_io.load(run / "checkpoints/qat.ckpt")
+    contents = checkpoints.load(run / "checkpoints/qat.ckpt")
     assert contents["kept"] == (block["mode"] == "qat")
-    best = checkpoint_io.load(run / "checkpoints/best.ckpt")["state_dict"]
+    best = checkpoints.load(run / "checkpoints/best.ckpt")["state_dict"]
     moved = [not torch.equal(value, best[f"network.{name}"]) for name, value in contents["float"].items()]
     assert any(moved)
 
@@ -75,7 +75,7 @@ def test_a_missing_or_foreign_file_is_named(tuned, tool, capsys, damage, words):
     folder.mkdir()
     for name in ("best.ckpt", "qat.ckpt"):
         (folder / name).write_bytes((run / "checkpoints" / name).read_bytes())
-    damage(folder, checkpoint_io.load(folder / "qat.ckpt"))
+    damage(folder, checkpoints.load(folder / "qat.ckpt"))
     assert tool("evaluate.py", f"ckpt={folder / 'best.ckpt'}", "report=false") == 1
     assert words in one_paragraph(capsys.readouterr().err)
 

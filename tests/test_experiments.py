@@ -1,5 +1,7 @@
 """Every experiment trains a batch on files in the true layout and is proven; a table has one recipe for all neurons."""
 
+import inspect
+
 import pytest
 import torch
 import yaml
@@ -10,9 +12,11 @@ from qbsnn.deploy.convert.quantize import quantize
 from qbsnn.deploy.verify.absorption import check_absorption
 from qbsnn.deploy.verify.integer import check_integer
 from qbsnn.errors import DeployError
+from qbsnn.functional.surrogate import relsg_et
 from qbsnn.results.fingerprint import fingerprint
 from qbsnn.sweeps.plan import cells, read
-from qbsnn.training.run import build
+from qbsnn.training.settings import identify
+from qbsnn.training.setup import build
 from tests.data.events.tiny_events import write_gesture
 from tests.data.images.test_imagenet import imagenet  # noqa: F401  a fixture
 from tests.data.images.test_torchvision_sets import WRITERS
@@ -122,7 +126,8 @@ def test_the_documents_own_settings(tmp_path):
         assert (trainer["max_epochs"], trainer["gradient_clip_val"]) == (100, 1.0)
         assert plain["optim"]["scheduler"]["T_max"] == 100
         neuron = {key: plain["neuron"][key] for key in ("tau", "s_max", "delta", "alpha", "beta", "tail")}
-        assert neuron == {"tau": 2.0, "s_max": 8, "delta": 0.5, "alpha": 0.5, "beta": 3.0, "tail": "document"}
+        assert inspect.signature(relsg_et).parameters["alpha"].default == 0.5
+        assert neuron == {"tau": 2.0, "s_max": 8, "delta": 0.5, "alpha": None, "beta": 3.0, "tail": "document"}
         assert plain["model"]["encoding"] == (None if table == "dvs128_gesture" else "rate")
         assert plain["data"].get("autoaugment") is None and not plain["data"]["flip"]
 
@@ -145,7 +150,7 @@ def test_every_cell_of_a_table_composes_and_is_another_run(path, tmp_path):
     for cell in cells(sweep):
         if cell.seed == sweep.seeds[0]:
             plain = composed(tmp_path, *cell.overrides)
-            marks.add(fingerprint(plain))
+            marks.add(fingerprint(identify(plain)))
             if ", T = " in cell.label:
                 assert plain["T"] == int(cell.label.rpartition(" = ")[2])
             kind = plain["neuron"]["_target_"].rpartition(".")[2]

@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent.parent
 ROOMS = [
     "errors",
     "checks",
+    "checked",
     "functional",
     "results",
     "report",

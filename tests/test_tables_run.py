@@ -26,8 +26,8 @@ def test_a_sweep_gives_its_table_and_figure(tool, name):
     assert len(runs) == len(results) >= 4
     for result in results:
         row = runs[result["cell"]]
-        assert float(row["acc"]) == pytest.approx(100 * result["metrics"]["best"]["test/acc"], abs=1e-12)
-        assert row["git_commit"] == (result["git_commit"] or "")
+        assert float(row["test/acc"]) == result["metrics"]["best"]["test/acc"]
+        assert row["commit"] == (result["git_commit"] or "")
     text = (out / f"{name}.md").read_text()
     assert len(re.findall(r"\[0\]\(<\.\./sweeps/", text)) == len(runs)
     assert tool("scripts/make_tables.py", "docs=docs") == 0
@@ -44,7 +44,7 @@ def test_rows_of_a_table_come_from_their_own_runs(tool):
     assert [row["method"] for row in rows][:3] == ["ANN", "Quantised ReLU, 4 bits", "Binary LIF, T = 4"]
     assert [(row["T"], row["s_max"]) for row in rows[-3:]] == [("2", "8"), ("4", "8"), ("8", "8")]
     assert all(row["seeds_done"] == row["seeds_planned"] == "1" for row in rows)
-    assert rows[0]["mean_burst_mean"] == "" and float(rows[-1]["mean_burst_mean"]) > 0
+    assert rows[0]["mean_burst mean"] == "" and float(rows[-1]["mean_burst mean"]) > 0
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from qbsnn.results.reading import read_result
-from qbsnn.training import checkpoints as checkpoint_io
+from qbsnn.training import checkpoints
 from tests.data.images.tiny import write_tiny_cifar10
 from tests.tool import ROOT, TINY, one_paragraph
 
@@ -99,7 +99,8 @@ def test_one_seed_gives_one_result_and_another_seed_another(tool):
 
 @pytest.mark.parametrize("neuron", ["lif", "relu", "qb_lif"])
 def test_other_neurons_and_losses(tool, neuron):
-    assert tool("train.py", *TINY, f"neuron={neuron}", "optim/loss=tet", "optim=sgd", "report=false") == 0
+    more = ["neuron.v_th=0.2"] if neuron == "lif" else []  # two batches teach it nothing: let every layer fire
+    assert tool("train.py", *TINY, f"neuron={neuron}", *more, "optim/loss=tet", "optim=sgd", "report=false") == 0
     result = tool.result()
     if neuron == "relu":
         assert "ReLU puts out real numbers" in result["integer"]["skipped"]
@@ -142,8 +143,8 @@ def test_resnet19_on_cifar10_files_in_the_true_layout(tool):
         (["neuron.s_maxx=4"], "neuron.s_maxx is not a setting: did you mean s_max?"),
         (["+neuron.burst=4"], "neuron.burst is not a setting of qbsnn.neurons.QBLIF"),
         (["+speed=4"], "speed is not a setting: did you mean seed?"),
-        (["T=0"], "T: input should be greater than or equal to 1, got 0"),
-        (["T=true"], "T: "),
+        (["T=0"], "T must be an integer from 1 to 1024, got 0"),
+        (["T=true"], "T must be an integer from 1 to 1024, got True"),
         (["model=nope"], "model=nope: no such model; there are: mlp, resnet18"),
         (["model=resnet118"], "did you mean resnet18?"),
         (["trainer.max_epochs=0"], "trainer.max_epochs"),
@@ -224,7 +225,7 @@ def test_a_disagreement_fails_the_run(tool, capsys, monkeypatch):
 
 def test_checkpoints_load_with_weights_only_and_carry_plain_settings(tool):
     assert tool("train.py", *TINY, "report=false") == 0
-    contents = checkpoint_io.load(tool.runs()[-1] / "checkpoints/last.ckpt")
+    contents = checkpoints.load(tool.runs()[-1] / "checkpoints/last.ckpt")
     config = contents["qbsnn"]["config"]
     assert type(config) is dict and type(config["neuron"]) is dict
     assert config == tool.result()["config"]
@@ -253,7 +254,7 @@ def test_ctrl_c_leaves_a_result_that_says_so(tmp_path):
                 process.send_signal(signal.SIGINT)
     assert process.returncode != 0
     (result,) = (json.loads(path.read_text()) for path in tmp_path.glob("outputs/runs/*/result.json"))
-    assert result["status"] == "failed" and result["error"] == "interrupted"
+    assert result["status"] == "interrupted" and result["error"] == "stopped by a signal"
 
 
 def test_best_is_chosen_by_accuracy_then_loss(tmp_path):

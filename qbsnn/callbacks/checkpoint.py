@@ -1,7 +1,8 @@
-"""Which epoch is the best: the highest validation accuracy, and among equals the lowest validation loss."""
+"""Checkpoints: of the best epoch by validation, of the last one, and of a moment within an epoch."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +10,71 @@ import lightning
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
+from qbsnn import checks
+from qbsnn.training.devices.signals import CODE, SIGNALS
+from qbsnn.training.resume import BEST, LAST, RESUME
+
 
 class BestByValidation(ModelCheckpoint):
     """Keeps ``best.ckpt`` and ``last.ckpt`` in ``dirpath``, the latter written after every epoch.
 
-    On small validation sets many epochs reach the same accuracy, and the first of them is rarely the best one.
+    The best epoch is the one with the highest validation accuracy, and among equals the lowest validation loss: on
+    small validation sets many epochs reach the same accuracy, and the first of them is rarely the best one. Within an
+    epoch ``resume.ckpt`` is written every ``every_minutes``, and when a signal asks for it (see
+    :mod:`qbsnn.training.devices.signals`); it goes when its epoch has ended.
+
+    Args:
+        dirpath: folder of the checkpoints.
+        every_minutes: between two checkpoints within an epoch; ``None``: only when a signal asks.
+
+    Raises:
+        ArgumentError: every_minutes is not a number above 0.
     """
 
-    def __init__(self, dirpath: str) -> None:
+    def __init__(self, dirpath: str, every_minutes: float | None = None) -> None:
         super().__init__(
-            dirpath, filename="best", monitor="val/acc", mode="max", save_top_k=1, save_last=True,
+            dirpath, filename=BEST.stem, monitor="val/acc", mode="max", save_top_k=1, save_last=True,
             auto_insert_metric_name=False, enable_version_counter=False,
         )  # fmt: skip
         self.best_loss = float("inf")
+        minutes = None if every_minutes is None else checks.number("every_minutes", every_minutes, 0, open_low=True)
+        self.every_seconds = None if minutes is None else 60 * minutes
+        self._saved = time.monotonic()
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Answer signals here rather than in Lightning's handler, which waits for other processes inside it."""
+        super().on_train_start(trainer, pl_module)
+        SIGNALS.install()
+        self._saved = time.monotonic()
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """A step that has begun is finished."""
+        SIGNALS.deferring = True
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save where it is time, and end where a signal asks for it."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        SIGNALS.deferring = trainer.world_size > 1  # the processes end together, at the end of a step
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        agree = trainer.strategy.reduce_boolean_decision
+        stop = agree(SIGNALS.stop, all=False)
+        late = self.every_seconds is not None and time.monotonic() - self._saved >= self.every_seconds
+        last = trainer.is_last_batch
+        if (stop or agree(late or SIGNALS.save, all=False)) and not last:
+            trainer.save_checkpoint(Path(str(self.dirpath)) / RESUME)
+            self._saved, SIGNALS.save = time.monotonic(), False
+        if stop and not last:
+            raise SystemExit(CODE)
+
+    def on_validation_batch_end(self, trainer: lightning.Trainer, *given: Any) -> None:
+        """End together with the other processes; nothing of an epoch's end can be saved yet."""
+        if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(SIGNALS.stop, all=False):
+            raise SystemExit(CODE)
 
     def check_monitor_top_k(self, trainer: lightning.Trainer, current: Tensor | None = None) -> bool:
         """Whether this epoch is better than the best one so far."""
@@ -48,6 +101,10 @@ class BestByValidation(ModelCheckpoint):
         # Lightning writes last.ckpt with a best one only
         if not self._should_skip_saving_checkpoint(trainer):
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+        trainer.strategy.remove_checkpoint(Path(str(self.dirpath)) / RESUME)
+        self._saved = time.monotonic()
+        if trainer.strategy.reduce_boolean_decision(SIGNALS.stop, all=False):
+            raise SystemExit(CODE)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to go on comparing."""
@@ -62,6 +119,7 @@ class BestByValidation(ModelCheckpoint):
 def _moved(state: dict[str, Any], folder: str) -> dict[str, Any]:
     """The state with its paths in ``folder``: a run directory may have been moved between two starts."""
     here = {name: str(Path(folder) / Path(state[name]).name) if state[name] else "" for name in
-            ("best_model_path", "kth_best_model_path", "last_model_path")}  # fmt: skip
+            ("best_model_path", "kth_best_model_path")}  # fmt: skip
+    here["last_model_path"] = str(Path(folder) / LAST)  # written, or about to be
     best = {str(Path(folder) / Path(path).name): score for path, score in state["best_k_models"].items()}
     return {**state, **here, "best_k_models": best, "dirpath": folder}

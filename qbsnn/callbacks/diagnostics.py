@@ -9,12 +9,12 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from qbsnn.neurons.base import SpikingNeuron
 from qbsnn.results.schema import Layer
+from qbsnn.training.deployment import Listener
 from qbsnn.training.module import Classifier
 
 RASTER_NEURONS = 64
@@ -28,12 +28,16 @@ def picture(sample: Tensor) -> Tensor:
     return total / total.max().clamp(min=1)
 
 
-class TestDiagnostics(Callback):
+class TestDiagnostics(Listener):
     """Burst histogram, saturation and silent neurons per layer, a confusion matrix and one raster, on test data.
 
-    Acts when a checkpoint is tested. Writes ``diagnostics.npz`` into ``folder`` and the layers into the result.
+    Its block of the result is what the layers did; the rest goes into ``diagnostics.npz``.
+
+    Args:
+        folder: where that file is written.
     """
 
+    block = "layers"
     __test__ = False  # not a test case, whatever pytest makes of the name
 
     def __init__(self, folder: str) -> None:
@@ -43,26 +47,26 @@ class TestDiagnostics(Callback):
         self._fired: dict[str, Tensor] = {}
         self._arrays: dict[str, Any] = {}
         self._confusion: Tensor | None = None
+        self._layers: list[Layer] = []
 
     def on_test_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Listen to every spiking layer while a checkpoint is tested (later than on_test_start, where it is copied)."""
+        """Listen to every spiking layer."""
         assert isinstance(pl_module, Classifier)
-        if pl_module.verify_as is not None:
-            for name, _, neuron in pl_module.network.spiking_stages():
-                self._handles.append(neuron.register_forward_hook(partial(self._listen, name)))
+        for name, _, neuron in pl_module.network.spiking_stages():
+            self._handles.append(neuron.register_forward_hook(partial(self._listen, name)))
 
     def on_test_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Keep the first image, which the raster belongs to."""
-        if self._handles and batch_idx == 0:
+        if batch_idx == 0:
             self._arrays = {"image": picture(batch[0][0]).cpu().numpy(), "label": int(batch[1][0])}
 
     def on_test_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Count the predictions."""
-        if not self._handles or outputs is None:
+        if outputs is None:
             return
         predicted, labels, classes = outputs["predicted"], batch[1], outputs["classes"]
         pairs = torch.bincount(labels * classes + predicted, minlength=classes * classes).view(classes, classes)
@@ -70,17 +74,14 @@ class TestDiagnostics(Callback):
         self._arrays.setdefault("prediction", int(predicted[0]))
 
     def on_test_end(self, trainer: Any, pl_module: Any) -> None:
-        """Write the file, fill in the result, stop listening."""
-        if not self._handles:
-            return
+        """Stop listening, sum up, write the file."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        layers = []
         for name, _, neuron in pl_module.network.spiking_stages():
             histogram = self._histograms[name].cpu().numpy()
             total = int(histogram.sum())
-            layers.append(
+            self._layers.append(
                 Layer(
                     name=name,
                     neuron=type(neuron).__name__,
@@ -91,11 +92,14 @@ class TestDiagnostics(Callback):
                 )
             )
             self._arrays[f"histogram/{name}"] = histogram
-        pl_module.result.layers = layers
         if self._confusion is not None:
             self._arrays["confusion"] = self._confusion.cpu().numpy()
         self._arrays["class_names"] = np.array(trainer.datamodule.class_names)
         np.savez_compressed(self.path, **self._arrays)
+
+    def found(self, name: str) -> list[Layer]:
+        """What the layers did."""
+        return self._layers
 
     def _listen(self, name: str, neuron: SpikingNeuron, inputs: Any, output: Tensor) -> None:
         counts = neuron.counts(output).abs().long()  # sizes, where bursts have a sign

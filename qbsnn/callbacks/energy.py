@@ -1,45 +1,48 @@
-"""Counts operations during the ordinary test pass and leaves energy estimates in the result."""
+"""Counts operations during the ordinary test pass and estimates their energy."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import lightning
-from lightning.pytorch.callbacks import Callback
 
 from qbsnn.energy import ActivityMeter, estimate
 from qbsnn.errors import DeployError, EnergyError
+from qbsnn.results.energy_schema import Energy
+from qbsnn.training.deployment import Listener
 from qbsnn.training.module import Classifier
 
 
-class EnergyEstimate(Callback):
-    """Fills in ``result.energy``, see :mod:`qbsnn.energy`, when a checkpoint is tested (``verify_as`` is set).
+class EnergyEstimate(Listener):
+    """Estimates the energy of the network that is tested, see :mod:`qbsnn.energy`.
 
-    Only sums per position are taken from each batch: no second pass over the test set. Where a layer cannot be counted
-    the block holds the reason.
+    Only sums per position are taken from each batch: no second pass over the test set.
     """
 
+    block = "energy"
+
     def __init__(self) -> None:
-        self._meter: ActivityMeter | None = None
+        self._meter: ActivityMeter | DeployError | None = None
 
     def on_test_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Listen (later than on_test_start, where other callbacks copy and run the network)."""
+        """Listen."""
         assert isinstance(pl_module, Classifier)
-        if pl_module.verify_as is None:
-            return
         try:
             self._meter = ActivityMeter(pl_module.network)
             self._meter.attach()
         except DeployError as error:
-            pl_module.result.energy = {"checkpoint": pl_module.verify_as, "skipped": str(error)}
+            self._meter = error
 
     def on_test_end(self, trainer: Any, pl_module: Any) -> None:
-        """Stop listening, count, estimate."""
-        if self._meter is None:
-            return
-        self._meter.detach()
+        """Stop listening."""
+        if isinstance(self._meter, ActivityMeter):
+            self._meter.detach()
+
+    def found(self, name: str) -> Energy | dict[str, str]:
+        """Count and estimate; where a layer cannot be counted, the reason."""
         try:
-            pl_module.result.energy = estimate(self._meter, pl_module.verify_as)
-        except EnergyError as error:
-            pl_module.result.energy = {"checkpoint": pl_module.verify_as, "skipped": str(error)}
-        self._meter = None
+            if not isinstance(self._meter, ActivityMeter):
+                raise self._meter or EnergyError("nothing was tested")
+            return estimate(self._meter, name)
+        except (DeployError, EnergyError) as error:
+            return {"checkpoint": name, "skipped": str(error)}

@@ -96,6 +96,14 @@ class GradientNorms(Callback):
             pl_module.log(f"grad/{name}", torch.stack(norms).mean(), sync_dist=True)
         self._norms.clear()
 
+    def state_dict(self) -> dict[str, Any]:
+        """The norms of the epoch so far."""
+        return {name: torch.stack(norms).cpu() for name, norms in self._norms.items()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the norms of an earlier process."""
+        self._norms = {name: list(norms) for name, norms in state_dict.items()}
+
 
 class StopOnDivergence(Callback):
     """Stops a run at a loss or gradient that is not finite, or a scale Δ that is not above 0.

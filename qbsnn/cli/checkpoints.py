@@ -6,14 +6,16 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from qbsnn.errors import SettingsError
-from qbsnn.training import checkpoints as checkpoint_io
-from qbsnn.training import fine_tuning as finetune
-from qbsnn.training.devices import processes
-from qbsnn.training.run import Parts, build, load_weights
-from qbsnn.training.settings import stored_config, validate
+from qbsnn.checks import nearest
+from qbsnn.errors import CheckpointError, SettingsError
+from qbsnn.training import checkpoints
+from qbsnn.training.deployment import Deployed, convert, present
+from qbsnn.training.devices.processes import one_process
+from qbsnn.training.fine_tuning import stored
+from qbsnn.training.settings import deploy_settings, validate
+from qbsnn.training.setup import Parts, build, load_weights
 
 
 class Given(NamedTuple):
@@ -42,17 +44,54 @@ def read_arguments(
         raise SettingsError(f"usage: {usage}, got {' '.join(arguments) or 'nothing'}")
     checkpoint = Path(given.pop("ckpt")).resolve()
     mine = {key: given.pop(key) for key in [*required, *own] if key in given}
-    contents = checkpoint_io.load(checkpoint)
+    contents = checkpoints.load(checkpoint)
     return Given(checkpoint, contents, mine, [f"{key}={value}" for key, value in given.items()])
 
 
-def deployed_network(given: Given, run: Path) -> tuple[Parts, finetune.Deployed]:
+def deployed_network(given: Given, run: Path) -> tuple[Parts, Deployed]:
     """The integer network of a checkpoint, made as its run did, and the parts around it with test data set up."""
-    plain = validate(given.config(run)) | {"logger": None, "callbacks": None}
-    plain["trainer"] = processes.one_process(plain["trainer"])
-    parts = build(plain)
+    settings = validate(given.config(run)) | {"logger": None, "callbacks": None}
+    parts = build({**settings, "trainer": one_process(settings["trainer"])})
     load_weights(parts.module, given.contents, given.checkpoint)
-    parts.module.tuned = finetune.stored(parts.module, given.checkpoint)
     parts.data.prepare_data()
     parts.data.setup("test")
-    return parts, finetune.deployed(parts.module.network.eval(), parts.module, parts.data)
+    group = deploy_settings(parts.settings)
+    tune = lambda network, quantized: stored(network, group, given.checkpoint)  # noqa: E731
+    return parts, present(convert(parts.module.network.eval(), group, parts.data, tune).deployed)
+
+
+def stored_config(
+    contents: dict[str, Any], checkpoint: Path, overrides: list[str], run: Path, loggers: dict[str, Any] | None = None
+) -> DictConfig:
+    """The configuration that a checkpoint carries, with ``key=value`` overrides, for a new run directory ``run``.
+
+    ``loggers`` takes the place of the loggers that the run had.
+    Raises CheckpointError when there is none, SettingsError for a key that it does not have.
+    """
+    stored = contents.get("qbsnn")
+    if not isinstance(stored, dict) or "config" not in stored:
+        raise CheckpointError(f"{checkpoint} carries no qbsnn configuration; it was not written by train.py")
+    old = stored["config"]["paths"]["run"]
+    cfg = OmegaConf.create(_relocate(stored["config"], old, str(run.resolve())))
+    cfg.logger = loggers
+    OmegaConf.set_struct(cfg, True)
+    for override in overrides:
+        key, value = override.split("=", 1)
+        parent, _, last = key.rpartition(".")
+        node = OmegaConf.select(cfg, parent) if parent else cfg
+        if not isinstance(node, DictConfig) or last not in node:
+            raise SettingsError(
+                f"{key} is not a setting of this checkpoint: "
+                + nearest(last, [str(k) for k in node] if isinstance(node, DictConfig) else [str(k) for k in cfg])
+            )
+        OmegaConf.update(cfg, key, OmegaConf.from_dotlist([f"value={value}"]).value)
+    return cfg
+
+
+def _relocate(node: Any, old: str, new: str) -> Any:
+    """Replace the run directory in every path of a configuration."""
+    if isinstance(node, dict):
+        return {key: _relocate(value, old, new) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_relocate(value, old, new) for value in node]
+    return new + node[len(old) :] if isinstance(node, str) and node.startswith(old) else node

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from qbsnn.checks import nearest
 from qbsnn.errors import QBSNNError, SettingsError
+from qbsnn.results.schema import Result
 
 log = logging.getLogger(__name__)
 Value = TypeVar("Value")
@@ -79,6 +80,12 @@ def guarded(task: Callable[[DictConfig], Value], cfg: DictConfig) -> Value | Non
         log.exception("this job failed; the sweep goes on")
         _failures.append(str(error))
     return None
+
+
+def unless_finished(result: Result) -> None:
+    """Say of a run that did not end as asked what it is, and remember it for the exit code."""
+    if result.status != "finished":
+        fail(QBSNNError(f"{result.status}: {result.error}"))
 
 
 def sweep(cfg: DictConfig) -> None:

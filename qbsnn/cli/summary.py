@@ -6,22 +6,28 @@ from pathlib import Path
 from typing import Any
 
 from qbsnn.callbacks.progress import summary_table
-from qbsnn.results.energy_schema import Energy
-from qbsnn.results.formatting import SPACE, energy
-from qbsnn.results.schema import Absorption, Integer, Result
+from qbsnn.results.formatting import NONE, SPACE, counted, percent
+from qbsnn.results.quantities import SUMMARY, listed, texts
+from qbsnn.results.schema import Absorption, Energy, Integer, Result
 
 
 def summarise(result: Result) -> None:
-    """Print what a newcomer wants to know: accuracies, what was proven, where the files are."""
+    """Print what a newcomer wants to know: accuracies, what was proven, where the files are.
+
+    A quantity with the view ``summary`` has a line of its own; the other lines say what was proven and of what.
+    """
+    shown = texts(result)
     rows = [("data", _data(result.data))] if result.data else []
-    rows.append(("test accuracy", _accuracies(result)))
+    rows.append(("test accuracy", _accuracies(shown)))
     rows.append(("absorbed network", _absorption(result.absorption)))
     rows += _integer(result.integer)
+    for quantity in listed(SUMMARY):
+        if shown[quantity.key] != NONE:
+            rows.append((quantity.title, "; ".join(filter(None, (shown[quantity.key], quantity.meaning)))))
     rows += _energy(result.energy)
-    rows.append(("parameters", f"{result.params:,}"))
     if result.timing.epochs:
-        epochs = f"{result.timing.epochs} epoch{'s' if result.timing.epochs > 1 else ''}"
-        rows.append(("training", f"{epochs} in {result.timing.fit_seconds:.1f} s"))
+        rows.append(("training", f"{counted(result.timing.epochs, 'epoch')} in {result.timing.fit_seconds:.1f} s"))
+    rows = [(name, text.replace(SPACE, " ")) for name, text in rows]
     folder = Path(result.config["paths"]["run"])
     for name, what in (("report.html", "report"), ("result.json", "numbers")):
         if (folder / name).is_file():
@@ -38,10 +44,9 @@ def _data(data: dict[str, Any]) -> str:
     return f"{data['name']}{kind}: {', '.join(f'{count:,} {part}' for part, count in data['samples'].items())}"
 
 
-def _accuracies(result: Result) -> str:
-    metrics = result.metrics
-    named = [("best by validation", metrics.best), ("last epoch", metrics.last)]
-    return ", ".join(f"{_percent(m['test/acc'])} ({name})" for name, m in named if "test/acc" in m)
+def _accuracies(shown: dict[str, str]) -> str:
+    named = (("test/acc", "best by validation"), ("last/test/acc", "last epoch"))
+    return ", ".join(f"{shown[key]} ({name})" for key, name in named if shown[key] != NONE)
 
 
 def _absorption(block: Absorption | dict[str, str] | None) -> str:
@@ -57,7 +62,7 @@ def _integer(block: Integer | dict[str, str] | None) -> list[tuple[str, str]]:
     verdict = "equal" if block.passed else "NOT PROVEN"
     bits = f"{block.weight_bits}-bit weights, {block.membrane_bits}-bit membrane"
     rows = [
-        ("integer accuracy", f"{_percent(block.acc)} ({block.mode}, {bits})"),
+        ("integer accuracy", f"{percent(block.acc)} ({block.mode}, {bits})"),
         (
             "against int64 engine",
             f"{verdict}: {block.spike_mismatches} spike and {block.membrane_mismatches} membrane mismatches, "
@@ -65,8 +70,8 @@ def _integer(block: Integer | dict[str, str] | None) -> list[tuple[str, str]]:
         ),
     ]
     if block.qat_acc is not None and block.ptq_acc is not None and block.float_comparator_acc is not None:
-        rounded, floating = _percent(block.ptq_acc), _percent(block.float_comparator_acc)
-        found = f"{_percent(block.qat_acc)}; only rounded {rounded}, float after as many epochs {floating}"
+        rounded, floating = percent(block.ptq_acc), percent(block.float_comparator_acc)
+        found = f"{percent(block.qat_acc)}; only rounded {rounded}, float after as many epochs {floating}"
         rows.insert(1, ("fine-tuned on the grid", found))
     if block.findings:
         layers = ", ".join(dict.fromkeys(finding.layer for finding in block.findings))
@@ -83,26 +88,16 @@ def _integer(block: Integer | dict[str, str] | None) -> list[tuple[str, str]]:
 def _energy(block: Energy | dict[str, str] | None) -> list[tuple[str, str]]:
     if not isinstance(block, Energy):
         return [("energy (estimate)", _why_not(block))]
-    each = [f"{energy(networks['network'].total)} ({model})" for model, networks in block.totals.items()]
-    rows = [("energy per image, estimates", ", ".join(each).replace(SPACE, " "))]
-    for twin, words in (("relu", "ReLU twin"), ("quantized", "level-matched ReLU twin")):
-        if twin in block.totals["fp32"]:
-            ratios = ", ".join(f"{shares[twin]:.2f} ({model})" for model, shares in block.relative.items())
-            rows.append((f"over {words}", f"{ratios}; below 1 the spiking network needs less"))
     if block.spikes_per_synapse is not None and block.mean_rate is not None:
         low, high = block.break_even
         found = f"{block.spikes_per_synapse:.3g} per inference (published break-even {low:g} to {high:g})"
-        rate = f"mean rate {_percent(block.mean_rate)} (published {_percent(block.break_even_rate)})"
-        rows.append(("spikes per synapse", f"{found}, {rate}"))
-    return rows
+        rate = f"mean rate {percent(block.mean_rate)} (published {percent(block.break_even_rate)})"
+        return [("spikes per synapse", f"{found}, {rate}")]
+    return []
 
 
 def _why_not(block: dict[str, str] | None) -> str:
     return "not run" if block is None else f"none: {block['skipped']}"
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.2f} %"
 
 
 def _short(path: Path) -> Path:

@@ -76,6 +76,8 @@ class DataModule(lightning.LightningDataModule, Generic[Source]):
         self.download, self.verify, self.batch_size, self.num_workers = download, verify, batch_size, num_workers
         self.val_fraction, self.split_seed, self.seed, self._limits = val_fraction, split_seed, seed, limits
         self.num_classes = len(self.class_names)
+        #: batches that the first epoch of the next training loader leaves out, since an earlier process took them
+        self.batches_done = 0
         #: after setup, for each part the positions in the source (in its training or its test samples) ``[n]``
         self.indices: dict[str, Tensor] = {}
         self._splits: dict[str, Split] = {}
@@ -125,7 +127,8 @@ class DataModule(lightning.LightningDataModule, Generic[Source]):
 
     def train_dataloader(self) -> DataLoader:
         """Augmented training samples, shuffled anew in each epoch."""
-        return train_loader(self._placed("train"), self.batch_size, self.seed, self.num_workers, self._share())
+        done, self.batches_done = self.batches_done, 0
+        return train_loader(self._placed("train"), self.batch_size, self.seed, self.num_workers, self._share(), done)
 
     def val_dataloader(self) -> DataLoader:
         """The samples held out from training, as they are."""

@@ -76,11 +76,12 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     Lightning calls ``set_epoch`` before each epoch; by hand it must be called before iterating. With several processes
     each yields its share of every batch of ``batch_size`` samples, so that the shares of a batch are together the batch
-    that a single process makes; what is left behind the last whole batch is dropped.
+    that a single process makes; what is left behind the last whole batch is dropped. The first iteration leaves out
+    ``skip`` batches.
     """
 
-    def __init__(self, size: int, seed: int, batch_size: int = 1, share: Share | None = None) -> None:
-        self.order, self.seed, self.epoch = size, seed, 0
+    def __init__(self, size: int, seed: int, batch_size: int = 1, share: Share | None = None, skip: int = 0) -> None:
+        self.order, self.seed, self.epoch, self.skip = size, seed, 0, skip
         self.share, self.batch_size = share or Share(), batch_size
         self.size = size if self.share.world == 1 else size // batch_size * self.share.of_batch(batch_size)
 
@@ -101,7 +102,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
                 -1, self.share.world, self.share.of_batch(self.batch_size)
             )
             order = whole[:, self.share.rank].ravel()
-        return ((epoch, index) for index in order.tolist())
+        skip, self.skip = self.skip * self.share.of_batch(self.batch_size), 0
+        return ((epoch, index) for index in order[skip:].tolist())
 
 
 class EvalBatches(Sampler[list[int]]):
@@ -149,18 +151,20 @@ class LateLoader(DataLoader):
                 yield from super().__iter__()
 
 
-def train_loader(split: Split, batch_size: int, seed: int, num_workers: int, share: Share | None = None) -> DataLoader:
+def train_loader(
+    split: Split, batch_size: int, seed: int, num_workers: int, share: Share | None = None, skip: int = 0
+) -> DataLoader:
     """Shuffled batches; the last is dropped if it is incomplete, unless it is the only one.
 
     share: of ``batch_size`` samples, what this process takes; ``None`` is all. An only, incomplete batch is cut to a
-    multiple of the number of processes.
+    multiple of the number of processes. skip: batches that the first epoch leaves out.
     """
     share = share or Share()
     whole = min(batch_size, len(split) // share.world * share.world) if share.world > 1 else batch_size
     if not whole:
         raise SettingsError(f"{share.world} processes need a training sample each, got {len(split)} samples in all")
     share.of_batch(batch_size)
-    sampler = EpochSampler(len(split), seed, whole, share)
+    sampler = EpochSampler(len(split), seed, whole, share, skip)
     return _loader(
         split, num_workers, batch_size=share.of_batch(whole), sampler=sampler, drop_last=len(split) >= batch_size
     )

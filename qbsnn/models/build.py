@@ -32,19 +32,26 @@ READOUTS = ("current", "membrane", "rate")
 class Options(TypedDict, total=False):
     """What every family takes besides its own table, with the defaults of ``DEFAULTS``.
 
-    T: time steps. width: multiplies every channel number. norm: a key of ``NORMS``; v_th: the constant of tdBN.
-    encoding: ``direct``, ``rate`` or ``latency``; seed: of rate coding. neurons: factories for single stages by name,
-    instead of the common one. readout: ``current`` (a linear layer), ``membrane`` (that and a leaky integrator of time
-    constant readout_tau, which never fires) or ``rate`` (a layer of ``population`` spiking neurons per class, whose
-    mean burst is the logit). decision: which logits are compared, the ``mean`` over time, the ``last`` step or the
-    ``max`` over time.
+    Attributes:
+        T: time steps.
+        width: multiplies every channel number.
+        norm: a key of ``NORMS``.
+        v_th: the constant of tdBN.
+        encoding: ``direct`` (also for ``None``), ``rate`` or ``latency``.
+        seed: of rate coding.
+        neurons: factories for single stages by name, instead of the common one.
+        readout: ``current`` (a linear layer), ``membrane`` (that and a leaky integrator, which never fires) or ``rate``
+            (spiking neurons, whose mean burst is the logit).
+        readout_tau: time constant of the membrane readout, in steps.
+        population: spiking neurons per class of the rate readout.
+        decision: which logits are compared: the ``mean`` over time, the ``last`` step or the ``max`` over time.
     """
 
     T: int
     width: float
     norm: str
     v_th: float
-    encoding: str
+    encoding: str | None
     seed: int
     neurons: Mapping[str, NeuronFactory] | None
     readout: str
@@ -58,7 +65,7 @@ DEFAULTS: Options = {
     "width": 1.0,
     "norm": "bn",
     "v_th": 1.0,
-    "encoding": "direct",
+    "encoding": None,
     "seed": 0,
     "neurons": None,
     "readout": "current",
@@ -162,7 +169,7 @@ class Builder:
                 f"neurons.{next(iter(self.neurons))} is not a stage with neurons: there are "
                 f"{', '.join(name for name in self.stages if name != 'readout')}"
             )
-        encoder = Encoder(self.options["encoding"], self.steps, mean, std, self.options["seed"])
+        encoder = Encoder(self.options["encoding"] or "direct", self.steps, mean, std, self.options["seed"])
         decision = checks.choice("decision", self.options["decision"], DECISIONS)
         return SpikingNetwork(encoder, self.stages, self.steps, self.in_shape, decision)
 

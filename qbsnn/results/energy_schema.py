@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 @dataclass
 class Parts:
-    """Estimated picojoules per inference: synaptic operations; bias, state, pool and shortcut; memory accesses."""
+    """Estimated picojoules per inference.
+
+    Args:
+        synapses: Products and accumulates.
+        neurons: Bias, shortcut, state updates and pools.
+        memory: Accesses to memory.
+    """
 
     synapses: float
     neurons: float
@@ -23,12 +29,27 @@ class Parts:
 class EnergyLayer:
     """One layer: its incoming synapses, its neurons, the pool after them.
 
-    Counts are exact totals over the test images, of the network that was tested. ``dense``: synaptic operations of one
-    image and step without sparsity. ``events``: non-zero spikes × fan-out. ``acs``: Σ|s| × fan-out. ``macs``: products
-    with non-zero real inputs. ``current_adds``: adds of a current that a static image makes only once. ``leaks``,
-    ``compares``, ``resets``: the state updates. ``spikes``: Σ|s| that the layer's neurons emitted. ``rate``: spikes per
-    neuron and step; ``spikes_per_synapse``: acs per synapse and inference; ``None`` where there are no spikes to count.
-    ``estimates``: by model, then by network.
+    Counts are exact totals over the test images, of the network that was tested.
+
+    Args:
+        name: Of the layer.
+        neurons: Its neurons.
+        steps: Its time steps.
+        dense: Synaptic operations of one image and step without sparsity.
+        events: Non-zero spikes × fan-out.
+        acs: Σ|s| × fan-out.
+        macs: Products with real inputs that are not 0.
+        shortcut_adds: Adds of identity shortcuts.
+        bias_adds: Adds of a bias.
+        current_adds: Adds of a current that a static image makes only once.
+        leaks: State updates, as the next two.
+        compares: With a threshold.
+        resets: After a spike.
+        pool_ops: Adds or compares of the pool.
+        spikes: Σ|s| that the neurons emitted.
+        rate: Spikes per neuron and step; ``None`` where there are no spikes to count, as in the next.
+        spikes_per_synapse: ``acs`` per synapse and inference.
+        estimates: By model, then by network, see :class:`Energy`.
     """
 
     name: str
@@ -55,15 +76,25 @@ class EnergyLayer:
 class Energy:
     """Operations counted on the test images, and estimates of their energy per inference, see ``docs/energy.md``.
 
-    ``models``: by key, what the model is called. The networks are ``network`` (the one that was tested), ``relu`` (the
-    same architecture as a ReLU network; nothing is trained: an activation is taken to be 0 where the neuron's spikes
-    sum to 0), ``relu_dense`` (that one without zero-skipping) and ``quantized`` (that one with exactly ``levels`` =
-    T·s_max + 1 activation levels, ``level_bits`` wide; wider by the sum after an average pool). ``relative``: by model,
-    the network's energy over the other's. ``relative_synapses``: the same from fp32 synaptic operations alone over the
-    dense ReLU network, the convention of published tables.
+    Four networks are compared. ``network`` is the one that was tested. ``relu`` is the same architecture as a ReLU
+    network; nothing is trained for it: an activation counts as 0 where the neuron's spikes sum to 0. ``relu_dense`` is
+    ``relu`` without skipping zeros. ``quantized`` is ``relu`` with as many activation levels as the spikes can say.
 
-    ``spikes_per_synapse`` (per inference, Σ|s|) stands beside the published ``break_even`` range, ``mean_rate`` (per
-    neuron and step) beside ``break_even_rate``. ``None`` in a network without spikes.
+    Args:
+        checkpoint: File of the weights.
+        images: Test images counted.
+        models: By key of an energy model, what it is called.
+        levels: T·s_max + 1, the levels of ``quantized``; ``None`` in a network without spikes, as in the next three.
+        level_bits: Width of these levels; the sum after an average pool is wider.
+        spikes_per_synapse: Per inference, Σ|s|.
+        break_even: Published range of ``spikes_per_synapse`` in which a spiking network needs as much as another.
+        mean_rate: Spikes per neuron and step.
+        break_even_rate: Published break-even of ``mean_rate``.
+        relative_synapses: The relative energy: fp32 synaptic operations of ``network`` ÷ those of ``relu_dense``.
+        relative: By model, the energy of ``network`` ÷ that of each other one, all parts.
+        totals: By model, the estimates of each network.
+        layers: The counts by layer.
+        skipped: Why nothing was counted.
     """
 
     checkpoint: str

@@ -10,7 +10,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write ``content`` beside ``path``, flush it to disk, then rename it onto ``path``.
 
     Raises:
-        OSError: the directory is absent, full or not writable; ``path`` is then what it was before.
+        OSError: The directory is absent, full or not writable; ``path`` is then what it was before.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

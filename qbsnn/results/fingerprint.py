@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 DROPPED = (
     "name",
     "report",
+    "overwrite",
     "compile",
     "memory",
     "sweep",
@@ -27,6 +29,7 @@ DROPPED = (
     "data.resident",
     "data.cache_dir",
     "callbacks.checkpoint.dirpath",
+    "callbacks.checkpoint.every_minutes",
     "callbacks.diagnostics.folder",
     "callbacks.progress",
     "callbacks.bursts",
@@ -35,20 +38,40 @@ DROPPED = (
 """Dotted keys, with everything below them, that say where and how a run is made and shown, not what comes out."""
 
 
-def fingerprint(config: dict[str, Any]) -> str:
-    """16 hexadecimal digits that are equal for two resolved configurations if they must give the same result.
+MEANING = 2
+"""Version of what a default means. It is raised when an unchanged setting gives another result than before."""
 
-    The first digits of the SHA-256 of the configuration without what is ``DROPPED``, as JSON with sorted keys. The
-    configuration in a ``result.json`` gives what the one that it was composed as gives: numbers that are not finite
-    count as the strings they are stored as, and an input encoding that the data chose (``model.encoding``) as null. An
-    integer and a float are different, as they are to ``trainer.limit_train_batches``.
 
-    >>> fingerprint({"T": 4, "name": "a"}) == fingerprint({"T": 4, "name": "b"})
-    True
-    >>> fingerprint({"T": 4}) == fingerprint({"T": 2})
-    False
+def identity(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """What determines a result: the settings that differ from their defaults, and the version of the defaults.
+
+    A new setting with a neutral default leaves the identity of earlier runs as it is.
+
+    Args:
+        config: resolved, plain containers. Numbers that are not finite count as the strings that ``result.json`` holds,
+            and an input encoding that the data chose (``model.encoding``) as null. An integer and a float differ, as
+            they do to ``trainer.limit_train_batches``.
+        defaults: dotted key -> what the setting is when nobody sets it. A key that it lacks always counts.
+
+    Returns:
+        Dotted keys in alphabetical order with their values, and ``defaults``, the version. Settings of ``DROPPED`` are
+        absent.
+
+    >>> identity({"T": 4, "name": "a", "neuron": {"s_max": 8, "beta": 5.0}}, {"neuron.s_max": 8, "neuron.beta": 3.0})
+    {'T': 4, 'neuron.beta': 5.0, 'defaults': 2}
     """
-    text = json.dumps(_kept(config, ""), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    settings = {key: value for key, value in _leaves(config) if not dropped(key)}
+    differ = {key: value for key, value in settings.items() if key not in defaults or not _same(value, defaults[key])}
+    return {**dict(sorted(differ.items())), "defaults": MEANING}
+
+
+def fingerprint(identity: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits of an identity: the first of the SHA-256 of its JSON with sorted keys.
+
+    >>> fingerprint({"T": 4, "defaults": 2}) == fingerprint({"defaults": 2, "T": 4})
+    True
+    """
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -57,14 +80,24 @@ def dropped(key: str) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in DROPPED)
 
 
-def _kept(node: Any, key: str) -> Any:
-    if isinstance(node, dict):
-        below = {str(name): f"{key}.{name}" if key else str(name) for name in node}
-        return {name: _kept(node[name], path) for name, path in below.items() if not dropped(path)}
-    if isinstance(node, (list, tuple)):
-        return [_kept(item, f"{key}[]") for item in node]
-    if isinstance(node, float) and not math.isfinite(node):
-        return str(node)
-    if key == "model.encoding" and node in ("direct", "events"):
-        return None
-    return node
+def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys with values that JSON can hold; an empty group is a value."""
+    for name, value in node.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{key}.")
+        elif key == "model.encoding" and value in ("direct", "events"):
+            yield key, None
+        else:
+            yield key, _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _same(value: Any, default: Any) -> bool:
+    default = _plain(default)
+    return type(value) is type(default) and bool(value == default)

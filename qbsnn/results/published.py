@@ -15,7 +15,19 @@ FILE = Path(__file__).with_name("published.yaml")
 
 @dataclass(frozen=True)
 class Published:
-    """One figure. ``accuracy``, ``top5``: %. ``energy``: % of the analog network's. ``source``: a name of its file."""
+    """One figure.
+
+    Args:
+        key: ``SET/NAME``.
+        source: Short name of where it was published.
+        origin: What that source is.
+        method: What was measured.
+        accuracy: Test accuracy in %.
+        T: Time steps.
+        network: The architecture.
+        top5: Accuracy of the best five classes in %.
+        energy: % of the same network with ReLU neurons, as the source counts it.
+    """
 
     key: str
     source: str
@@ -41,7 +53,11 @@ def published() -> dict[str, Published]:
 
 
 def figure(key: str, where: str) -> Published:
-    """The figure of a key; raises DataError, which says ``where`` it was asked for, for an unknown one."""
+    """The figure of a key.
+
+    Raises:
+        DataError: There is none; the message says ``where`` it was asked for.
+    """
     if key not in published():
         group = [name for name in published() if name.startswith(f"{key.partition('/')[0]}/")]
         raise DataError(f"{where}: published.yaml has no {key!r}; there are {', '.join(group or published())}")

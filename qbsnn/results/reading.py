@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import types
 from functools import cache
 from pathlib import Path
@@ -16,29 +17,60 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from qbsnn.errors import DataError
 from qbsnn.results.schema import SCHEMA_VERSION, Result
 
-STATES = ("running", "finished", "failed")
+STATES = ("running", "finished", "incomplete", "unproven", "interrupted", "failed")
+
+
+DEEPEST = 64
+"""Nested objects and lists that a file may have; what works on them below here is recursive."""
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds. Raises DataError for a file that cannot be read or is not JSON."""
+    """What a JSON file holds.
+
+    Raises:
+        DataError: The file cannot be read, is not JSON (NaN and Infinity are not), or nests deeper than ``DEEPEST``.
+    """
+    if path.exists() and not path.is_file():  # reading a pipe or a device would not end
+        raise DataError(f"{path} cannot be read: it is no regular file")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
         raise DataError(f"{path} is not JSON: {error}") from error
+    except RecursionError as error:
+        raise DataError(f"{path} nests too deep; at most {DEEPEST} levels are read") from error
+    level, depth = [content], 0
+    while level := [item for node in level if isinstance(node, (dict, list)) for item in _below(node)]:
+        depth += 1
+        if depth > DEEPEST:
+            raise DataError(f"{path} nests too deep; at most {DEEPEST} levels are read")
+    return content
 
 
-def read_result(path: Path) -> Result:
-    """The result that :meth:`Result.write` wrote to ``path``.
+def _below(node: Any) -> Any:
+    return node.values() if isinstance(node, dict) else node
 
-    Keys with a default may be absent. ``absorption``, ``integer`` and ``energy`` come back as ``None``, as a dictionary
-    with the reason in ``skipped``, or as their dataclass; null in place of a number comes back as NaN.
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON value; a number that is not finite is stored as null")
+
+
+def read_result(path: Path | str) -> Result:
+    """The result that :meth:`Result.write` wrote to a file.
+
+    Args:
+        path: A ``result.json``. Keys with a default may be absent.
+
+    Returns:
+        The result. ``absorption``, ``integer`` and ``energy`` are ``None``, a dictionary with the reason in
+        ``skipped``, or their dataclass. A number that is stored as null is NaN.
 
     Raises:
-        DataError: no such file, not JSON, another ``schema_version``, or a key missing, unknown or of the wrong type;
+        DataError: No such file, not JSON, another ``schema_version``, or a key missing, unknown or of the wrong type;
             the message names file and key.
     """
+    path = Path(path)
     data = read_json(path)
     if not isinstance(data, dict):
         raise DataError(f"{path} must hold a JSON object, got {_shown(data)}")
@@ -73,9 +105,9 @@ def _value(kind: Any, value: Any, file: str, key: str) -> Any:
         return {name: _value(args[1], item, file, f"{key}.{name}") for name, item in value.items()}
     if kind is float and value is None:
         return float("nan")
-    if kind is float and type(value) in (int, float):
+    if kind is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
         return float(value)
-    if kind in (int, str, bool) and type(value) is kind:
+    if kind in (int, str, bool) and type(value) is kind and not (kind is int and abs(value) >= 2**63):
         return value
     name = getattr(origin or kind, "__name__", str(kind))
     raise DataError(f"{file}: {key} must be of type {name}, got {_shown(value)}")

@@ -19,7 +19,12 @@ from qbsnn.errors import DataError
 
 @dataclass
 class Series:
-    """One logged metric. ``epoch``: int [n], ascending, as in the file (the first is 0). ``value``: float [n]."""
+    """One logged metric.
+
+    Args:
+        epoch: int [n], ascending; the first epoch is 0.
+        value: float [n].
+    """
 
     epoch: NDArray[np.int64]
     value: NDArray[np.float64]
@@ -29,9 +34,14 @@ class Series:
 class Diagnostics:
     """What the layers did on test images. A part that the file lacks is empty or ``None``.
 
-    ``histograms``: by layer, int [s_max + 1], how often each burst size occurred. ``rasters``: by layer, uint8 [T, N],
-    the bursts of N neurons for the one test image ``image``, float [C, H, W] in [0, 1]. ``confusion``: int [K, K], true
-    class by predicted class.
+    Args:
+        histograms: By layer, int [s_max + 1], how often each burst size occurred.
+        rasters: By layer, uint8 [T, N], the bursts of N neurons for one test image.
+        image: That image, float [C, H, W] in [0, 1].
+        label: Its class.
+        prediction: The class that the network said.
+        class_names: By number of a class.
+        confusion: int [K, K], true class by predicted class.
     """
 
     histograms: dict[str, NDArray[np.int64]] = field(default_factory=dict)
@@ -52,11 +62,11 @@ class Diagnostics:
 def read_curves(path: Path) -> dict[str, Series]:
     """The columns of Lightning's ``metrics.csv`` that hold numbers, one value per epoch.
 
-    Cells may be empty. An epoch that logged a metric more than once keeps the last value (so does a resumed epoch); a
-    row without an epoch (learning rate monitors write these before the epoch's own row) takes that of the next row.
+    Values may be missing. An epoch that logged a metric more than once, like a resumed one, keeps the last value. A row
+    without an epoch takes that of the next row: learning rate monitors write theirs before the epoch's own.
 
     Raises:
-        DataError: the file is absent, is not UTF-8, or has no ``epoch`` column.
+        DataError: The file is absent, is not UTF-8, or has no ``epoch`` column.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -99,7 +109,7 @@ def read_diagnostics(path: Path) -> Diagnostics:
     """The arrays of ``diagnostics.npz``; nothing is unpickled.
 
     Raises:
-        DataError: the file is absent or damaged, or an array has not the shape or type stated in :class:`Diagnostics`.
+        DataError: The file is absent or damaged, or an array has not the shape or type stated in :class:`Diagnostics`.
     """
     try:
         # np.load given a path leaves the file open when it is no archive.

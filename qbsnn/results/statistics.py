@@ -1,22 +1,12 @@
-"""Mean, standard deviation, and the difference of two settings over the seeds that both were run with."""
+"""The difference of two settings over the seeds that both were run with."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 from scipy import stats
-
-
-@dataclass(frozen=True)
-class Summary:
-    """``n`` values: their mean and sample standard deviation (divisor n − 1; ``None`` for one value)."""
-
-    mean: float
-    sd: float | None
-    n: int
 
 
 @dataclass(frozen=True)
@@ -33,30 +23,22 @@ class Difference:
     pairs: int
 
 
-def summary(values: Sequence[float]) -> Summary | None:
-    """Summary of the finite values; ``None`` where there is none.
-
-    >>> summary([1.0, 2.0, 3.0]), summary([])
-    (Summary(mean=2.0, sd=1.0, n=3), None)
-    """
-    finite = np.array([value for value in values if math.isfinite(value)], dtype=np.float64)
-    if not finite.size:
-        return None
-    return Summary(float(finite.mean()), float(finite.std(ddof=1)) if finite.size > 1 else None, finite.size)
-
-
 def paired(values: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:
-    """``values`` minus ``baseline``, both by seed, over the seeds in both; ``None`` where they share none."""
-    seeds = [s for s in values if s in baseline and math.isfinite(values[s]) and math.isfinite(baseline[s])]
+    """``values`` minus ``baseline``, both by seed, over the seeds in both; ``None`` where they share none.
+
+    >>> paired({0: 3.0, 1: 5.0, 2: 7.0}, {0: 1.0, 1: 2.0})  # doctest: +ELLIPSIS
+    Difference(mean=2.5, low=-3.853..., high=8.853..., p=0.1256..., pairs=2)
+    """
+    seeds = [seed for seed in values if math.isfinite(values[seed]) and math.isfinite(baseline.get(seed, math.nan))]
+    ours, theirs = [values[seed] for seed in seeds], [baseline[seed] for seed in seeds]
+    differences = [our - their for our, their in zip(ours, theirs, strict=True)]
     if not seeds:
         return None
-    differences = np.array([values[seed] - baseline[seed] for seed in seeds], dtype=np.float64)
-    mean, n = float(differences.mean()), len(seeds)
-    if n == 1:
+    mean = math.fsum(differences) / len(seeds)
+    if len(seeds) == 1:
         return Difference(mean, None, None, None, 1)
-    error = float(differences.std(ddof=1)) / math.sqrt(n)
-    if error <= 1e-12 * max(abs(mean), 1e-12):  # equal but for rounding
-        return Difference(mean, mean, mean, None, n)
-    reach = float(stats.t.ppf(0.975, n - 1)) * error
-    p = 2 * float(stats.t.sf(abs(mean) / error, n - 1))
-    return Difference(mean, mean - reach, mean + reach, p, n)
+    if max(abs(value - mean) for value in differences) <= 1e-12 * max(abs(mean), 1e-12):  # equal but for rounding
+        return Difference(mean, mean, mean, None, len(seeds))
+    test = stats.ttest_rel(ours, theirs)
+    low, high = test.confidence_interval(0.95)
+    return Difference(mean, float(low), float(high), float(test.pvalue), len(seeds))

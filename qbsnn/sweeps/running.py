@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from hydra._internal.callbacks import Callbacks
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
@@ -22,18 +23,19 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from qbsnn.checks import nearest
-from qbsnn.errors import QBSNNError, SettingsError
+from qbsnn.errors import BusyError, QBSNNError, SettingsError
 from qbsnn.results.fingerprint import fingerprint
 from qbsnn.sweeps import state as files
 from qbsnn.sweeps.plan import Cell, cells, folder_name, read, written
 from qbsnn.sweeps.state import State
 from qbsnn.sweeps.view import Watch, counts, listing
+from qbsnn.training.devices.signals import end_with
 from qbsnn.training.run import train
-from qbsnn.training.settings import validate
+from qbsnn.training.settings import identify, validate
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 5.0  # seconds to wait for a lock, which a killed process may leave to its data workers for a moment
+LOOK_AGAIN = 2.0  # seconds
 PASSES = 3  # over cells that another process held, or whose process died
 
 
@@ -73,34 +75,41 @@ def run(cfg: DictConfig) -> list[State]:
 class CellTask:
     """What a launcher runs for one cell, in this or another process: train it, unless another process does or has.
 
-    wait: whether to wait for that other process, or to leave the cell to it.
+    wait: whether to wait for that other process, or to leave the cell to it. launcher: the process that made this task;
+    another one that runs it ends with its parent.
     """
 
     wait: bool
+    launcher: int = field(default_factory=os.getpid)
 
     def __call__(self, cfg: DictConfig) -> None:
         """Train; whatever goes wrong is left in ``failed.json`` and does not reach the launcher."""
+        if os.getpid() != self.launcher:
+            end_with(os.getppid())
         folder = Path(cfg.paths.run)
         _quieten(cfg)
-        try:
-            with FileLock(folder / files.LOCK, timeout=-1 if self.wait else PATIENCE):
-                _train(cfg, folder)
-        except Timeout:
-            log.info("another process trains this cell")
+        while not _trained(cfg, folder) and self.wait:
+            time.sleep(LOOK_AGAIN)
 
 
-def _train(cfg: DictConfig, folder: Path) -> None:
+def _trained(cfg: DictConfig, folder: Path) -> bool:
+    """Train a cell unless it is done; false where another process is at it."""
     try:
-        if files.finished(folder, fingerprint(validate(cfg))) is not None:
-            return
-        (folder / files.FAILED).unlink(missing_ok=True)
-        train(cfg)
+        if files.finished(folder, fingerprint(identify(validate(cfg)))) is None:
+            (folder / files.FAILED).unlink(missing_ok=True)
+            result = train(cfg)
+            if result is not None and result.status != "finished":
+                files.write_failure(folder, f"{result.status}: {result.error}")
+    except BusyError:
+        log.info("another process trains this cell")
+        return False
     except Exception as error:
         text = " ".join(str(error).split())
         if not isinstance(error, QBSNNError):
             log.exception("this cell failed")
             text = f"{type(error).__name__}: {text}"
         files.write_failure(folder, text)
+    return True
 
 
 def _quieten(cfg: DictConfig) -> None:
@@ -117,11 +126,12 @@ def _quieten(cfg: DictConfig) -> None:
 def _state(loader: ConfigLoader, master: DictConfig, cell: Cell, folder: Path) -> State:
     """Compose a cell, without building anything; one that does not compose has failed."""
     try:
-        mark = fingerprint(_composed(loader, master, cell))
+        identity = identify(_composed(loader, master, cell))
     except (HydraException, OmegaConfBaseException, SettingsError) as error:
-        return State(cell, "", folder, "failed", _reason(error))
+        return State(cell, {}, folder, "failed", _reason(error))
+    mark = fingerprint(identity)
     known = sorted(folder.glob(f"*_{mark}"))
-    return State(cell, mark, known[0] if known else folder / folder_name(cell, mark))
+    return State(cell, identity, known[0] if known else folder / folder_name(cell, mark))
 
 
 def _reason(error: Exception) -> str:

@@ -16,7 +16,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from qbsnn.results.files import write_atomically
+from qbsnn.results.fingerprint import fingerprint
 from qbsnn.sweeps.plan import Cell
+from qbsnn.training.settings import identify
 
 LOCK = ".lock"
 FAILED = "failed.json"
@@ -25,19 +27,24 @@ STATES = ("done", "running", "failed", "missing")
 
 @dataclass
 class State:
-    """A cell, its fingerprint (empty where it does not compose), its directory, and what is known of it.
+    """A cell, its identity (empty where it does not compose), its directory, and what is known of it.
 
     run: directory of its finished result. seconds: what that took. acc: its test accuracy, of the best weights.
     """
 
     cell: Cell
-    fingerprint: str
+    identity: dict[str, Any]
     folder: Path
     status: str = "missing"
     error: str | None = None
     seconds: float | None = None
     acc: float | None = None
     run: Path | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the identity; empty where the cell does not compose."""
+        return fingerprint(self.identity) if self.identity else ""
 
     def look(self) -> None:
         """Read what the files in the cell's directory say now."""
@@ -63,6 +70,7 @@ class State:
         """The cell's entry in ``cells.json``."""
         return {
             "fingerprint": self.fingerprint,
+            "identity": self.identity,
             "label": self.cell.label,
             "row": self.cell.row,
             "seed": self.cell.seed,
@@ -74,10 +82,20 @@ class State:
         }
 
 
-def finished(run: Path, fingerprint: str) -> dict[str, Any] | None:
+def finished(run: Path, mark: str) -> dict[str, Any] | None:
     """The finished result in a run directory if it is that of the fingerprint."""
     result = _json(run / "result.json")
-    return result if result.get("status") == "finished" and result.get("cell") == fingerprint else None
+    return result if result.get("status") == "finished" and result_mark(result) == mark else None
+
+
+def result_mark(result: dict[str, Any]) -> str:
+    """The fingerprint of what a ``result.json`` holds; that of a version without identities is made anew."""
+    if result.get("identity") or not result.get("cell"):
+        return str(result.get("cell", ""))
+    try:
+        return fingerprint(identify(result["config"]))
+    except Exception:  # a configuration of another version may name what there is no longer
+        return ""
 
 
 def reuse(states: Iterable[State], outputs: Path) -> None:
@@ -92,7 +110,7 @@ def reuse(states: Iterable[State], outputs: Path) -> None:
     newest: dict[str, tuple[str, Path, dict[str, Any]]] = {}
     for path in outputs.rglob("result.json"):
         result = _json(path)
-        cell = result.get("cell")
+        cell = result_mark(result)
         if cell in wanted and result.get("status") == "finished":
             found = (result.get("started", ""), path.parent, result)
             newest[cell] = max(newest.get(cell, found), found, key=lambda item: (item[0], str(item[1])))

@@ -1,58 +1,16 @@
-"""Loggers that never stop a run: a CSV file always, and Weights & Biases that goes offline by itself."""
+"""Weights & Biases as a logger that never stops a run and goes offline by itself."""
 
 from __future__ import annotations
 
-import csv
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.loggers.csv_logs import ExperimentWriter
-from lightning.pytorch.loggers.logger import rank_zero_experiment
-
 from qbsnn.tracking.wandb_logger import OfflineCapableWandbLogger
 
 log = logging.getLogger(__name__)
-
-
-class _AppendingWriter(ExperimentWriter):
-    """Continues an existing ``metrics.csv`` where Lightning would delete it, so a resumed run keeps its curves."""
-
-    def _check_log_dir_exists(self) -> None:
-        path = Path(self.metrics_file_path)
-        if not path.is_file():
-            return
-        data = path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        if not whole:
-            path.unlink()
-            return
-        if len(whole) < len(data):  # a killed run left half a row, and the next row would be glued to it
-            with path.open("r+b") as file:
-                file.truncate(len(whole))
-        with path.open(newline="", encoding="utf-8") as lines:
-            self.metrics_keys = next(csv.reader(lines))
-
-
-class RunCSVLogger(CSVLogger):
-    """Lightning's CSV logger, writing into a directory that holds other files and possibly earlier rows."""
-
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> Any:
-        """The writer, made when first used."""
-        if self._experiment is None:
-            Path(self.root_dir).mkdir(parents=True, exist_ok=True)
-            self._experiment = _AppendingWriter(log_dir=self.log_dir)
-        return self._experiment
-
-
-def csv_logger(save_dir: str | Path) -> RunCSVLogger:
-    """Log to ``<save_dir>/metrics.csv``; rows are appended if the file exists."""
-    return RunCSVLogger(save_dir, name="", version="")
 
 
 def wandb_logger(

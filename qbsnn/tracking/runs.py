@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from qbsnn.checks import nearest
 from qbsnn.errors import SettingsError
-from qbsnn.results.energy_schema import Energy
+from qbsnn.results.quantities import WANDB, values
 from qbsnn.results.schema import Result
 from qbsnn.tracking.wandb_logger import OfflineCapableWandbLogger
 
@@ -38,34 +38,19 @@ def tags(plain: Mapping[str, Any]) -> list[str]:
 
 
 def final_metrics(result: Result) -> dict[str, float]:
-    """The numbers a dashboard compares runs by, ``final/...``; energies are estimates in pJ per inference."""
-    final: dict[str, float] = {"final/params": result.params}
-    final |= {f"final/{name}": value for name, value in result.metrics.best.items()}
+    """The numbers a dashboard compares runs by, as ``final/...``.
+
+    These are all metrics, the quantities with the view ``wandb`` in the units of ``result.json`` (energies are
+    estimates in picojoules per image), and per layer what it did on test images.
+    """
+    final = {f"final/{name}": value for name, value in result.metrics.best.items()}
     final |= {f"final/last/{name}": value for name, value in result.metrics.last.items()}
-    checks = ("acc", "spike_mismatches", "membrane_mismatches", "logit_mismatches", "onnxruntime_mismatches", "ties")
-    for name in ("absorption", "integer"):
-        found = {key: getattr(getattr(result, name), key, None) for key in checks}
-        final |= {f"final/{name}/{key}": float(value) for key, value in found.items() if value is not None}
+    final |= {f"final/{name}": value for name, value in values(result, WANDB).items()}
     for layer in result.layers:
         for figure in ("delta", "mean_burst", "saturation", "silent"):
             if (value := getattr(layer, figure)) is not None:
                 final[f"final/{figure}/{layer.name}"] = value
-    if isinstance(result.energy, Energy):
-        final |= _energy(result.energy)
     return final
-
-
-def _energy(energy: Energy) -> dict[str, float]:
-    found = {
-        f"final/energy_estimate/{model}/{network}_pj": parts.total
-        for model, networks in energy.totals.items()
-        for network, parts in networks.items()
-    }
-    for model, twins in energy.relative.items():
-        found |= {f"final/energy_estimate/{model}/relative_to_{twin}": value for twin, value in twins.items()}
-    if energy.spikes_per_synapse is not None:
-        found["final/spikes_per_synapse"] = energy.spikes_per_synapse
-    return found
 
 
 def log_files(loggers: Iterable[Logger], folder: Path, result: Result) -> None:

@@ -14,13 +14,15 @@ log = logging.getLogger(__name__)
 
 
 class AutoCompile(Callback):
-    """Compiles the blocks of the network if that pays within this fit; says and records what it decided.
+    """Compiles the blocks of the network if that pays within this fit, and says so; ``chosen`` is what it decided.
 
-    memory: as :func:`qbsnn.models.execution.prepare` takes it.
+    Args:
+        memory: as :func:`qbsnn.models.execution.prepare` takes it.
     """
 
     def __init__(self, memory: str) -> None:
         self.memory = memory
+        self.chosen = "auto"
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Decide."""
@@ -29,7 +31,6 @@ class AutoCompile(Callback):
         epochs = float("inf") if trainer.max_epochs in (None, -1) else trainer.max_epochs
         batch_size = getattr(trainer.datamodule, "batch_size", None) or 1  # type: ignore[attr-defined]
         batches = epochs * trainer.num_training_batches
-        chosen, reason = choose(pl_module.network, batches, batch_size, pl_module.device)
-        prepare(pl_module.network, chosen, self.memory)
-        pl_module.result.execution = f"compile={chosen}, memory={self.memory}"
-        log.info("compile=auto chose %s: %s", chosen, reason)
+        self.chosen, reason = choose(pl_module.network, batches, batch_size, pl_module.device)
+        prepare(pl_module.network, self.chosen, self.memory)
+        log.info("compile=auto chose %s: %s", self.chosen, reason)

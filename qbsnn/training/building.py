@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
+from functools import partial, wraps
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -38,12 +38,15 @@ def build_object(node: Mapping[str, Any], where: str, **extra: Any) -> Any:
     return _placed(built, where) if isinstance(built, partial) else built
 
 
-def _placed(factory: Callable[..., Any], where: str) -> Callable[..., Any]:
+def _placed(factory: partial[Any], where: str) -> partial[Any]:
+    """The factory with its signature and keywords, whose errors name the place."""
+
+    @wraps(factory.func)
     def build(*args: Any, **options: Any) -> Any:
         with place(where):
-            return factory(*args, **options)
+            return factory.func(*args, **options)
 
-    return build
+    return partial(build, *factory.args, **factory.keywords)
 
 
 def build_all(group: Mapping[str, Any] | None, where: str) -> list[Callback]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import lightning
@@ -18,29 +17,53 @@ from torch.optim.lr_scheduler import LRScheduler
 from qbsnn import __version__
 from qbsnn.functional.scan import HALF
 from qbsnn.models.network import SpikingNetwork
-from qbsnn.results.schema import Result
 from qbsnn.tracking.wandb_logger import OfflineCapableWandbLogger
+from qbsnn.training.building import build_object
 from qbsnn.training.optim import make_optimizer, parameter_groups
-from qbsnn.training.tally import Tally
 
 Batch = tuple[Tensor, Tensor]
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """Weights after extra epochs: of the grid network, and of the float network that it is compared with.
-
-    kept: whether the grid network is better than post-training quantisation on validation images.
-    """
-
-    grid: dict[str, Tensor]
-    floating: dict[str, Tensor]
-    kept: bool
 
 
 def hard(labels: Tensor) -> Tensor:
     """Classes int64 ``[B]``: of mixed samples, whose labels are shares ``[B, classes]``, the largest share's."""
     return labels if labels.dim() == 1 else labels.argmax(1)
+
+
+class Tally:
+    """Sums of what batches gave, kept on their device: adding waits for nothing, reading the means does.
+
+    >>> tally = Tally()
+    >>> tally.add(torch.tensor(1.0), torch.tensor(3), 4)
+    >>> tally.add(torch.tensor(4.0), torch.tensor(0), 2)
+    >>> {name: float(value) for name, value in tally.means().items()}, tally.samples
+    ({'loss': 2.0, 'acc': 0.5}, 6)
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew."""
+        self.loss: Tensor | float = 0.0
+        self.right: Tensor | float = 0.0
+        self.samples = 0
+
+    def add(self, loss: Tensor, right: Tensor, samples: int) -> None:
+        """Add a batch: the mean loss over its ``samples``, and how many of them were classified rightly. Scalars."""
+        self.loss = self.loss + loss * samples
+        self.right = self.right + right
+        self.samples += samples
+
+    def means(self) -> dict[str, Tensor | float]:
+        """``loss`` and ``acc`` per sample; empty before the first batch."""
+        if not self.samples:
+            return {}
+        return {"loss": self.loss / self.samples, "acc": self.right / self.samples}
+
+    def sums(self, device: torch.device) -> Tensor:
+        """Loss summed over samples, right ones, samples: ``[3]``, to be added up over processes."""
+        values = (self.loss, self.right, self.samples)
+        return torch.stack([torch.as_tensor(value, device=device).float() for value in values])
 
 
 class Classifier(lightning.LightningModule):
@@ -63,17 +86,15 @@ class Classifier(lightning.LightningModule):
         optimizer: Callable[..., Optimizer],
         scheduler: Callable[[Optimizer], LRScheduler] | None,
         config: dict[str, Any],
-        result: Result,
     ) -> None:
         super().__init__()
         self.network, self.loss = network, loss
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
-        self.config, self.result = config, result
-        self.verify_as: str | None = None
-        self.tuned: Tuned | None = None
+        self.config = config
         self._tallies = {part: Tally() for part in ("train", "val", "test")}
         self._batch = Tally()
         self._gradient_norm: Tensor | None = None
+        self._rate = 0.0
 
     def forward(self, pixels: Tensor) -> Tensor:
         """The logits that are compared, ``[B, classes]``."""
@@ -96,6 +117,7 @@ class Classifier(lightning.LightningModule):
         trainer = self.trainer
         if trainer.is_last_batch or trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step:
             self._log("train")
+            self.log("lr", self._rate, on_step=False, on_epoch=True, sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the validation samples."""
@@ -104,6 +126,18 @@ class Classifier(lightning.LightningModule):
     def on_test_epoch_end(self) -> None:
         """Log the metrics of the test samples."""
         self._log("test")
+
+    def sums(self) -> dict[str, Any]:
+        """What the metrics of the epoch have summed up so far, as plain numbers."""
+        tally = self._tallies["train"]
+        return {"loss": float(tally.loss), "right": int(tally.right), "samples": tally.samples, "rate": self._rate}
+
+    def take_sums(self, sums: dict[str, Any]) -> None:
+        """Go on from the sums of an earlier process."""
+        tally = self._tallies["train"]
+        tally.loss = torch.tensor(sums["loss"], device=self.device)
+        tally.right = torch.tensor(sums["right"], device=self.device)
+        tally.samples, self._rate = sums["samples"], sums["rate"]
 
     def live(self) -> dict[str, float]:
         """``loss`` and ``acc`` of the last training batch; reading them waits for the device."""
@@ -147,10 +181,9 @@ class Classifier(lightning.LightningModule):
         }
 
     def on_train_epoch_start(self) -> None:
-        """Log the learning rate that this epoch uses."""
+        """Begin the sums of the epoch, and note the learning rate that it begins with."""
         self._tallies["train"].reset()
-        optimizer = self.optimizers()
-        self.log("lr", optimizer.param_groups[0]["lr"], on_step=False, on_epoch=True, sync_dist=True)  # type: ignore[union-attr]
+        self._rate = self.trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the resolved configuration into the checkpoint, so that evaluation needs nothing else, and the W&B id."""
@@ -186,6 +219,25 @@ class Classifier(lightning.LightningModule):
         means = {f"{part}/loss": loss / samples, f"{part}/acc": right / samples}
         self.log_dict(means, on_step=False, on_epoch=True, batch_size=1, prog_bar=part != "test", sync_dist=True)
         tally.reset()
+
+
+def classifier(
+    network: SpikingNetwork,
+    classes: int,
+    settings: dict[str, Any],
+    scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+) -> Classifier:
+    """A network with loss, optimiser and schedule of validated settings; ``scheduler`` takes the place of theirs."""
+    optim = settings["optim"]
+    return Classifier(
+        network,
+        classes,
+        loss=build_object(optim["loss"], "optim.loss"),
+        optimizer=build_object(optim["optimizer"], "optim.optimizer"),
+        scheduler=scheduler
+        or (build_object(optim["scheduler"], "optim.scheduler") if optim.get("scheduler") else None),
+        config=settings,
+    )
 
 
 def _parameters(optimizer: Optimizer) -> list[Tensor]:

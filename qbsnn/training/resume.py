@@ -1,17 +1,17 @@
 """Going on with a run that was stopped, so that it ends with the numbers of one that was not.
 
-Every epoch ends with a checkpoint, ``last.ckpt``. Besides what Lightning puts into it, a run needs what
-:class:`Resumption` adds. Steps after the last checkpoint are the only ones that are made again; ``steps.jsonl`` in the
-run directory has a line for every start of an epoch, so that this can be seen.
+Every epoch ends with a checkpoint, ``last.ckpt``; within an epoch there may be ``resume.ckpt``, which is newer. Besides
+what Lightning puts into a checkpoint, a run needs what :class:`Resumption` adds. Steps after the newest checkpoint are
+the only ones that are made again; ``steps.jsonl`` in the run directory has a line for every start of an epoch, and for
+every start within one, so that this can be seen.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
 import os
+import shutil
 import time
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,22 +22,29 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from qbsnn.errors import CheckpointError
-from qbsnn.results.files import write_atomically
-from qbsnn.results.fingerprint import fingerprint
-from qbsnn.training import checkpoints as checkpoint_io
+from qbsnn.training import checkpoints
 from qbsnn.training.module import Classifier
+from qbsnn.training.settings import identify
 
 log = logging.getLogger(__name__)
 
 STEPS = "steps.jsonl"
+BEST, LAST, RESUME = Path("best.ckpt"), Path("last.ckpt"), Path("resume.ckpt")
 
 
 class Resumption(Callback):
-    """Keeps, in every checkpoint, what a resumed run needs, and puts it back; writes ``steps.jsonl`` into ``folder``.
+    """Keeps, in every checkpoint, what a resumed run needs, and puts it back; writes ``steps.jsonl``.
 
-    Kept: the state of torch's generators (the data needs none: it draws from seed, epoch and sample), how often the
-    rate encoding has drawn, the metrics of the epoch, the seconds of training so far, and whether the fit was about to
-    stop early. ``metrics`` are those of the newest epoch, ``seconds`` those of earlier processes.
+    Kept: the state of torch's generators in every process (the data needs none: it draws from seed, epoch and sample),
+    how often the rate encoding has drawn, the position within the epoch and the sums of its metrics, the metrics of the
+    epoch, the seconds of training so far, and whether the fit was about to stop early.
+
+    Args:
+        folder: the run directory.
+
+    Attributes:
+        metrics: of the newest epoch.
+        seconds: of earlier processes.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -55,15 +62,20 @@ class Resumption(Callback):
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Put the random state back before the first epoch of a resumed fit draws from it; log where it begins."""
-        if self._loaded is not None:
-            torch.set_rng_state(self._loaded["cpu"])
-            if torch.cuda.is_available() and self._loaded["cuda"]:
-                torch.cuda.set_rng_state_all(self._loaded["cuda"])
-            self._loaded = None
+        self._restore(trainer, pl_module)
         if trainer.is_global_zero:
             for logger in trainer.loggers:
-                logger.save()  # the rows of the epochs before, which a kill would take
+                logger.save()  # what the epochs before logged, which a kill would take
             self._log(trainer)
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """The same in a fit that goes on within an epoch, whose start was in an earlier process."""
+        if self._loaded is not None:
+            self._restore(trainer, pl_module)
+            if trainer.is_global_zero:
+                self._log(trainer)
 
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
@@ -71,13 +83,20 @@ class Resumption(Callback):
         """Add what is kept."""
         assert isinstance(pl_module, Classifier)
         self.metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        checkpoint["resumption"] = {
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        within = not progress.is_last_batch and trainer.training
+        random = {
             "cpu": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+        checkpoint["resumption"] = {
+            "random": _of_all_processes(random),
             "draws": pl_module.network.encoder.draws,
             "metrics": self.metrics,
             "seconds": self.seconds + time.perf_counter() - self._began,
             "stop": trainer.should_stop,
+            "batches": progress.current.ready if within else 0,
+            "sums": _of_all_processes(pl_module.sums()) if within else [],
         }
 
     def on_load_checkpoint(
@@ -88,6 +107,20 @@ class Resumption(Callback):
         kept = checkpoint["resumption"]
         pl_module.network.encoder.draws = kept["draws"]
         self._loaded, self.metrics, self.seconds = kept, kept["metrics"], kept["seconds"]
+        trainer.datamodule.batches_done = kept["batches"]  # type: ignore[attr-defined]
+
+    def _restore(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if self._loaded is None:
+            return
+        assert isinstance(pl_module, Classifier)
+        kept, self._loaded = self._loaded, None
+        rank = trainer.global_rank
+        random = kept["random"][rank]
+        torch.set_rng_state(random["cpu"])
+        if torch.cuda.is_available() and random["cuda"]:
+            torch.cuda.set_rng_state_all(random["cuda"])
+        if kept["sums"]:
+            pl_module.take_sums(kept["sums"][rank])
 
     def _log(self, trainer: lightning.Trainer) -> None:
         """One line, appended in one write."""
@@ -98,46 +131,56 @@ class Resumption(Callback):
             file.write(json.dumps(line) + "\n")
 
 
-def unfinished(plain: dict[str, Any], first: bool = True) -> Path | None:
+def unfinished(settings: dict[str, Any], first: bool = True) -> Path | None:
     """The checkpoint that a run with these settings goes on from: the newest whole one in its run directory, if any.
 
-    ``last.ckpt`` is that, unless it is damaged; ``best.ckpt`` then, which is as complete. Rows that the curves have
-    from later steps are removed, since they will be written again; ``first`` of several processes does that.
+    A kill between the two files of an epoch's end leaves an older ``last.ckpt`` beside a newer ``best.ckpt``, whose
+    weights are those of the last epoch too: it takes the place of the older one.
+
+    Args:
+        settings: of the run, validated.
+        first: whether this is the first of several processes, which alone changes files.
     """
-    saver = (plain.get("callbacks") or {}).get("checkpoint")
+    saver = (settings.get("callbacks") or {}).get("checkpoint")
     if not saver:
         return None
-    found: dict[str, int] = {}
-    for name in ("last.ckpt", "best.ckpt"):
-        path = Path(saver["dirpath"]) / name
-        if not path.exists():
+    folder, identity = Path(saver["dirpath"]), identify(settings)
+    found: dict[Path, dict[str, Any]] = {}
+    for name in (LAST, BEST, RESUME):
+        if not (folder / name).exists():
             continue
         try:
-            contents = checkpoint_io.load(path)
+            contents = checkpoints.load(folder / name)
         except CheckpointError as error:
             log.warning("%s", error)
             continue
         stored = contents.get("qbsnn", {}).get("config", {})
-        if "resumption" in contents and fingerprint(stored) == fingerprint(plain):
-            found[name] = contents["global_step"]
-    if "best.ckpt" not in found:  # without it the fit could not end with its best epoch
+        if "resumption" in contents and identify(stored) == identity:
+            found[name] = {"step": contents["global_step"], "best": _best_of(contents)}
+    if not found:
         return None
-    name = max(found, key=lambda name: (found[name], name == "last.ckpt"))
-    if first:
-        _forget_rows(Path(plain["paths"]["run"]) / "metrics.csv", found[name])
-    return Path(saver["dirpath"]) / name
+    name = max(found, key=lambda name: (found[name]["step"], name == LAST, name == BEST))
+    if found[name]["best"] and BEST not in found:  # the fit could not end with its best epoch
+        return None
+    if name == BEST:
+        if first:
+            part = folder / f".{LAST}.part"
+            shutil.copyfile(folder / BEST, part)
+            part.replace(folder / LAST)
+        return folder / BEST
+    return folder / name
 
 
-def _forget_rows(path: Path, step: int) -> None:
-    """Remove the rows of ``metrics.csv`` that belong to ``step`` (counted from 0) or later."""
-    if not path.is_file():
-        return
-    text = path.read_text(encoding="utf-8")
-    rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))
-    if not rows or "step" not in rows[0]:
-        return
-    column = rows[0].index("step")
-    kept = [rows[0], *(row for row in rows[1:] if row[column] and int(row[column]) < step)]
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(kept)
-    write_atomically(path, buffer.getvalue().encode())
+def _best_of(contents: dict[str, Any]) -> str:
+    """The path of the best checkpoint as a checkpoint knows it; empty where no epoch had ended yet."""
+    states = contents.get("callbacks", {}).values()
+    return next((str(state["best_model_path"]) for state in states if "best_model_path" in state), "")
+
+
+def _of_all_processes(value: Any) -> list[Any]:
+    """The value of every process, in the order of their ranks."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [value]
+    values: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values

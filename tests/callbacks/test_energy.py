@@ -22,8 +22,9 @@ def test_a_run_counts_its_test_images_once(tool, capsys):
             assert layer.neurons * layer.steps * block.images == histogram.sum() == layer.compares
     assert set(block.models) == set(block.totals) == set(block.relative) == {"fp32", "int", "memory"}
     shown = capsys.readouterr().out
-    for words in ("energy per image, estimates", "over ReLU twin", "over level-matched ReLU twin", "0.15 to 1.38"):
+    for words in ("relative energy", "energy per image, estimates", "÷ zero-skipping ReLU", "÷ level-matched ReLU"):
         assert words in shown
+    assert f"{100 * block.relative_synapses:.1f} %; estimate" in shown and "0.15 to 1.38" in shown
 
     # evaluate.py makes the same block from the checkpoint alone.
     assert tool("evaluate.py", f"ckpt={run / 'checkpoints/best.ckpt'}", "report=false") == 0

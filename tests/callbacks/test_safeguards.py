@@ -14,7 +14,6 @@ from qbsnn.functional import decided_cross_entropy
 from qbsnn.functional.statistics import burst_statistics, temporal_variation
 from qbsnn.models import mlp
 from qbsnn.neurons import QBLIF, TernaryBurst
-from qbsnn.results.schema import Host, Result
 from qbsnn.training.module import Classifier
 
 
@@ -28,9 +27,7 @@ def fit(tmp_path):
         network = mlp(neuron, data.in_shape, 10, data.mean, data.std, hidden=(32, 16))
         if breaks is not None:
             breaks(network)
-        host = Host("", 1, [], None, "", {})
-        module = Classifier(network, 10, decided_cross_entropy, partial(torch.optim.Adam, lr=lr), None, {},
-                            Result("", {}, 0, host, None, None))  # fmt: skip
+        module = Classifier(network, 10, decided_cross_entropy, partial(torch.optim.Adam, lr=lr), None, {})
         trainer = lightning.Trainer(
             accelerator="cpu", max_epochs=epochs, callbacks=[callback], logger=False, default_root_dir=tmp_path,
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,

@@ -54,7 +54,7 @@ def test_encoder_normalises_analog_pixels_and_knows_its_range():
     low, high = encoder.bounds()
     assert low.tolist() == [-2.0, -0.5] and high.tolist() == [2.0, 1.5]
     assert Encoder("rate", 4, (0.5,), (0.25,)).bounds()[1].tolist() == [1.0]
-    with pytest.raises(SettingsError, match=r"model.encoding must be one of direct, rate, latency"):
+    with pytest.raises(SettingsError, match=r"encoding must be one of direct, rate, latency"):
         Encoder("poisson", 4, (0.5,), (0.25,))
 
 

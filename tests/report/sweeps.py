@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from qbsnn.results.fingerprint import fingerprint
+from qbsnn.results.fingerprint import fingerprint, identity
 from qbsnn.results.schema import Metrics
 from tests.report.samples import make_result, write_metrics
 
@@ -47,14 +47,16 @@ def write_sweep(
             }
             config |= (settings or {}).get(label, {})
             entry = {"label": label, "row": label, "seed": seed, "overrides": [f"seed={seed}"], "error": None,
-                     "seconds": None, "run": None, "status": value, "fingerprint": fingerprint(config)}  # fmt: skip
+                     "seconds": None, "run": None, "status": value, "identity": identity(config, {}),
+                     "fingerprint": fingerprint(identity(config, {}))}  # fmt: skip
             if isinstance(value, str):
                 entry["error"] = "it broke\nin two lines" if value == "failed" else None
             else:
                 run = folder / name / f"{len(entries)}_{entry['fingerprint']}"
                 run.mkdir(parents=True)
                 metrics = Metrics({"test/acc": value - 0.01}, {"test/acc": value})
-                fields = {"config": config, "seed": seed, "metrics": metrics, "cell": entry["fingerprint"]}
+                fields = {"config": config, "seed": seed, "metrics": metrics, "cell": entry["fingerprint"],
+                          "identity": entry["identity"]}  # fmt: skip
                 make_result(**{**fields, **changes}).write(run / "result.json")
                 write_metrics(run / "metrics.csv")
                 entry |= {"status": "done", "run": str(run), "seconds": 12.0}

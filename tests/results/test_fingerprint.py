@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from qbsnn.results.fingerprint import DROPPED, fingerprint
+from qbsnn.results.fingerprint import DROPPED, MEANING, fingerprint, identity
+from qbsnn.training.settings import identify
 from tests.test_configs import composed
 
 
@@ -33,21 +34,22 @@ def changed(config, path):
 
 
 EXPECTED = {
-    "name", "report", "compile", "memory", "paths.data", "paths.outputs", "paths.run",
-    "logger.csv._target_", "logger.csv.save_dir",
+    "name", "report", "overwrite", "logger", "compile", "memory", "paths.data", "paths.outputs", "paths.run",
+
     "trainer.accelerator", "trainer.default_root_dir", "trainer.enable_model_summary", "trainer.log_every_n_steps",
     "data.root", "data.download", "data.verify", "data.num_workers", "data.resident", "data.cache_dir",
-    "callbacks.checkpoint.dirpath", "callbacks.diagnostics.folder", "callbacks.progress._target_",
-    "callbacks.bursts._target_", "callbacks.bursts.warn_saturation", "callbacks.bursts.warn_dead",
-    "callbacks.gradients._target_", "callbacks.gradients.every",
+    "callbacks.checkpoint.dirpath", "callbacks.checkpoint.every_minutes", "callbacks.diagnostics.folder",
+    "callbacks.bursts.warn_saturation", "callbacks.bursts.warn_dead",
+    "callbacks.gradients.every",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("data", ["digits", "digits_dvs"])
 def test_every_key_that_determines_the_result_changes_it_and_no_other_does(tmp_path, data):
     config = composed(tmp_path, f"data={data}")
-    before = fingerprint(config)
-    without_effect = {".".join(map(str, p)) for p, _ in leaves(config) if fingerprint(changed(config, p)) == before}
+    before = identify(config)
+    kept = (p for p, _ in leaves(config) if p[-1] != "_target_")
+    without_effect = {".".join(map(str, p)) for p in kept if identify(changed(config, p)) == before}
     absent = {"data.cache_dir"} if data == "digits" else {"data.resident"}
     assert without_effect == EXPECTED - absent
 
@@ -59,24 +61,36 @@ def test_it_is_the_sha256_of_the_canonical_json():
         "logger": {"csv": 1},
         "paths": {"run": "/somewhere"},
     }
-    text = '{"a":{"x":0.0001,"y":"x"},"b":[1,2.5,null,true]}'
-    assert fingerprint(config) == hashlib.sha256(text.encode()).hexdigest()[:16]
+    text = f'{{"a.x":0.0001,"a.y":"x","b":[1,2.5,null,true],"defaults":{MEANING}}}'
+    assert fingerprint(identity(config, {})) == hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def test_a_setting_at_its_default_does_not_count():
+    defaults = {"neuron.s_max": 8, "data.betas": (1, 2)}
+    plain = {"T": 4, "neuron": {"tau": 2.0}}
+    for settings in (
+        {"T": 4, "neuron": {"tau": 2.0, "s_max": 8}},
+        {"T": 4, "neuron": {"tau": 2.0}, "data": {"betas": [1, 2]}},
+    ):
+        assert identity(settings, defaults) == identity(plain, defaults)
+    assert identity({"T": 4, "neuron": {"tau": 2.0, "s_max": 8.0}}, defaults) != identity(plain, defaults)
 
 
 def test_a_stored_configuration_gives_what_it_was_composed_as_gives():
     config = {"model": {"encoding": None}, "callbacks": {"delta": {"high": float("inf"), "low": (1, 2)}}, "T": 4}
     stored = json.loads(json.dumps({**config, "callbacks": {"delta": {"high": "inf", "low": [1, 2]}}}))
     stored["model"]["encoding"] = "direct"
-    assert fingerprint(stored) == fingerprint(config)
-    assert fingerprint({**config, "model": {"encoding": "rate"}}) != fingerprint(config)
+    assert identity(stored, {}) == identity(config, {})
+    assert identity({**config, "model": {"encoding": "rate"}}, {}) != identity(config, {})
 
 
 def test_integers_floats_and_booleans_differ_and_order_does_not():
-    assert len({fingerprint({"trainer": {"limit_train_batches": value}}) for value in (1, 1.0, True, "1")}) == 4
+    values = (1, 1.0, True, "1")
+    assert len({fingerprint(identity({"trainer": {"limit_train_batches": value}}, {})) for value in values}) == 4
     assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
     assert fingerprint({"a": [1, 2]}) != fingerprint({"a": [2, 1]})
 
 
 def test_a_name_that_begins_like_a_dropped_one_counts():
     assert "name" in DROPPED
-    assert fingerprint({"name_of_something": 1}) != fingerprint({"name_of_something": 2})
+    assert identity({"name_of_something": 1}, {}) != identity({"name_of_something": 2}, {})

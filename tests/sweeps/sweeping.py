@@ -3,6 +3,7 @@
 import json
 
 from qbsnn.results.fingerprint import fingerprint
+from qbsnn.training.settings import identify
 from tests.tool import TINY, Tool
 
 SETTINGS = [
@@ -47,7 +48,7 @@ def results(folder):
     for path in folder.rglob("result.json"):
         result = json.loads(path.read_text())
         assert result["cell"] not in found, f"{path} was trained twice"
-        assert result["cell"] == fingerprint(result["config"])
+        assert result["cell"] == fingerprint(result["identity"]) and result["identity"] == identify(result["config"])
         if result["status"] == "finished":
             keys = ("metrics", "layers", "params", "absorption", "seed", "checkpoints")
             found[result["cell"]] = ({key: result[key] for key in keys}, path.parent)

@@ -7,6 +7,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from qbsnn.errors import SettingsError
 from qbsnn.results.fingerprint import fingerprint
 from qbsnn.sweeps.plan import Sweep, cells, folder_name, read, written
+from qbsnn.training.settings import identify
 from tests.test_configs import CONF, composed
 
 FILES = sorted((CONF / "sweep").glob("*.yaml"))
@@ -71,7 +72,7 @@ def test_a_bad_file_is_refused_with_its_key(changes, words):
 def test_every_cell_of_every_file_composes_to_an_experiment_of_its_own(tmp_path, path):
     plan = read(yaml.safe_load(path.read_text(encoding="utf-8")), path.stem)
     found = cells(plan.model_copy(update={"seeds": plan.seeds[:2]}))
-    marks = [fingerprint(composed(tmp_path, *cell.overrides)) for cell in found]
+    marks = [fingerprint(identify(composed(tmp_path, *cell.overrides))) for cell in found]
     assert len(set(marks)) == len(found)
 
 

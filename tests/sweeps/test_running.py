@@ -125,7 +125,7 @@ def test_a_cell_that_another_process_holds_is_left_to_it(sweep, monkeypatch, cap
 
     sweep.write(SMALL.replace("[0, 1]", "[0]"))
     assert sweep("--list") == 0
-    monkeypatch.setattr(sweep_run, "PATIENCE", 0.0)
+    monkeypatch.setattr("qbsnn.training.record.PATIENCE", 0.0)
     monkeypatch.setattr(sweep_run, "PASSES", 1)
     left_to_others = []
     honest = sweep_run.CellTask.__call__

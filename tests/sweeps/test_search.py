@@ -90,7 +90,7 @@ def test_a_trial_that_fails_does_not_stop_the_search(tool, capsys):
         (["search.space.neuron.betta=[1, 2]"], "neuron.betta"),
         (["search.pruner._target_=optuna.pruners.Nope"], "search.pruner"),
         (["trainer=ddp_cpu"], "a trial of a search runs in one process"),
-        (["T=0"], "T: input should be greater than or equal to 1, got 0"),
+        (["T=0"], "T must be an integer from 1 to 1024, got 0"),
     ],
 )
 def test_a_search_that_cannot_be_made_is_explained_and_leaves_no_trial(tool, capsys, arguments, words):

@@ -1,6 +1,5 @@
-"""Loggers never prompt, never hang and never lose rows."""
+"""Loggers never prompt and never hang."""
 
-import csv
 import json
 import os
 import socket
@@ -15,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from qbsnn.tracking.connection import unreachable
-from qbsnn.tracking.loggers import close_loggers, csv_logger
+from qbsnn.tracking.loggers import close_loggers
 from qbsnn.tracking.wandb_file import read_records, values
 
 FAKE_KEY = "0123456789abcdef" * 3
@@ -31,37 +30,7 @@ def values_logged(run_file: Path) -> dict[str, float]:
     return found
 
 
-def test_csv_rows_go_to_the_run_directory_and_survive_a_restart(tmp_path: Path) -> None:
-    (tmp_path / "result.json").write_text("{}")
-    first = csv_logger(tmp_path)
-    first.log_metrics({"train/loss": 0.5}, step=1)
-    first.save()
-    first.log_metrics({"train/loss": 0.25, "val/acc": 0.75}, step=2)
-    first.finalize("success")
-    with (tmp_path / "metrics.csv").open("a") as file:
-        file.write("3,0.1")  # a kill in the middle of a row
-    again = csv_logger(tmp_path)
-    again.log_metrics({"val/acc": 0.875, "burst": 0.5}, step=3)
-    again.finalize("success")
-    with (tmp_path / "metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [(row["step"], row["train/loss"], row["val/acc"], row["burst"]) for row in rows] == [
-        ("1", "0.5", "", ""),
-        ("2", "0.25", "0.75", ""),
-        ("3", "", "0.875", "0.5"),
-    ]
-    assert (tmp_path / "result.json").exists()
-
-
-def test_a_csv_file_without_a_whole_row_is_begun_anew(tmp_path: Path) -> None:
-    (tmp_path / "metrics.csv").write_text("st")
-    logger = csv_logger(tmp_path)
-    logger.log_metrics({"a": 1.0}, step=0)
-    logger.finalize("success")
-    assert (tmp_path / "metrics.csv").read_text().split() == ["a,step", "1.0,0"]
-
-
-@pytest.mark.parametrize(("choice", "names"), [("csv", ["csv"]), ("wandb", ["csv", "wandb"])])
+@pytest.mark.parametrize(("choice", "names"), [("csv", []), ("wandb", ["wandb"])])
 def test_config(tmp_path: Path, choice: str, names: list[str]) -> None:
     folder = Path(__file__).parents[2] / "conf"
     with initialize_config_dir(str(folder), version_base="1.3"):

@@ -17,7 +17,7 @@ from qbsnn.errors import SettingsError
 from qbsnn.results.schema import Result
 from qbsnn.tracking.runs import evaluation_loggers, final_metrics
 from qbsnn.tracking.wandb_file import read_history, read_records, values
-from qbsnn.training import checkpoints as checkpoint_io
+from qbsnn.training import checkpoints
 from tests.tool import ROOT, TINY, Tool, one_paragraph
 from tests.tracking.offline import offline
 
@@ -75,7 +75,7 @@ def test_group_tags_job_type_and_id(trained):
     assert list(run.tags) == ["digits", "vgg5", "qb_lif", "mine", "T=2", "s_max=3"]
     assert run.resume
     assert (trained.folder / "wandb_id").read_text().strip() == run.run_id
-    contents = checkpoint_io.load(trained.folder / "checkpoints/last.ckpt")
+    contents = checkpoints.load(trained.folder / "checkpoints/last.ckpt")
     assert contents["qbsnn"]["wandb_id"] == run.run_id
 
 
@@ -125,8 +125,9 @@ def test_final_numbers_are_those_of_the_result(trained):
         "final/absorption/spike_mismatches": 0,
         "final/params": result["params"],
         "final/spikes_per_synapse": result["energy"]["spikes_per_synapse"],
-        "final/energy_estimate/int/network_pj": sum(result["energy"]["totals"]["int"]["network"].values()),
-        "final/energy_estimate/fp32/relative_to_quantized": result["energy"]["relative"]["fp32"]["quantized"],
+        "final/relative_energy": result["energy"]["relative_synapses"],
+        "final/energy_estimate/int": sum(result["energy"]["totals"]["int"]["network"].values()),
+        "final/energy_over_quantized/fp32": result["energy"]["relative"]["fp32"]["quantized"],
     }
     for layer in result["layers"]:
         for figure in ("delta", "mean_burst", "saturation", "silent"):
@@ -229,7 +230,7 @@ def test_the_dashboard_asks_for_keys_that_a_run_has(trained, monkeypatch, capsys
     accuracy = "summary:final/test/acc"
     assert ("config:T.value", accuracy) in axes and ("config:neuron.value.s_max", accuracy) in axes
     assert ("config:neuron.value.alpha", "config:neuron.value.beta") in axes
-    assert ("summary:final/energy_estimate/int/network_pj", accuracy) in axes
+    assert ("summary:final/energy_estimate/int", accuracy) in axes
 
 
 @workspaces

@@ -75,7 +75,7 @@ from lightning.pytorch.callbacks import Callback
 from omegaconf import open_dict
 from qbsnn.cli.launch import register_resolvers
 from qbsnn.tracking.loggers import close_loggers
-from qbsnn.training.run import build
+from qbsnn.training.setup import build
 from qbsnn.training.settings import validate
 from qbsnn.tracking.wandb_file import read_history
 

@@ -10,7 +10,6 @@ from qbsnn.data import Digits
 from qbsnn.functional import decided_cross_entropy
 from qbsnn.models import mlp, resnet
 from qbsnn.neurons import QBLIF
-from qbsnn.results.schema import Host, Result
 from qbsnn.training import module as module_of
 from qbsnn.training.module import Classifier
 from qbsnn.training.optim import make_optimizer, parameter_groups
@@ -96,9 +95,7 @@ def fitted(tmp_path, watch, optimizer=torch.optim.AdamW, **options):
     lightning.seed_everything(0, verbose=False)
     data = Digits(batch_size=64, limit_train=256, limit_val=64)
     network = mlp(QBLIF, data.in_shape, 10, data.mean, data.std, hidden=(32, 16))
-    host = Host("", 1, [], None, "", {})
-    module = Classifier(network, 10, decided_cross_entropy, partial(optimizer, lr=1e-3), None, {},
-                        Result("", {}, 0, host, None, None))  # fmt: skip
+    module = Classifier(network, 10, decided_cross_entropy, partial(optimizer, lr=1e-3), None, {})
     trainer = lightning.Trainer(
         accelerator="cpu", max_epochs=1, callbacks=[watch], logger=False, default_root_dir=tmp_path,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, **options,

@@ -9,7 +9,7 @@ import pytest
 
 from qbsnn.errors import DataError
 from qbsnn.training.module import Classifier
-from tests.tool import TINY
+from tests.tool import TINY, one_paragraph
 
 SHORT = (
     "model=mlp", "model.hidden=[32]", *(word for word in TINY if "width" not in word), "report=false",
@@ -113,16 +113,25 @@ def test_damage_to_the_newest_checkpoint_leads_back_to_the_one_before(tool, stop
     assert starts(tool.folder / "outputs/parts")[:4] == [(0, 0), (1, 4), (2, 8), (3, 12)]
 
 
-def test_other_settings_do_not_go_on_from_a_checkpoint(tool, stop_at):
+def test_another_experiment_in_a_used_directory_is_refused_unless_it_may_overwrite(tool, stop_at, capsys):
     stop_at(6)
     assert tool("train.py", *SHORT, "hydra.run.dir=outputs/parts") == 1
     stop_at(None)
-    assert tool("train.py", *SHORT, "seed=1", "hydra.run.dir=outputs/parts") == 0
-    assert starts(tool.folder / "outputs/parts")[-4:] == [(0, 0), (1, 4), (2, 8), (3, 12)]
+    kept = {path: path.read_bytes() for path in (tool.folder / "outputs/parts/checkpoints").iterdir()}
+    capsys.readouterr()
+    assert tool("train.py", *SHORT, "seed=1", "trainer.max_epochs=3", "hydra.run.dir=outputs/parts") == 1
+    text = one_paragraph(capsys.readouterr().err)
+    assert "holds another experiment" in text and "trainer.max_epochs (4 there, 3 here)" in text
+    assert "seed (0 there, 1 here)" in text and "overwrite=true" in text
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert tool("train.py", *SHORT, "seed=1", "overwrite=true", "hydra.run.dir=outputs/parts") == 0
+    assert starts(tool.folder / "outputs/parts") == [(0, 0), (1, 4), (2, 8), (3, 12)]
+    assert len(curves(tool.folder / "outputs/parts")) == 4
 
 
-def test_sigterm_ends_a_run_after_its_batch_with_an_exit_code(tool, monkeypatch):
-    honest = Classifier.training_step
+def test_sigterm_ends_a_run_after_its_batch_with_an_exit_code_and_saves_it(tool, monkeypatch):
+    assert tool("train.py", *SHORT, "hydra.run.dir=outputs/whole") == 0
+    whole, honest = tool.result(), Classifier.training_step
 
     def step(self, batch, batch_idx):
         if self.trainer.global_step == 5:
@@ -131,7 +140,11 @@ def test_sigterm_ends_a_run_after_its_batch_with_an_exit_code(tool, monkeypatch)
 
     monkeypatch.setattr(Classifier, "training_step", step)
     assert tool("train.py", *SHORT, "hydra.run.dir=outputs/parts") == 128 + signal.SIGTERM
-    assert tool.result()["status"] == "failed" and tool.result()["error"] == "interrupted"
+    run = tool.folder / "outputs/parts"
+    assert tool.result()["status"] == "interrupted"
+    assert (run / "checkpoints/resume.ckpt").is_file()
     monkeypatch.setattr(Classifier, "training_step", honest)
     assert tool("train.py", *SHORT, "hydra.run.dir=outputs/parts") == 0
-    assert starts(tool.folder / "outputs/parts")[2:] == [(1, 4), (2, 8), (3, 12)]
+    assert starts(run)[2:] == [(1, 6), (2, 8), (3, 12)]
+    assert numbers(tool.result()) == numbers(whole) and curves(run) == curves(tool.folder / "outputs/whole")
+    assert not (run / "checkpoints/resume.ckpt").exists()

@@ -1,69 +1,84 @@
-"""The choices of a conversion to integers, as plain data."""
+"""How a network becomes integers: the fields, bounds and meaning of ``conf/deploy`` and of ``quantize``."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal, cast
+from dataclasses import replace
+from typing import Any, Literal
 
-from qbsnn import checks
+from pydantic import Field, model_validator
+
+from qbsnn.checked import Checked
 from qbsnn.deploy.format.network import IntegerNetwork
 
-THETAS = ("pow2", "integer")
-LEAKS = ("auto", "none", "shift_floor", "shift_xylo", "mul12_to_zero")
-POLICIES = ("error", "saturate", "wrap")
-FIRST_LAYERS = ("float", "integer")
-
-PROFILES: dict[str, dict[str, object]] = {
+PROFILES: dict[str, dict[str, Any]] = {
     "generic-fpga": {"leak": "shift_floor", "membrane_bits": 24, "overflow": "saturate"},
     "xylo": {"leak": "shift_xylo", "membrane_bits": 16, "overflow": "saturate"},
     "loihi2": {"leak": "mul12_to_zero", "membrane_bits": 24, "overflow": "saturate"},
     "dynapcnn": {"leak": "none", "membrane_bits": 16, "overflow": "saturate"},
 }
-"""Names for a set of choices; what else a target asks of a network is in :mod:`qbsnn.deploy.convert.profiles`."""
+"""What each profile sets; what else a target asks of a network is in :mod:`qbsnn.deploy.convert.profiles`."""
 
 
-@dataclass(frozen=True)
-class DeploySettings:
-    """How an absorbed network becomes integers.
+class DeploySettings(Checked):
+    """How a trained network becomes integers.
 
-    bits: width of a weight, 2 to 8, so weights lie in ±(2^(bits−1) − 1). theta: thresholds are powers of two, or any
-    integers, searched. leak: ``auto`` takes none where λ = 1, the floor shift where τ is a power of two and the 12-bit
-    product elsewhere; any other kind is used for all neurons that leak. membrane_bits, overflow: as in
-    :class:`IntegerNetwork`. first_layer: ``float`` weights, whose current is rounded once, or ``integer`` ones, which
-    accumulate too and need an input of spikes or counts. profile: a key of ``PROFILES``, whose choices replace leak,
-    membrane_bits and overflow. Raises SettingsError for values outside these bounds.
+    Args:
+        mode: ``ptq`` rounds the trained network; ``qat`` then trains it further on the grid, and keeps that if it is
+            better on validation images.
+        bits: width of a weight, so that weights lie in ±(2^(bits − 1) − 1).
+        theta: thresholds are powers of two, or any integers, which are searched.
+        leak: ``auto`` takes none where λ = 1, the floor shift where τ is a power of two and the 12-bit product
+            elsewhere. Any other kind is used for all neurons that leak.
+        membrane_bits: width of the register that holds V.
+        overflow: what happens to a V that does not fit, see :class:`~qbsnn.deploy.format.network.IntegerNetwork`.
+        profile: a key of ``PROFILES``, whose choices replace leak, membrane_bits and overflow.
+        first_layer: ``float`` weights, whose current is rounded once; or ``integer`` ones, which accumulate too and
+            need an input of spikes or counts.
+        epochs: of training on the grid, and of the float network that it is compared with.
+        lr: learning rate of that training.
+        calibration_images: training images that the search for thresholds looks at; 0: it looks at the weights only.
+
+    Raises:
+        ArgumentError: for a value outside these bounds.
+
+    >>> DeploySettings(bits=4).q_max
+    7
     """
 
-    bits: int = 8
+    mode: Literal["ptq", "qat"] = "ptq"
+    bits: int = Field(default=8, ge=2, le=8)
     theta: Literal["pow2", "integer"] = "pow2"
     leak: Literal["auto", "none", "shift_floor", "shift_xylo", "mul12_to_zero"] = "auto"
-    membrane_bits: int = 32
+    membrane_bits: int = Field(default=32, ge=8, le=32)
     overflow: Literal["error", "saturate", "wrap"] = "error"
-    profile: str | None = None
+    profile: Literal["generic-fpga", "xylo", "loihi2", "dynapcnn"] | None = None
     first_layer: Literal["float", "integer"] = "float"
+    epochs: int = Field(default=4, ge=1)
+    lr: float = Field(default=0.0002, gt=0)
+    calibration_images: int = Field(default=256, ge=0)
 
-    def __post_init__(self) -> None:
-        """Check every field."""
-        checks.integer("bits", self.bits, 2, 8)
-        checks.choice("theta", self.theta, THETAS)
-        checks.choice("leak", self.leak, LEAKS)
-        checks.integer("membrane_bits", self.membrane_bits, 8, 32)
-        checks.choice("overflow", self.overflow, POLICIES)
-        checks.choice("first_layer", self.first_layer, FIRST_LAYERS)
-        if self.profile is not None:
-            checks.choice("profile", self.profile, PROFILES)
+    @model_validator(mode="after")
+    def _consistent(self) -> DeploySettings:
+        if self.mode == "qat" and self.first_layer == "integer":
+            raise ValueError("first_layer=integer goes with mode=ptq: training on the grid keeps the layer in float")
+        return self
 
     @property
     def q_max(self) -> int:
-        """Largest weight, 2^(bits−1) − 1."""
+        """Largest weight, 2^(bits − 1) − 1."""
         return 2 ** (self.bits - 1) - 1
 
+    @property
+    def grid(self) -> dict[str, Any]:
+        """What fixes the grid: weights that were trained under one such choice are of no use to another."""
+        return self.model_dump(exclude={"mode", "epochs", "lr"})
+
     def resolved(self) -> DeploySettings:
-        """With the profile's choices in place."""
-        return self if self.profile is None else replace(self, **cast("dict", PROFILES[self.profile]))
+        """These settings with the choices of the profile in place."""
+        return self if self.profile is None else self.model_copy(update=PROFILES[self.profile])
 
     def largest_theta(self, s_max: int) -> int:
-        """Thresholds stay below 2¹⁵, and so small that a narrow membrane holds twice the largest burst."""
+        """The largest threshold: below 2¹⁵, and so small that a narrow membrane holds twice the largest burst."""
         return min(2**15, 2 ** (self.membrane_bits - 1) // (2 * (s_max + 1)))
 
     def applied_to(self, net: IntegerNetwork) -> IntegerNetwork:

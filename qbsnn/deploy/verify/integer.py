@@ -99,7 +99,8 @@ def check_integer(
     exact = mismatches == membrane_mismatches == logit_mismatches == grid_mismatches == onnx_mismatches == 0
     fits = overflows_agree and (overflows == 0 or net.overflow != "error")
     settings = quantized.settings
-    found = Integer(
+    shares: dict[str, Any] = {name: count / max(images, 1) for name, count in right_rivals.items()}
+    return Integer(
         checkpoint=checkpoint,
         passed=exact and fits and flip_mismatches > 0 and all(layer.spikes for layer in layers),
         images=images,
@@ -131,10 +132,8 @@ def check_integer(
         first_layer=settings.first_layer,
         profile=settings.profile,
         findings=fits_profile(quantized, settings.profile) if settings.profile else [],
+        **shares,
     )
-    for name, count in right_rivals.items():
-        setattr(found, name, count / max(images, 1))
-    return found
 
 
 def record_spikes(network: SpikingNetwork, encoded: Tensor) -> tuple[list[NDArray[np.integer]], Tensor]:

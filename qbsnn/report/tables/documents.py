@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
+
 from qbsnn.errors import DataError
-from qbsnn.report.tables import writing as table_files
+from qbsnn.report.tables import formats
 from qbsnn.report.tables.figures import FIGURES, figures, write
 from qbsnn.report.tables.table import Table, make_table
 from qbsnn.results.files import write_atomically
 from qbsnn.results.published import of_the_same_sets
-from qbsnn.results.sweeps import Plan, Sweep, read_plan, read_sweep
+from qbsnn.results.sweeps import Plan, read_cells, read_plan
 
 HEAD = """# Results
 
@@ -29,7 +32,11 @@ CAPTIONS = {
 
 
 def find_plan(name: str, conf: Path) -> Plan:
-    """The plan ``table_NAME`` or ``NAME`` of a folder, or a path ending in .yaml; raises DataError if there is none."""
+    """The plan ``table_NAME`` or ``NAME`` of a folder, or a path ending in .yaml.
+
+    Raises:
+        DataError: There is none, or see :func:`~qbsnn.results.sweeps.read_plan`.
+    """
     if name.endswith(".yaml"):
         return read_plan(Path(name))
     for stem in (f"table_{name}", name):
@@ -40,27 +47,34 @@ def find_plan(name: str, conf: Path) -> Plan:
 
 
 def write_table(plan: Plan, sweeps: Path, out: Path, figure: str | None = None) -> list[Path]:
-    """Write ``out``/NAME.md, .tex, .csv, NAME_runs.csv and the figures NAME_FIGURE.png and .pdf; returns the paths.
+    """Write ``out``/NAME.md, .tex, .csv, NAME_runs.csv and the figures NAME_FIGURE.png and .pdf.
 
-    sweeps: the folder that holds a folder for every sweep. figure: one to draw instead of the sweep's own.
+    Args:
+        plan: Of the sweep.
+        sweeps: The folder that holds a folder for every sweep.
+        out: Where the files go.
+        figure: One to draw instead of the sweep's own.
+
+    Returns:
+        The paths of the files.
 
     Raises:
-        DataError: the sweep was not run, or see :func:`~qbsnn.results.sweeps.read_sweep`.
+        DataError: The sweep was not run, or see :func:`~qbsnn.results.sweeps.read_cells`.
     """
     if figure is not None:
         if figure not in FIGURES:
             raise DataError(f"figure must be one of {', '.join(FIGURES)}, got {figure!r}")
-        plan = Plan(plan.name, plan.title, plan.rows, plan.baseline, figure)
-    sweep = _run(plan, sweeps)
-    if sweep is None:
+        plan = replace(plan, figure=figure)
+    cells = _run(plan, sweeps)
+    if cells is None:
         raise DataError(f"{plan.name} has no cells in {sweeps / plan.name}: run {_command(plan)}")
-    table, drawn = make_table(sweep), figures(sweep)
+    table, drawn = make_table(plan, cells), figures(plan, cells)
     out.mkdir(parents=True, exist_ok=True)
     contents = {
-        f"{plan.name}.md": table_files.markdown(table, out),
-        f"{plan.name}.tex": table_files.latex(table),
-        f"{plan.name}.csv": table_files.rows_csv(table),
-        f"{plan.name}_runs.csv": table_files.runs_csv(table),
+        f"{plan.name}.md": formats.markdown(table, out),
+        f"{plan.name}.tex": formats.latex(table),
+        f"{plan.name}.csv": formats.rows_csv(table),
+        f"{plan.name}_runs.csv": formats.runs_csv(table),
     }
     written = [_text(out / name, content) for name, content in contents.items()]
     for name, found in drawn.items():
@@ -72,14 +86,15 @@ def write_results(conf: Path, sweeps: Path, docs: Path) -> Path:
     """Write ``docs``/results.md, its figures into ``docs``/images and the runs behind it into ``docs``/results.
 
     Raises:
-        DataError: none of the sweeps was run.
+        DataError: None of the sweeps was run.
     """
     plans = sorted((read_plan(path) for path in conf.glob("*.yaml")), key=_order)
-    ran = {plan.name: sweep for plan in plans if (sweep := _run(plan, sweeps))}
-    if not ran:
+    tables = {}  # everything is read and drawn before the first file is replaced
+    for plan in plans:
+        if (cells := _run(plan, sweeps)) is not None:
+            tables[plan.name] = make_table(plan, cells), figures(plan, cells)
+    if not tables:
         raise DataError(f"no sweep of {conf} has cells in {sweeps}: nothing to make results of")
-    # everything is read and drawn before the first file is replaced
-    tables = {name: (make_table(sweep), figures(sweep)) for name, sweep in ran.items()}
     for folder in ("images", "results"):
         (docs / folder).mkdir(parents=True, exist_ok=True)
     parts, written = [HEAD], set()
@@ -88,7 +103,7 @@ def write_results(conf: Path, sweeps: Path, docs: Path) -> Path:
             parts.append(_not_run(plan))
             continue
         table, drawn = tables[plan.name]
-        written.add(_text(docs / "results" / f"{plan.name}_runs.csv", table_files.runs_csv(table)))
+        written.add(_text(docs / "results" / f"{plan.name}_runs.csv", formats.runs_csv(table)))
         parts.append(_section(table, drawn))
         for name, found in drawn.items():
             written.update(write(found, docs / "images" / f"results_{plan.name}_{name}", kinds=("png",)))
@@ -99,24 +114,24 @@ def write_results(conf: Path, sweeps: Path, docs: Path) -> Path:
 
 
 def _section(table: Table, drawn: Iterable[str]) -> str:
-    plan = table.sweep.plan
-    lines = [table_files.markdown(table, Path(), linked=False)]
+    plan = table.plan
+    lines = [formats.markdown(table, Path(), linked=False)]
     lines += [f"![{CAPTIONS[name]}](images/results_{plan.name}_{name}.png)\n\n{CAPTIONS[name]}\n" for name in drawn]
-    lines.append(f"Command: {_command(plan)}. {_provenance(table.sweep)} [Every run](results/{plan.name}_runs.csv).\n")
+    lines.append(f"Command: {_command(plan)}. {_provenance(table.cells)} [Every run](results/{plan.name}_runs.csv).\n")
     return "\n".join(lines)
 
 
-def _provenance(sweep: Sweep) -> str:
+def _provenance(cells: pd.DataFrame) -> str:
     """Where and with which code the runs were made."""
-    results = [result for group in sweep.groups for result in group.results()]
-    hosts = dict.fromkeys(result.host.gpu or f"{result.host.cpu}, {result.host.cores} cores" for result in results)
-    commits = dict.fromkeys(
-        (result.git_commit or "unknown")[:10] + (" with changes" if result.git_dirty else "") for result in results
-    )
-    torch = dict.fromkeys(result.host.versions.get("torch", "unknown") for result in results)
-    if not results:
+    runs = cells[cells["status"] == "done"]
+    if not len(runs):
         return "No run is finished."
-    return f"Hardware: {'; '.join(hosts)}. Code: {', '.join(commits)}. PyTorch {', '.join(torch)}."
+    commits = [
+        (commit or "unknown")[:10] + (" with changes" if dirty else "")
+        for commit, dirty in zip(runs["commit"], runs["dirty"], strict=True)
+    ]
+    code, torch = ", ".join(dict.fromkeys(commits)), ", ".join(runs["torch"].fillna("unknown").unique())
+    return f"Hardware: {'; '.join(runs['device'].unique())}. Code: {code}. PyTorch {torch}."
 
 
 def _not_run(plan: Plan) -> str:
@@ -124,16 +139,16 @@ def _not_run(plan: Plan) -> str:
     data = plan.name.removeprefix("table_").removesuffix("_document")
     need = f" It needs the data set `{data}` ([where the files go](data.md))." if plan.name.startswith("table_") else ""
     lines = [f"## {plan.title}", "", f"Not run here. Command: {_command(plan)}.{need}"]
-    others = of_the_same_sets([key for row in plan.rows for key in row.published])
+    others = of_the_same_sets([key for keys in plan.published.values() for key in keys])
     if others and not plan.name.endswith("_document"):
-        lines += ["", "Published on this data, none of it measured here:", "", *table_files.others(others)]
+        lines += ["", "Published on this data, none of it measured here:", "", *formats.others(others)]
     return "\n".join(lines) + "\n"
 
 
-def _run(plan: Plan, sweeps: Path) -> Sweep | None:
-    """The sweep, unless it was never started."""
+def _run(plan: Plan, sweeps: Path) -> pd.DataFrame | None:
+    """The cells of the sweep, unless it was never started."""
     folder = sweeps / plan.name
-    return read_sweep(plan, folder) if (folder / "cells.json").exists() else None
+    return read_cells(folder) if (folder / "cells.json").exists() else None
 
 
 def _order(plan: Plan) -> tuple[bool, str, bool]:
@@ -146,5 +161,5 @@ def _command(plan: Plan) -> str:
 
 
 def _text(path: Path, content: str) -> Path:
-    write_atomically(path, content.encode("utf-8"))
+    write_atomically(path, content.encode("utf-8", "backslashreplace"))
     return path

@@ -1,139 +1,155 @@
-"""A sweep's results as the lines of a table: mean ± sd over seeds, and the difference to the baseline."""
+"""A sweep's table: from a row for each run to a row for each setting, with mean and spread over its seeds."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from qbsnn.report.run.energy import counted_energy
+import pandas as pd
+
+from qbsnn.results.formatting import NONE
 from qbsnn.results.published import Published, figure, of_the_same_sets
-from qbsnn.results.schema import Integer, Result
-from qbsnn.results.statistics import Difference, Summary, paired, summary
-from qbsnn.results.sweeps import Group, Sweep
+from qbsnn.results.quantities import TABLE, Quantity, listed, of_columns, spread
+from qbsnn.results.statistics import Difference, paired
+from qbsnn.results.sweeps import Plan
 
-BEST, LAST = "best by validation", "last epoch"
+COMPARED = "test/acc"
+"""The quantity whose difference to the baseline a table shows."""
 
 
-@dataclass
-class Line:
-    """One row. Accuracies in % of the test set, ``acs`` and ``macs`` per image, ``energies`` by model in pJ per image.
+@dataclass(frozen=True)
+class Table:
+    """What a table is written from.
 
-    ``accuracy``: of the weights that were best by validation; ``relative``: estimated fp32 synaptic energy, % of the
-    dense ReLU network's. ``notes``: which cells are absent, and why.
+    Args:
+        plan: The sweep's plan.
+        cells: A row per run, see :func:`~qbsnn.results.sweeps.read_cells`.
+        means: By label, for each quantity ``(column, mean | std | count)`` over the runs that are done.
+        differences: By label, to the baseline; a row without one is left out.
+        published: By label, what others published of that setting.
+        others: All that is published on the same data.
     """
 
-    group: Group
-    steps: str = ""
-    s_max: str = ""
-    params: str = ""
-    accuracy: Summary | None = None
-    last: Summary | None = None
-    integer: Summary | None = None
-    burst: Summary | None = None
-    acs: Summary | None = None
-    macs: Summary | None = None
-    energies: dict[str, Summary] = field(default_factory=dict)
-    relative: Summary | None = None
-    difference: Difference | None = None
-    published: list[Published] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def planned(self) -> int:
-        """How many cells the sweep has for this row."""
-        return len(self.group.cells)
-
-
-@dataclass
-class Table:
-    """All lines, what others published on the same data, and the names of the energy models."""
-
-    sweep: Sweep
-    lines: list[Line]
+    plan: Plan
+    cells: pd.DataFrame
+    means: pd.DataFrame
+    differences: dict[str, Difference]
+    published: dict[str, list[Published]]
     others: list[Published]
-    models: dict[str, str]
 
 
-def percent_of(result: Result, which: str = BEST) -> float:
-    """Test accuracy in %; NaN where the run has none."""
-    metrics = result.metrics.best if which == BEST else result.metrics.last
-    return 100 * metrics.get("test/acc", float("nan"))
-
-
-def integer_percent(result: Result) -> float:
-    """Test accuracy of the integer network in %; NaN where it was not run, not proven or not run on all images."""
-    block = result.integer
-    if not isinstance(block, Integer) or block.skipped is not None or not block.passed:
-        return float("nan")
-    images = result.data.get("samples", {}).get("test", block.images)
-    return 100 * block.acc if block.images == images else float("nan")
-
-
-def operations(result: Result) -> dict[str, float]:
-    """Per image: accumulates ``acs``, products ``macs``, and the mean burst per neuron and step ``burst``."""
-    block = counted_energy(result)
-    if block is None:
-        return {}
-    found = {
-        "acs": sum(layer.acs for layer in block.layers) / block.images,
-        "macs": sum(layer.macs for layer in block.layers) / block.images,
-        "relative": 100 * block.relative_synapses,
-    }
-    return found if block.mean_rate is None else {**found, "burst": block.mean_rate}
-
-
-def energies(result: Result) -> dict[str, float]:
-    """Estimated pJ per image of the network, by model."""
-    block = counted_energy(result)
-    return {} if block is None else {model: networks["network"].total for model, networks in block.totals.items()}
-
-
-def make_table(sweep: Sweep) -> Table:
-    """Aggregate a sweep.
+def make_table(plan: Plan, cells: pd.DataFrame) -> Table:
+    """Average over the seeds of each setting.
 
     Raises:
-        DataError: a row asks for published figures that there are not.
+        DataError: A row asks for published figures that there are not.
     """
-    lines = [_line(group, sweep.baseline(group), sweep.plan.name) for group in sweep.groups]
-    keys = [key for row in sweep.plan.rows for key in row.published]
-    models: dict[str, str] = {}
-    for group in sweep.groups:
-        for result in group.results():
-            block = counted_energy(result)
-            models |= block.models if block else {}
-    return Table(sweep, lines, of_the_same_sets(keys), models)
+    columns = {name: cells[name].astype("float64") for name in shown_in_table(cells)}
+    means = pd.DataFrame(columns, cells.index).groupby(cells["label"], sort=False).agg(["mean", "std", "count"])
+    by_label = dict(iter(cells.groupby("label", sort=False)))
+    rows = {label: group["row"].iloc[0] for label, group in by_label.items()}
+    published = {
+        label: [figure(key, f"sweep {plan.name}, row {label}") for key in plan.published.get(row, [])]
+        for label, row in rows.items()
+    }
+    seeds = {label: group.set_index("seed")[COMPARED].to_dict() for label, group in by_label.items()}
+    differences = {}
+    for label, row in rows.items():
+        # a grid is compared with the baseline's row at the same values
+        other = f"{plan.baseline}{label.removeprefix(row)}"
+        if plan.baseline is not None and row != plan.baseline and other in seeds:
+            differences[label] = paired(seeds[label], seeds[other])
+    known = {label: found for label, found in differences.items() if found is not None}
+    others = of_the_same_sets([key for keys in plan.published.values() for key in keys])
+    return Table(plan, cells, means, known, published, others)
 
 
-def _line(group: Group, baseline: Group | None, name: str) -> Line:
-    line = Line(group, published=[figure(key, f"sweep {name}, row {group.label}") for key in group.published])
-    results = list(group.results())
-    line.steps = _common([str(result.config.get("T", "")) for result in results])
-    line.s_max = _common([str(result.config.get("neuron", {}).get("s_max") or "") for result in results])
-    line.params = _common([f"{result.params:,}" for result in results])
-    line.accuracy = summary([percent_of(result) for result in results])
-    line.last = summary([percent_of(result, LAST) for result in results])
-    line.integer = summary([integer_percent(result) for result in results])
-    counts = [operations(result) for result in results]
-    for part in ("burst", "acs", "macs", "relative"):
-        setattr(line, part, summary([found[part] for found in counts if part in found]))
-    costs = [energies(result) for result in results]
-    for model in dict.fromkeys(model for cost in costs for model in cost):
-        found = summary([cost[model] for cost in costs if model in cost])
-        if found:
-            line.energies[model] = found
-    if baseline is not None:
-        line.difference = paired(by_seed(group), by_seed(baseline))
-    for cell in group.cells:
-        if cell.result is None:
-            why = f": {' '.join(cell.error.split())}" if cell.error else ""
-            line.notes.append(f"{group.label}, seed {cell.seed}: {cell.status}{why}")
-    return line
+def shown_in_table(cells: pd.DataFrame) -> dict[str, Quantity]:
+    """The quantities among the columns of a frame that tables show."""
+    return {name: quantity for name, quantity in of_columns(cells.columns).items() if TABLE in quantity.views}
 
 
-def by_seed(group: Group) -> dict[int, float]:
-    """Test accuracy in % by seed."""
-    return {result.seed: percent_of(result) for result in group.results()}
+def texts(table: Table) -> pd.DataFrame:
+    """The table as it is read: a row per setting, a column per heading.
+
+    A column without a value in any row is left out, except for those up to the test accuracy.
+    """
+    found = pd.DataFrame([_row(table, str(label)) for label in table.means.index])
+    always = list(found.columns).index(_heading(COMPARED)) + 1 if len(found) else 0
+    return found[[name for at, name in enumerate(found) if at < always or (found[name] != NONE).any()]]
 
 
-def _common(values: list[str]) -> str:
-    """The value that all runs share; runs of one row that differ are all named."""
-    return ", ".join(dict.fromkeys(value for value in values if value))
+def _heading(key: str) -> str:
+    return next(quantity.heading for quantity in listed() if quantity.key == key)
+
+
+def _row(table: Table, label: str) -> dict[str, str]:
+    cells = table.cells[table.cells["label"] == label]
+    row = {"method": label, "T": _all(cells["T"]), "s_max": _all(cells["s_max"])}
+    members = of_columns(table.means.columns.get_level_values(0))
+    for quantity in listed(TABLE):
+        names = [name for name in members if name == quantity.key or name.startswith(f"{quantity.key}/")]
+        means = [table.means.loc[label, name] for name in names]
+        each = [spread(quantity, found["mean"], found["std"]) for found in means if found["count"]]
+        row[quantity.heading] = " / ".join(each) or NONE
+        if quantity.key == COMPARED:
+            row[quantity.heading] += _seeds(cells, int(means[0]["count"]))
+            row["difference (points)"] = difference(table.differences.get(label))
+    row["published (%)"] = "; ".join(f"{item.accuracy:g} ({item.source})" for item in table.published[label]) or NONE
+    return row
+
+
+def _all(column: pd.Series) -> str:
+    """The value that the runs of one row share; values that differ are all named."""
+    return ", ".join(str(value) for value in column.dropna().unique()) or NONE
+
+
+def _seeds(cells: pd.DataFrame, count: int) -> str:
+    done = int((cells["status"] == "done").sum())
+    if done < len(cells):
+        return f" ({done} of {len(cells)} seeds)"
+    return f" (n = {count})" if count else ""
+
+
+def difference(found: Difference | None) -> str:
+    """A difference of shares in percentage points, with its interval, p and the number of pairs.
+
+    >>> difference(Difference(0.015, 0.0025, 0.0275, 0.031, 3)), difference(Difference(-0.005, None, None, None, 1))
+    ('+1.50 [+0.25, +2.75], p = 0.031, 3 pairs', '−0.50, 1 pair')
+    """
+    if found is None:
+        return NONE
+    parts = [f"{100 * found.mean:+.2f}"]
+    if found.low is not None and found.high is not None:
+        parts[0] += f" [{100 * found.low:+.2f}, {100 * found.high:+.2f}]"
+    if found.p is not None:
+        parts.append("p < 0.001" if found.p < 0.001 else f"p = {found.p:.2g}")
+    parts.append(f"{found.pairs} pair" + "s" * (found.pairs != 1))
+    return ", ".join(parts).replace("-", "−")
+
+
+def caption(table: Table) -> list[str]:
+    """What the columns are, as sentences."""
+    lines = [
+        "Mean ± sample standard deviation over n seeds, of the weights that were best on validation images; test "
+        "images chose nothing. Integer: the proven integer network."
+    ]
+    if table.differences:
+        lines.append(
+            f"Difference: to {table.plan.baseline}, paired over seeds, with its 95 % confidence interval and the "
+            "two-sided p of Student's paired t, not corrected for the number of rows; few pairs make it weak."
+        )
+    if models := table.cells.attrs["models"]:
+        lines.append(
+            f"Energy: estimates, {' / '.join(models.values())}. Relative energy: estimated fp32 energy of synaptic "
+            "operations, % of the same architecture as a dense ReLU network, the convention of published tables."
+        )
+    return lines
+
+
+def absent(table: Table) -> list[str]:
+    """Which runs are not done, and why."""
+    cells = table.cells[table.cells["status"] != "done"]
+    return [
+        f"{cell.label}, seed {cell.seed}: {cell.status}{f': {cell.error}' if cell.error else ''}"
+        for cell in cells.itertuples()
+    ]

@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import sys
 import tempfile
 import uuid
@@ -37,6 +38,7 @@ from qbsnn.errors import SettingsError
 from qbsnn.results.reading import read_result
 from qbsnn.results.schema import Result
 from qbsnn.training.building import build_object
+from qbsnn.training.devices.signals import CODE
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +92,8 @@ def start(plain: dict[str, Any], count: int) -> Result:
     file = Path(plain["paths"]["run"]) / "result.json"
     with tempfile.TemporaryDirectory(prefix="qbsnn-") as folder:
         job = Path(folder) / "job.json"
-        job.write_text(json.dumps({"settings": plain, "argv": sys.argv, "logging": _logging()}), encoding="utf-8")
+        given = {"settings": plain, "argv": sys.argv, "logging": _logging(), "parent": os.getpid()}
+        job.write_text(json.dumps(given), encoding="utf-8")
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -106,9 +109,13 @@ def start(plain: dict[str, Any], count: int) -> Result:
         try:
             with _imports_as_here(), _quiet_agent():
                 elastic_launch(config, sys.executable)("-m", "qbsnn.training.devices.worker", str(job))
-        except SignalException:
-            raise KeyboardInterrupt from None
+        except SignalException as stopped:
+            if stopped.sigval == signal.SIGINT:
+                raise KeyboardInterrupt from None
+            raise SystemExit(CODE) from None
         except ChildFailedError as failed:
+            if any(failure.exitcode == CODE for failure in failed.failures.values()):
+                raise SystemExit(CODE) from None  # a signal to one of the processes ended all of them
             error = _cause(failed.failures)
             _mark_failed(file, error)
             raise error from None

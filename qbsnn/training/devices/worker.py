@@ -12,6 +12,7 @@ from pathlib import Path
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from qbsnn.errors import QBSNNError
+from qbsnn.training.devices.signals import end_with
 from qbsnn.training.run import run_here
 
 
@@ -19,6 +20,7 @@ from qbsnn.training.run import run_here
 def main(job: Path) -> None:
     """Run the settings of the job file; the first process logs as the process that started it does."""
     given = json.loads(job.read_text(encoding="utf-8"))
+    end_with(given["parent"])
     if os.environ["RANK"] != "0" or given["logging"] is None:
         logging.basicConfig(level=logging.ERROR)
     else:

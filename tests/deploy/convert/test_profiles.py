@@ -16,7 +16,6 @@ from qbsnn.deploy.format.operations import multiplying_stages, operations, weigh
 from qbsnn.deploy.verify.integer import check_integer
 from qbsnn.errors import DeployError, SettingsError
 from qbsnn.neurons import LIF, QBLIF
-from qbsnn.training.settings import DeployGroup
 from tests.deploy import networks
 from tests.deploy.spiking import FAMILIES, batches, make
 
@@ -61,8 +60,8 @@ def test_a_first_layer_of_integers_needs_whole_numbers():
         quantize(absorb(make("mlp", QBLIF)), DeploySettings(first_layer="integer"))
     with pytest.raises(SettingsError, match=r"first_layer must be one of float, integer, got 'int'"):
         DeploySettings(first_layer="int")
-    with pytest.raises(SettingsError, match=r"deploy.first_layer=integer goes with deploy.mode=ptq"):
-        DeployGroup(mode="qat", first_layer="integer").conversion()
+    with pytest.raises(SettingsError, match=r"first_layer=integer goes with mode=ptq"):
+        DeploySettings(mode="qat", first_layer="integer")
 
 
 def test_the_leak_that_multiplies_is_named_layer_by_layer():

@@ -75,7 +75,7 @@ class Watch(lightning.Callback):
 
 
 def test_training_is_mixed_and_validation_and_test_are_float32(tmp_path):
-    from qbsnn.training.run import build
+    from qbsnn.training.setup import build
 
     settings = ["trainer=cpu", "trainer.precision=bf16-mixed", "trainer.max_epochs=1", "data.limit_train=256"]
     plain = composed(tmp_path, *settings, "callbacks=no_deploy", "~logger", "callbacks.checkpoint=null",

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from qbsnn.data.loading import EpochSampler, EvalBatches, Share, train_loader
 from qbsnn.errors import SettingsError
-from qbsnn.training import checkpoints as checkpoint_io
+from qbsnn.training import checkpoints
 from qbsnn.training.devices.processes import one_process, to_start
 from tests.data.test_loading import numbered
 from tests.tool import ROOT, one_paragraph
@@ -213,7 +213,7 @@ def test_two_processes_end_with_the_losses_and_weights_of_one(tool, network):
     assert first["train/loss"][0] != first["train/loss"][1]
     for name, values in first.items():
         assert second[name] == pytest.approx(values, abs=1e-5, rel=0), name
-    one, two = (checkpoint_io.load(run / "checkpoints/last.ckpt")["state_dict"] for run in (alone, together))
+    one, two = (checkpoints.load(run / "checkpoints/last.ckpt")["state_dict"] for run in (alone, together))
     assert one.keys() == two.keys()
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, atol=1e-5, rtol=0, msg=name)

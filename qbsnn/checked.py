@@ -1,0 +1,62 @@
+"""Groups of settings as pydantic models, with the errors of :mod:`qbsnn.checks`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from qbsnn.checks import nearest
+from qbsnn.errors import ArgumentError
+
+
+class Checked(BaseModel):
+    """Base of a frozen group of settings: its fields are the one place of their defaults, bounds and meaning.
+
+    Raises:
+        ArgumentError: where a field is unknown, of another type or out of bounds; the message begins with its name.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise ArgumentError("; ".join(explained(type(self), item) for item in error.errors())) from None
+
+
+def explained(model: type[BaseModel], item: Any) -> str:
+    """One of pydantic's errors in the words of this module.
+
+    Args:
+        model: the class whose field was refused.
+        item: an entry of ``ValidationError.errors()``.
+
+    Returns:
+        A sentence that begins with the field's dotted name.
+    """
+    where = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"{where} is not a setting: {nearest(str(item['loc'][-1]), model.model_fields)}"
+    if item["type"] == "missing":
+        return f"{where} is missing"
+    if item["type"] == "value_error":
+        return str(item["ctx"]["error"])
+    field = model.model_json_schema()["properties"].get(str(item["loc"][0]), {})
+    right = " or ".join(words for option in field.get("anyOf", [field]) if (words := _described(option)))
+    if len(item["loc"]) > 1 or not right:
+        return f"{where}: {item['msg'][0].lower()}{item['msg'][1:]}, got {item['input']!r}"
+    return f"{where} must be {right}, got {item['input']!r}"
+
+
+def _described(field: dict[str, Any]) -> str:
+    """What a value of this JSON schema is, as the functions above say it; empty for what they do not check."""
+    if "enum" in field or "const" in field:
+        return f"one of {', '.join(map(str, field.get('enum', [field.get('const')])))}"
+    low, high, above = field.get("minimum"), field.get("maximum"), field.get("exclusiveMinimum")
+    if field.get("type") == "integer":
+        return f"an integer from {low} to {high}" if high is not None else f"an integer of at least {low}"
+    if field.get("type") == "number":
+        return f"a number above {above:g}" if above is not None else f"a number of at least {low or 0:g}"
+    return {"boolean": "true or false", "null": "null"}.get(field.get("type", ""), "")

@@ -1,0 +1,211 @@
+"""``result.json`` of a run: written when the run begins and when it ends, in whatever way it ends."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from lightning.pytorch.loggers import Logger
+
+from qbsnn.errors import BusyError, SettingsError, VerificationError
+from qbsnn.report.run.page import build as write_page
+from qbsnn.results.reading import read_result
+from qbsnn.results.schema import Absorption, Host, Integer, Result
+from qbsnn.tracking import runs
+from qbsnn.tracking.loggers import close_loggers
+from qbsnn.training.devices.host import git_state
+from qbsnn.training.resume import STEPS
+from qbsnn.training.settings import identify
+
+
+def begin(settings: dict[str, Any], host: Host, **facts: Any) -> Result:
+    """The result of a run that begins now.
+
+    Args:
+        settings: validated.
+        host: where it runs.
+        facts: other fields that are known.
+    """
+    commit, dirty = git_state(Path(__file__).parent)
+    return Result(
+        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        config=settings,
+        seed=settings["seed"],
+        host=host,
+        git_commit=commit,
+        git_dirty=dirty,
+        started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        **facts,
+    )
+
+
+class Record:
+    """Collects the values of a run into its result.
+
+    Args:
+        result: what is known at the start.
+        folder: the run directory.
+    """
+
+    def __init__(self, result: Result, folder: Path) -> None:
+        self.result, self.folder = result, folder
+
+    def keep(self, **fields: Any) -> None:
+        """Take over fields of the result."""
+        self.result = replace(self.result, **fields)
+
+    def write(self) -> None:
+        """Write ``result.json``."""
+        self.result.write(self.folder / "result.json")
+
+
+LOCK = ".lock"
+PATIENCE = 5.0  # seconds to wait for a lock, which a killed process may leave to its data workers for a moment
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a run directory: the process that writes into it has its lock, which the system frees when it ends.
+
+    Raises:
+        BusyError: another process has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / LOCK, timeout=PATIENCE):
+            yield
+    except Timeout:
+        raise BusyError(
+            f"another process writes into {folder}: wait for its end, or use another hydra.run.dir"
+        ) from None
+
+
+@contextmanager
+def recorded(
+    result: Result,
+    folder: Path,
+    loggers: Sequence[Logger],
+    describe: Callable[[], dict[str, Any]],
+    before: Callable[[], float],
+) -> Iterator[Record]:
+    """Write ``result.json`` at the start, and with the page when the body ends, with its error; close all loggers.
+
+    Args:
+        result: what is known at the start.
+        folder: the run directory.
+        loggers: that keep final numbers and files.
+        describe: what was read, asked at the end.
+        before: seconds that earlier processes took for the same run, asked at the end.
+    """
+    record = Record(result, folder)
+    record.write()  # with status running, so that the page over all runs shows it
+    started = time.perf_counter()
+    try:
+        try:
+            yield record
+            for logger in loggers:
+                logger.log_metrics(runs.final_metrics(record.result))
+            require_proof(record.result)
+            silent = ", ".join(silent_layers(record.result))
+            if record.result.status == "running" and silent:
+                record.keep(status="unproven", error=f"equal engines prove nothing of layers without spikes: {silent}")
+            elif record.result.status == "running":
+                record.keep(status="finished")
+        except BaseException as error:
+            # Lightning turns Ctrl-C into SystemExit once it has shut down.
+            stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
+            words = "stopped by a signal" if stopped else f"{type(error).__name__}: {error}"
+            record.keep(status="interrupted" if stopped else "failed", error=words)
+            raise
+    finally:
+        timing = replace(record.result.timing, total_seconds=before() + time.perf_counter() - started)
+        record.keep(timing=timing, data=describe())
+        try:
+            record.write()
+            if result.config["report"]:
+                write_page(folder)
+        finally:
+            runs.log_files(loggers, folder, record.result)
+            close_loggers(record.result.status in ("failed", "interrupted"))
+
+
+def silent_layers(result: Result) -> list[str]:
+    """Layers without a spike in a check, which proves nothing of them."""
+    blocks = (result.absorption, result.integer)
+    names = [layer.name for block in blocks if isinstance(block, (Absorption, Integer)) for layer in block.layers
+             if not layer.spikes]  # fmt: skip
+    return list(dict.fromkeys(names))
+
+
+def require_proof(result: Result) -> None:
+    """Fail a run whose engines disagree.
+
+    Raises:
+        VerificationError: a check found a difference in a network none of whose layers is silent.
+    """
+    for name in ("absorption", "integer"):
+        block: Absorption | Integer | dict[str, str] | None = getattr(result, name)
+        if (
+            isinstance(block, (Absorption, Integer))
+            and not block.passed
+            and all(layer.spikes for layer in block.layers)
+        ):
+            raise VerificationError(f"{name} check failed: {_disagreement(block)}; see result.json for every layer")
+
+
+def _disagreement(block: Absorption | Integer) -> str:
+    facts = [f"{block.spike_mismatches} of {block.positions} spikes differ"]
+    if isinstance(block, Integer):
+        facts += [
+            f"{block.membrane_mismatches} membranes differ",
+            f"{block.logit_mismatches} logits differ",
+            f"{block.onnxruntime_mismatches} values differ in onnxruntime",
+            f"{block.grid_mismatches} values differ in the grid network",
+            f"{block.overflows} overflows" + (f", the first: {block.first_overflow}" if block.first_overflow else ""),
+            f"a flipped weight gave {block.flip_mismatches} differences",
+        ]
+    return ", ".join(facts)
+
+
+def claim(folder: Path, identity: dict[str, Any], overwrite: bool) -> None:
+    """See that a run directory is free for an experiment, or holds this very one.
+
+    Args:
+        folder: the run directory.
+        identity: of the experiment, see :mod:`qbsnn.results.fingerprint`.
+        overwrite: whether to remove what is there and start over.
+
+    Raises:
+        SettingsError: it holds another experiment; the message names the settings that differ.
+    """
+    if overwrite:
+        for name in ("checkpoints", "figures", "result.json", "report.html", "diagnostics.npz", "metrics.csv", STEPS):
+            path = folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        return
+    file = folder / "result.json"
+    if not file.is_file():
+        return
+    before = read_result(file)
+    there = before.identity or identify(before.config)
+    if keys := [key for key in dict.fromkeys([*there, *identity]) if there.get(key) != identity.get(key)]:
+        named = [f"{key} ({_of(there, key)} there, {_of(identity, key)} here)" for key in keys[:5]]
+        rest = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
+        raise SettingsError(
+            f"{folder} holds another experiment, which differs in {', '.join(named)}{rest}. Use another hydra.run.dir, "
+            "go on with that experiment by resume=RUN, or start over by overwrite=true"
+        )
+
+
+def _of(identity: dict[str, Any], key: str) -> str:
+    return json.dumps(identity[key]) if key in identity else "its default"

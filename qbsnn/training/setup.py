@@ -1,0 +1,173 @@
+"""What settings are built into: data module, network, LightningModule, trainer, callbacks."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import Logger
+
+from qbsnn.checks import place
+from qbsnn.data import DataModule
+from qbsnn.errors import SettingsError
+from qbsnn.models.execution import prepare
+from qbsnn.models.network import SpikingNetwork
+from qbsnn.results.schema import Result
+from qbsnn.tracking.curves import Curves
+from qbsnn.tracking.runs import open_loggers
+from qbsnn.training import checkpoints
+from qbsnn.training.autocompile import AutoCompile
+from qbsnn.training.building import build_all, build_object
+from qbsnn.training.deployment import Check, Listener
+from qbsnn.training.devices import precision
+from qbsnn.training.devices.allocator import keep_freed_memory
+from qbsnn.training.devices.host import host_info
+from qbsnn.training.devices.sync_norm import SyncNorm
+from qbsnn.training.module import Classifier, classifier
+from qbsnn.training.record import begin
+from qbsnn.training.resume import Resumption
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What settings are built into.
+
+    Attributes:
+        settings: validated, with the input encoding that the data chose.
+        data: the data module.
+        module: network, loss and optimiser.
+        trainer: Lightning's, with the callbacks of training.
+        checks: post-training callbacks, which see the chosen weights.
+        listeners: callbacks that are present when the chosen weights are tested.
+        resumption: what a resumed run needs.
+        auto: decides what is compiled; ``None`` where the settings do.
+        result: what is known before training.
+    """
+
+    settings: dict[str, Any]
+    data: DataModule
+    module: Classifier
+    trainer: lightning.Trainer
+    checks: Sequence[Check]
+    listeners: Sequence[Listener]
+    resumption: Resumption
+    auto: AutoCompile | None
+    result: Result
+
+    @property
+    def folder(self) -> Path:
+        """The run directory."""
+        return Path(self.settings["paths"]["run"])
+
+    @property
+    def loggers(self) -> list[Logger]:
+        """Where settings, curves, final numbers and files go besides the run directory."""
+        return list(self.trainer.loggers)
+
+
+def build(settings: dict[str, Any], callbacks: Sequence[Callback] = ()) -> Parts:
+    """Build data module, network, LightningModule and trainer from validated settings. Reads no data."""
+    quieten()
+    keep_freed_memory()
+    lightning.seed_everything(settings["seed"], workers=True, verbose=False)
+    # Filling every fresh tensor would slow all allocations; nothing here reads memory that it did not write.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    data: DataModule = build_object(settings["data"], "data")
+    with place("model"):
+        encoding = data.encoding(settings["model"].get("encoding"))
+    settings = {**settings, "model": {**settings["model"], "encoding": encoding}}
+    network = build_network(settings, data)
+    host, compile, memory = host_info(), settings["compile"], settings["memory"]
+    prepare(network, "none" if compile == "auto" else compile, memory)
+    wanted = settings["trainer"]
+    chosen = precision.choose(wanted.get("precision"), wanted.get("accelerator", "auto"), host.isa)
+    module = classifier(network, data.num_classes, settings)
+    resumption, auto = Resumption(settings["paths"]["run"]), AutoCompile(memory) if compile == "auto" else None
+    built = build_all(settings.get("callbacks"), "callbacks")
+    checks = [callback for callback in built if isinstance(callback, Check)]
+    listeners = [callback for callback in built if isinstance(callback, Listener)]
+    trainer = build_trainer(
+        {**wanted, "precision": chosen},
+        build_all(settings.get("logger"), "logger"),
+        [*of_training(built), Curves(settings["paths"]["run"]), resumption, *([auto] if auto else []), *callbacks],
+    )
+    result = begin(
+        settings,
+        host,
+        precision=chosen,
+        params=sum(parameter.numel() for parameter in network.parameters()),
+        execution=f"compile={compile}, memory={memory}",
+    )
+    parts = Parts(settings, data, module, trainer, checks, listeners, resumption, auto, result)
+    open_loggers(parts.loggers, settings)
+    return parts
+
+
+def of_training(built: Sequence[Any]) -> list[Callback]:
+    """The callbacks that belong into a trainer."""
+    return [callback for callback in built if not isinstance(callback, (Check, Listener))]
+
+
+def build_network(settings: dict[str, Any], data: DataModule) -> SpikingNetwork:
+    """The network of validated settings for a data module's samples."""
+    single = settings["model"].get("neurons") or {}
+    network: SpikingNetwork = build_object(
+        {**settings["model"], "neurons": None},
+        "model",
+        neuron=build_object(settings["neuron"], "neuron"),
+        neurons={stage: build_object(node, f"model.neurons.{stage}") for stage, node in single.items()},
+        in_shape=data.in_shape,
+        num_classes=data.num_classes,
+        mean=data.mean,
+        std=data.std,
+    )
+    return network
+
+
+def build_trainer(settings: Mapping[str, Any], loggers: list[Any], callbacks: Sequence[Callback]) -> lightning.Trainer:
+    """A trainer with these trainer settings; ``sync_batchnorm`` becomes our own plugin."""
+    norms = [SyncNorm()] if settings.get("sync_batchnorm") else []
+    saves = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
+    trainer: lightning.Trainer = build_object(
+        # Lightning would add a ModelCheckpoint of its own.
+        {**settings, "sync_batchnorm": False, "enable_checkpointing": settings.get("enable_checkpointing") or saves},
+        "trainer",
+        callbacks=list(callbacks),
+        logger=loggers or False,
+        plugins=[checkpoints.AtomicCheckpointIO(), *norms],
+        use_distributed_sampler=False,  # the data module's loaders share out the batches
+    )
+    return trainer
+
+
+def load_weights(module: Classifier, contents: dict[str, Any], path: Path) -> None:
+    """Load the weights of a checkpoint's ``contents`` into the module."""
+    try:
+        module.load_state_dict(contents["state_dict"])
+    except (KeyError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise SettingsError(f"checkpoint {path} does not fit the network of its configuration: {first}") from error
+
+
+def quieten() -> None:
+    """Keep what Lightning says of itself off the screen; its warnings about a run stay."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    known = [
+        r".*isinstance\(treespec, LeafSpec\)",  # Lightning 2.6 with torch 2.13
+        "The number of training batches .* is smaller than the logging interval",  # curves are logged per epoch
+        "The 'train_dataloader' does not have many workers",  # the data is in memory
+        "The 'val_dataloader' does not have many workers",
+        "The 'test_dataloader' does not have many workers",
+        "You're resuming from a checkpoint that ended before the epoch ended",  # the sampler begins behind its batches
+        "Checkpoint directory .* exists and is not empty",  # of a run that goes on
+    ]
+    for message in known:
+        warnings.filterwarnings("ignore", message=message)
