@@ -17,6 +17,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from qbsnn.errors import ArgumentError
+
 Surrogate = Callable[[Tensor, int], Tensor]
 """(p, s_max) -> g, a fresh tensor of p's shape and type: what asks for it may write into it."""
 
@@ -146,4 +148,7 @@ def own_surrogate(function: Surrogate) -> Surrogate:
 
 
 def _copied(p: Tensor, s_max: int, function: Surrogate) -> Tensor:
-    return function(p, s_max).to(p.dtype, copy=True)
+    g = function(p, s_max)
+    if g.shape != p.shape:
+        raise ArgumentError(f"surrogate must return the shape of p, {list(p.shape)}, got {list(g.shape)}")
+    return g.to(p.dtype, copy=True)

@@ -63,7 +63,6 @@ class Kernel:
                 log.warning("neurons run eagerly, they do not compile here: %s", str(error).splitlines()[0])
                 return self.function(key, *inputs)
 
-
     def _compile(self, key: Hashable, inputs: tuple[Tensor, ...]) -> Callable[..., Any]:
         keep_kernels()
         function = partial(self.function, key)

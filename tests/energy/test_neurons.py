@@ -74,6 +74,6 @@ def test_what_would_run_uncounted_is_refused():
     ):
         with pytest.raises(EnergyError, match=words):
             counts(LIF, **more)
-    with pytest.raises(EnergyError, match="fc1: the operations that choose an adaptive largest burst are not counted"):
+    with pytest.raises(EnergyError, match="fc1: not counted, for AdaptiveQB does not state what its step takes"):
         counts(AdaptiveQB)
     assert counts(QBLIF, norm="none")["fc1"].dense == 16 * 8

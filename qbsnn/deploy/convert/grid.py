@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qbsnn.deploy.convert.quantize import Quantized, convert
+from qbsnn.deploy.convert.quantize import convert
+from qbsnn.deploy.convert.quantized import Quantized
 from qbsnn.deploy.format.bounds import membrane_bound, output_range
 from qbsnn.deploy.format.network import IntegerNetwork, IntStage, Leak
 from qbsnn.functional.exact import exact_float

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qbsnn import checks
-from qbsnn.deploy.convert.quantize import Quantized
+from qbsnn.deploy.convert.quantized import Quantized
 from qbsnn.deploy.convert.settings import PROFILES
 from qbsnn.deploy.format.bounds import bounds
 from qbsnn.deploy.format.network import IntBranch, IntStage

@@ -8,7 +8,6 @@ r = θ but for weights that lie on a grid already. The analog first layer keeps 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -17,56 +16,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from qbsnn.deploy.convert.absorb import pair
-from qbsnn.deploy.convert.plan import Plan, array, fixed_neuron, leak_of, make_plan, weight_and_bias, weights_and_bias
+from qbsnn.deploy.convert.plan import array, fixed_neuron, leak_of, make_plan, weight_and_bias, weights_and_bias
+from qbsnn.deploy.convert.quantized import INT32_MAX, Quantized
 from qbsnn.deploy.convert.settings import DeploySettings
-from qbsnn.deploy.convert.thresholds import Grid, rounded
+from qbsnn.deploy.convert.thresholds import Grid, Plan, rounded
 from qbsnn.deploy.format.bounds import bounds
 from qbsnn.deploy.format.network import INPUT as INPUT_INDEX
 from qbsnn.deploy.format.network import IntBranch, IntegerNetwork, IntPool, IntReadout, IntStage
 from qbsnn.errors import DeployError
-from qbsnn.functional.reset import is_hard
 from qbsnn.layers.stage import INPUT, Branch, Stage
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.neurons.base import FixedBurst
-
-INT32_MAX = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class Quantized:
-    """A quantised network: the integer part, and the analog first layer that feeds it.
-
-    net: what every engine runs. front: the absorbed network, whose encoder and first stage give the input current.
-    current_bounds: smallest and largest J that an input in the encoder's bounds can cause, per channel (int64 ``[O]``).
-    clipped: per stage name, the number of weights that lie outside ±q_max on their grid. settings, plan: how the
-    network was converted.
-    """
-
-    net: IntegerNetwork
-    front: SpikingNetwork
-    current_bounds: tuple[NDArray[np.int64], NDArray[np.int64]]
-    clipped: dict[str, int]
-    settings: DeploySettings
-    plan: Plan
-
-    def current(self, pixels: Tensor) -> NDArray[np.int32]:
-        """J = round_half_even(θ·I) of the first layer, ``[T or 1, B, ...]`` for one batch of the encoder's inputs."""
-        return self.current_of(self.front.encoder(pixels))
-
-    def current_of(self, encoded: Tensor) -> NDArray[np.int32]:
-        """The same for an input that is encoded already."""
-        return self.current_tensor(encoded).cpu().numpy()
-
-    def current_tensor(self, encoded: Tensor) -> Tensor:
-        """The same, where it was computed."""
-        first = self.net.stages[0]
-        stage = next(stage for _, stage in self.front.named_stages())
-        current = stage.parts[0](encoded)
-        theta = torch.from_numpy(first.theta.astype(np.float64)).to(current.device)
-        scaled = (current.double() * theta.view(-1, *[1] * (current.dim() - 3))).round()
-        if not bool((scaled.abs() <= INT32_MAX).all()):
-            raise DeployError(f"{first.name}: input current leaves the int32 range or is not a number")
-        return scaled.to(torch.int32)
 
 
 def quantize(
@@ -164,7 +124,7 @@ def _stage(
         leak=leak_of(name, float(neuron.decay), steps, settings.leak),
         s_min=neuron.s_min,
         rounding=_rounding(name, neuron),
-        reset="hard" if is_hard(neuron.reset) else "soft",
+        reset="hard" if neuron.reset.kind == "hard" else "soft",
         pool=_pool(name, stage.pool),
     )
     return result, clipped
