@@ -51,3 +51,9 @@ def test_links_between_files_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
         if "://" not in target:
             assert ((ROOT / page).parent / Path(target)).exists(), target
+
+
+def test_the_network_by_hand_trains_absorbs_and_is_proven(capsys):
+    (code,) = blocks("python.md", "python")
+    exec(compile(code, "docs/python.md", "exec"), {"__name__": "by_hand"})
+    assert capsys.readouterr().out == "True 0 0\n"

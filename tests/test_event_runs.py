@@ -9,7 +9,7 @@ import pytest
 from tests.data.events.tiny_events import write_cifar10dvs, write_gesture, write_nmnist, write_shd
 from tests.tool import ROOT, one_paragraph
 
-# One short epoch from the default scale would leave layers silent, and silent layers prove nothing; a small delta fires.
+# One short epoch from the default scale would leave layers silent, and these prove nothing; a small delta fires.
 QUIET = ("debug=tiny", "report=false", "data.verify=false", "data.download=false")
 
 

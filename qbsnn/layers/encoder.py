@@ -37,6 +37,11 @@ class Encoder(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Encode one batch."""
+        if self.coding != "events" and (pixels.dim() != 4 or pixels.shape[1] != len(self.mean)):
+            raise DataError(
+                f"pixels must be [B, C = {len(self.mean)}, H, W], got {list(pixels.shape)}; time is made here, T = "
+                f"{self.steps}"
+            )
         if self.coding == "direct":
             return direct((pixels - self.mean) / self.std)
         if self.coding == "events":

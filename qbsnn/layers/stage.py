@@ -14,6 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from qbsnn.errors import ArgumentError
 from qbsnn.functional.drive import Drive, Part
 from qbsnn.kernels.packing import PackedBursts, recompute
 from qbsnn.layers.norm import Normalising, TemporalScale
@@ -55,6 +56,12 @@ class Branch(nn.Module):
         """
         if self.weight is None:
             return Part(x if self.gain is None else x * self.gain)
+        if (x.dim() != 5 and isinstance(self.weight, nn.Conv2d)) or x.dim() < 3:
+            right = "[T, B, C, H, W]" if isinstance(self.weight, nn.Conv2d) else "[T, B, ...]"
+            raise ArgumentError(
+                f"input of a {type(self.weight).__name__} from {self.source} must be {right}, where dimension 0 is "
+                f"time, got {list(x.shape)}"
+            )
         merged = x.flatten(0, 1)
         y = self.weight(merged.flatten(1) if isinstance(self.weight, nn.Linear) else merged)
         normal = self.norm.normal(y, frozen) if isinstance(self.norm, Normalising) else None

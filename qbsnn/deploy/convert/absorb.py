@@ -11,7 +11,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from qbsnn.errors import DeployError
+from qbsnn.errors import ArgumentError, DeployError
 from qbsnn.functional.fold import absorb_scale, fold_norm
 from qbsnn.layers.norm import affine, why_not_folded
 from qbsnn.layers.quantised import plain
@@ -23,9 +23,19 @@ from qbsnn.neurons.base import Neuron, SpikingNeuron
 def absorb(network: SpikingNetwork) -> SpikingNetwork:
     """A new network that emits the same bursts, with Δ = 1, integer outputs and no norms. The argument is not changed.
 
-    Folding is computed in float64 and rounded once to the weights' dtype. Raises DeployError, naming the layer, for a
-    neuron or a norm without integer form or a pool without constant divisor.
+    Folding is computed in float64 and rounded once to the weights' dtype.
+
+    Args:
+        network: A trained network.
+
+    Returns:
+        A network in evaluation mode, whose parameters want no gradients.
+
+    Raises:
+        ArgumentError: ``network`` is another kind of module.
+        DeployError: A neuron, a norm or a pool, which is named, has no integer form.
     """
+    checked_network(network)
     scales = emission_scales(network)
     new = copy.deepcopy(network).eval().requires_grad_(False)
     dtype = next(new.parameters()).dtype
@@ -40,6 +50,16 @@ def absorb(network: SpikingNetwork) -> SpikingNetwork:
             pool = stage.pool
             stage.pool = nn.AvgPool2d(pool.kernel_size, pool.stride, pool.padding, divisor_override=1)
     return new
+
+
+def checked_network(network: object, name: str = "network") -> SpikingNetwork:
+    """The network, or an ArgumentError where it is none."""
+    if not isinstance(network, SpikingNetwork):
+        raise ArgumentError(
+            f"{name} must be a SpikingNetwork, as the functions of qbsnn.models build it (or by hand: docs/python.md), "
+            f"got {type(network).__name__}"
+        )
+    return network
 
 
 def emission_scales(network: SpikingNetwork) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from qbsnn.deploy.convert.absorb import pair
+from qbsnn.deploy.convert.absorb import checked_network, pair
 from qbsnn.deploy.convert.plan import array, fixed_neuron, leak_of, make_plan, weight_and_bias, weights_and_bias
 from qbsnn.deploy.convert.quantized import INT32_MAX, Quantized
 from qbsnn.deploy.convert.settings import DeploySettings
@@ -32,10 +32,18 @@ from qbsnn.neurons.base import FixedBurst
 def quantize(
     absorbed: SpikingNetwork, settings: DeploySettings | None = None, calibration: Tensor | None = None
 ) -> Quantized:
-    """Quantise an absorbed network. Raises DeployError, naming the layer, where it has no QB-INT 1 form.
+    """Quantise an absorbed network.
 
-    calibration: pixels ``[N, C, H, W]`` of training images, used by the search for integer thresholds.
+    Args:
+        absorbed: What :func:`~qbsnn.deploy.convert.absorb.absorb` returned.
+        settings: How.
+        calibration: Pixels ``[N, C, H, W]`` of training images, used by the search for integer thresholds.
+
+    Raises:
+        ArgumentError: ``absorbed`` is another kind of module.
+        DeployError: A layer, which is named, has no QB-INT 1 form.
     """
+    checked_network(absorbed, "absorbed")
     settings = (settings or DeploySettings()).resolved()
     return convert(absorbed, make_plan(absorbed, settings, calibration), settings)
 

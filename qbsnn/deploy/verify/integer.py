@@ -5,28 +5,67 @@ No check passes on a silent network: a layer without a single spike makes it fai
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from qbsnn.deploy.convert.absorb import absorb, checked_network
 from qbsnn.deploy.convert.grid import GridNetwork
 from qbsnn.deploy.convert.profiles import findings as fits_profile
 from qbsnn.deploy.convert.quantized import Quantized
 from qbsnn.deploy.engines import onnx_engine, reference
 from qbsnn.deploy.engines.int8_engine import Int8Engine
 from qbsnn.deploy.format.operations import multiplying_stages, weight_bytes
-from qbsnn.deploy.verify.absorption import Batches, count_right, full_float32
+from qbsnn.deploy.verify.absorption import Batches, check_absorption, count_right, full_float32
 from qbsnn.deploy.verify.traces import compare, differences, flip_weight, same_overflows
+from qbsnn.errors import ArgumentError
 from qbsnn.layers.stage import Stage
 from qbsnn.models.network import SpikingNetwork
-from qbsnn.results.schema import Integer, LayerCheck
+from qbsnn.results.schema import Absorption, Integer, LayerCheck
 
 Predictor = Callable[[Tensor], Tensor]
+
+
+class Proof(NamedTuple):
+    """What :func:`verify` found.
+
+    Attributes:
+        absorption: The absorbed network against the trained one.
+        integer: The integer engines against one another.
+    """
+
+    absorption: Absorption
+    integer: Integer
+
+    @property
+    def passed(self) -> bool:
+        """Whether both hold, on spikes in every layer."""
+        return self.absorption.passed and self.integer.passed
+
+
+def verify(network: SpikingNetwork, quantized: Quantized, batches: Batches) -> Proof:
+    """Prove that a quantised network is what a trained one became.
+
+    Args:
+        network: The trained network, on the device of ``quantized``.
+        quantized: What :func:`~qbsnn.deploy.convert.quantize.quantize` made of its absorbed form.
+        batches: (pixels ``[B, C, H, W]`` or frames ``[B, T, C, H, W]``, labels ``[B]``), which are passed over twice.
+
+    Raises:
+        ArgumentError: ``network`` or ``quantized`` is something else.
+    """
+    checked_network(network)
+    if not isinstance(quantized, Quantized):
+        raise ArgumentError(f"quantized must be what quantize() returns, got {type(quantized).__name__}")
+    seen = list(batches)
+    trained = copy.deepcopy(network).eval()
+    return Proof(check_absorption(trained, absorb(trained), seen), check_integer(quantized, seen))
 
 
 @full_float32()

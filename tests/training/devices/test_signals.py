@@ -13,8 +13,10 @@ import pytest
 from tests.tool import ROOT
 
 SETTINGS = (
-    "model=mlp", "model.hidden=[32]", "model.norm=none", "data.limit_train=256", "data.limit_val=32", "data.limit_test=64",
-    "data.batch_size=16", "trainer.max_epochs=400", "report=false", "callbacks.integer=null", "callbacks.energy=null",
+    "model=mlp", "model.hidden=[32]", "model.norm=none", "data.limit_train=256", "data.limit_val=32",
+    "data.limit_test=64", "data.batch_size=16",
+    "trainer.max_epochs=400",
+    "report=false", "callbacks.integer=null", "callbacks.energy=null",
     "callbacks.progress=null", "+trainer.enable_progress_bar=false", "hydra.run.dir=outputs/run",
 )  # fmt: skip
 SOON = 15  # seconds; the bound is generous, since the machine may be busy
