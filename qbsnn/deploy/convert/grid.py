@@ -74,8 +74,8 @@ def leaked(leak: Leak, v: Tensor, decay: float) -> Tensor:
     if leak.kind == "shift_floor":
         exact = whole - torch.div(whole, 2**leak.amount, rounding_mode="floor")
     elif leak.kind == "shift_xylo":
-        lost = torch.div(whole.abs(), 2**leak.amount, rounding_mode="floor").clamp(min=1)
-        exact = whole - whole.sign() * lost
+        lost = torch.div(whole, 2**leak.amount, rounding_mode="floor")
+        exact = whole - torch.where(lost == 0, whole.sign(), lost)
     else:
         exact = torch.div(whole * (4096 - leak.amount), 4096, rounding_mode="trunc")
     return through(v * decay, exact)

@@ -18,6 +18,7 @@ from torch import Tensor
 from qbsnn.deploy.convert.absorb import absorb, checked_network
 from qbsnn.deploy.convert.grid import GridNetwork
 from qbsnn.deploy.convert.profiles import findings as fits_profile
+from qbsnn.deploy.convert.profiles import promised
 from qbsnn.deploy.convert.quantized import Quantized
 from qbsnn.deploy.engines import onnx_engine, reference
 from qbsnn.deploy.engines.int8_engine import Int8Engine
@@ -169,6 +170,7 @@ def check_integer(
         readout_kernel=engine.kernels()["readout"],
         first_layer=settings.first_layer,
         profile=settings.profile,
+        promise=promised(settings.profile) if settings.profile else None,
         findings=fits_profile(quantized, settings.profile) if settings.profile else [],
         **shares,
     )
