@@ -121,9 +121,9 @@ def test_the_first_layer_says_which_dimension_is_time():
         words = rf"from input must be \[T, {right}\], where dimension 0 is time, got \[32, 128\]"
         with pytest.raises(ArgumentError, match=words):
             Branch(INPUT, layer)(x)
-    for shape in ([32, 128], [2, 3, 4, 4], [2, 1, 1, 4, 4]):
-        with pytest.raises(DataError, match=r"pixels must be \[B, C = 1, H, W\], got .*; time is made here, T = 3"):
-            Encoder("direct", 3, [0.5], [0.3])(torch.rand(shape))
+    for shape in ([32, 128], [2, 1, 4, 4], [2, 1, 3, 4, 4]):
+        with pytest.raises(DataError, match=r"pixels must be \[B, C = 3, H, W\], got .*; time is made here, T = 3"):
+            Encoder("direct", 3, [0.5] * 3, [0.3] * 3)(torch.rand(shape))
 
 
 def test_a_run_and_its_checkpoint_load_as_the_network_that_was_trained(tool):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from torchmetrics import Metric
 
-from qbsnn.deploy.convert.absorb import pool_divisor
+from qbsnn.deploy.convert.folding import pool_divisor
 from qbsnn.layers.stage import INPUT, Stage
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.neurons.base import SpikingNeuron

@@ -12,11 +12,11 @@ from dataclasses import dataclass, fields
 import torch
 from torch import nn
 
+from qbsnn.deploy.convert.folding import why_norm_not
 from qbsnn.energy.activity import Traffic, spikes
 from qbsnn.energy.constants import ANALOG_BITS, STATE_BITS
 from qbsnn.energy.fanout import fanout, pool_fanout
 from qbsnn.errors import EnergyError
-from qbsnn.layers.norm import why_not_folded
 from qbsnn.layers.stage import Stage
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.neurons.base import Neuron, Operations
@@ -225,7 +225,7 @@ def _stated(name: str, neuron: Neuron | None) -> Operations:
 def _check(name: str, stage: Stage) -> None:
     """Refuse what would run uncounted."""
     for part in stage.parts:
-        why = why_not_folded(part.norm)
+        why = why_norm_not(part.norm)
         if part.temporal is not None:
             why = "a scale per step takes other weights in every step"
         if why:

@@ -43,7 +43,9 @@ class Normal(NamedTuple):
             return a, self.beta - self.mean * a
 
 
-def batch_statistics(y: Tensor, running_mean: Tensor, running_var: Tensor, momentum: float) -> tuple[Tensor, Tensor]:
+def batch_statistics(
+    y: Tensor, running_mean: Tensor | None, running_var: Tensor | None, momentum: float
+) -> tuple[Tensor, Tensor]:
     """μ and σ² of y ``[N, C, ...]``, each ``[C]``; the running ones move towards them by the share ``momentum``."""
     return torch.ops.aten.batch_norm_update_stats(y.detach(), running_mean, running_var, momentum)
 

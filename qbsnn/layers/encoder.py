@@ -37,10 +37,11 @@ class Encoder(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Encode one batch."""
-        if self.coding != "events" and (pixels.dim() != 4 or pixels.shape[1] != len(self.mean)):
+        channels = len(self.mean)
+        if self.coding != "events" and (pixels.dim() != 4 or channels not in (1, pixels.shape[1])):
+            right = f"C = {channels}" if channels > 1 else "C"
             raise DataError(
-                f"pixels must be [B, C = {len(self.mean)}, H, W], got {list(pixels.shape)}; time is made here, T = "
-                f"{self.steps}"
+                f"pixels must be [B, {right}, H, W], got {list(pixels.shape)}; time is made here, T = {self.steps}"
             )
         if self.coding == "direct":
             return direct((pixels - self.mean) / self.std)

@@ -41,6 +41,8 @@ class Branch(nn.Module):
         temporal: TemporalScale | None = None,
     ) -> None:
         super().__init__()
+        if weight is None and (norm is not None or temporal is not None):
+            raise ArgumentError(f"norm and temporal must be None in a branch without weight, which comes from {source}")
         self.source, self.weight, self.norm, self.temporal = source, weight, norm, temporal
         # Absorption sets this on identity shortcuts: the constant c/Δ that one source spike is worth.
         self.register_buffer("gain", None)

@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from qbsnn.deploy.convert.absorb import checked_network, pair
+from qbsnn.deploy.convert.absorb import checked_network
+from qbsnn.deploy.convert.folding import pair
 from qbsnn.deploy.convert.plan import array, fixed_neuron, leak_of, make_plan, weight_and_bias, weights_and_bias
 from qbsnn.deploy.convert.quantized import INT32_MAX, Quantized
 from qbsnn.deploy.convert.settings import DeploySettings
@@ -118,7 +119,7 @@ def _stage(
     neuron = fixed_neuron(name, stage)
     branches, clipped = [], 0
     for branch in stage.parts:
-        converted, lost = _branch(branch, index[branch.source], grid.unit, settings.q_max)
+        converted, lost = _branch(name, branch, index[branch.source], grid.unit, settings.q_max)
         branches.append(converted)
         clipped += lost
     bias = np.zeros(shape[0]) if branches[0].kind == "input" else weights_and_bias(stage)[1]
@@ -144,7 +145,7 @@ def _rounding(name: str, neuron: FixedBurst) -> Literal["floor", "round", "to_ze
     return neuron.rounding  # type: ignore[return-value]
 
 
-def _branch(branch: Branch, source: int, unit: NDArray[np.float64], q_max: int) -> tuple[IntBranch, int]:
+def _branch(name: str, branch: Branch, source: int, unit: NDArray[np.float64], q_max: int) -> tuple[IntBranch, int]:
     """The integer branch, and how many weights were clipped."""
     if source == INPUT_INDEX:
         return IntBranch(source, "input"), 0
@@ -158,8 +159,8 @@ def _branch(branch: Branch, source: int, unit: NDArray[np.float64], q_max: int) 
     lost = int((np.abs(np.rint(weight * unit.reshape(-1, *[1] * (weight.ndim - 1)))) > q_max).sum())
     if isinstance(layer, nn.Linear):
         return IntBranch(source, "linear", q), lost
-    if pair(layer.dilation) != (1, 1) or layer.padding_mode != "zeros":
-        raise DeployError(f"convolution from {branch.source}: QB-INT 1 has no dilation and pads with zeros only")
+    if pair(layer.dilation) != (1, 1):
+        raise DeployError(f"{name}: QB-INT 1 has no dilation, got a convolution with {layer.dilation}")
     return IntBranch(source, "conv", q, None, pair(layer.stride), pair(layer.padding), layer.groups), lost
 
 

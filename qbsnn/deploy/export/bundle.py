@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from qbsnn import __version__
-from qbsnn.deploy.convert.absorb import pair
+from qbsnn.deploy.convert.folding import pair
 from qbsnn.deploy.convert.quantized import Quantized
 from qbsnn.deploy.export import bundle_reader
 from qbsnn.deploy.export.bundle_reader import ARRAYS, FORMAT, MANIFEST, SEMANTICS, SUMS, VERSION, BundleError
