@@ -6,12 +6,13 @@ import difflib
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from numbers import Integral, Real
 
 from qbsnn.errors import ArgumentError, SettingsError
 
 
 def integer(name: str, value: object, low: int, high: int | None = None) -> int:
-    """An integer from ``low`` to ``high`` (both included); a bool is not an integer.
+    """An integer from ``low`` to ``high`` (both included), numpy's too; a bool is not an integer.
 
     >>> integer("s_max", 8, 1, 127)
     8
@@ -20,17 +21,18 @@ def integer(name: str, value: object, low: int, high: int | None = None) -> int:
     ...
     qbsnn.errors.ArgumentError: s_max must be an integer from 1 to 127, got 0
     """
-    if type(value) is not int or value < low or (high is not None and value > high):
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or value < low or (high is not None and value > high):  # type: ignore[operator]
         bounds = f"from {low} to {high}" if high is not None else f"of at least {low}"
         raise ArgumentError(f"{name} must be an integer {bounds}, got {value!r}")
-    return value
+    return int(value)  # type: ignore[call-overload]
 
 
 def number(
     name: str, value: object, low: float = -math.inf, high: float = math.inf, *, open_low: bool = False
 ) -> float:
     """A finite real number from ``low`` to ``high``; ``open_low`` leaves ``low`` itself out."""
-    real = not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value)
+    real = not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
     if not real or value < low or value > high or (open_low and value == low):  # type: ignore[operator]
         above = f"above {low:g}" if open_low else f"of at least {low:g}"
         bounds = " and ".join(([above] if low > -math.inf else []) + ([f"at most {high:g}"] if high < math.inf else []))

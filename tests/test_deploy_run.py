@@ -127,7 +127,7 @@ def test_the_script_prints_zeros_for_every_engine_and_layer(tuned, tool, capsys)
 
 def test_the_script_names_the_first_difference(tuned, tool, capsys, monkeypatch):
     run, _ = tuned
-    from qbsnn.deploy.verify.integer import flip_weight
+    from qbsnn.deploy.verify.traces import flip_weight
 
     class Flipped(equality.TorchEngine):
         def run(self, current):

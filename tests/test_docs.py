@@ -141,3 +141,9 @@ def test_the_readme_explains_lines_that_a_run_prints(tmp_path, capsys):
         return {re.split(r" {2,}", line.strip())[0] for line in text.splitlines() if line.startswith("  ")}
 
     assert titles(shown) <= titles(printed)
+
+
+def test_the_network_by_hand_trains_absorbs_and_is_proven(capsys):
+    (code,) = blocks("python.md", "python")
+    exec(compile(code, "docs/python.md", "exec"), {"__name__": "by_hand"})
+    assert capsys.readouterr().out == "True 0 0\n"

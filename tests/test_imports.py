@@ -100,6 +100,10 @@ def floors(folder: str) -> int:
     return max(map(height, inside))
 
 
+def test_deploy_has_at_most_six_floors():
+    assert floors("qbsnn.deploy") <= 6
+
+
 @pytest.mark.parametrize("path", FILES, ids=dotted)
 def test_lightning_and_hydra_stay_upstairs(path):
     names = {name.split(".")[0] for name in imported(path)}

@@ -7,16 +7,43 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from qbsnn.cli.keys import CheckpointKeys
 from qbsnn.cli.suggestions import dotted, suggestion
 from qbsnn.errors import CheckpointError, SettingsError
+from qbsnn.models.network import SpikingNetwork
 from qbsnn.training import checkpoints
+from qbsnn.training.building import build_object
 from qbsnn.training.deployment import Deployed, convert, present
 from qbsnn.training.devices.processes import one_process
 from qbsnn.training.fine_tuning import stored
 from qbsnn.training.settings import deploy_settings, validate
-from qbsnn.training.setup import Parts, build, load_weights
+from qbsnn.training.setup import Parts, build, build_network, load_weights
+
+
+def load(path: str | Path) -> SpikingNetwork:
+    """The trained network of a checkpoint or of a run, in evaluation mode on the CPU.
+
+    Args:
+        path: A checkpoint, or the folder of a run, of which the epoch that was best on validation images is taken, or
+            the last one where there is no best.
+
+    Raises:
+        CheckpointError: There is no checkpoint, or it cannot be read.
+        SettingsError: Its configuration is none of this version, or does not fit its weights.
+    """
+    checkpoint = Path(path).resolve()
+    if checkpoint.is_dir():
+        found = [checkpoint / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")]
+        checkpoint = next((file for file in found if file.exists()), found[0])
+    contents = checkpoints.load(checkpoint)
+    settings = validate(stored_config(contents, checkpoint, [], checkpoint.parent.parent))
+    data = build_object(settings["data"], "data")
+    settings["model"]["encoding"] = data.encoding(settings["model"].get("encoding"))
+    network = build_network(settings, data)
+    load_weights(nn.ModuleDict({"network": network}), contents, checkpoint)
+    return network.eval()
 
 
 class Opened(NamedTuple):

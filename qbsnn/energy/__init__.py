@@ -4,7 +4,7 @@ from qbsnn.energy.activity import Activity, ActivityMeter
 from qbsnn.energy.count import Counts, StageCounts, count_operations
 from qbsnn.energy.estimate import estimate
 from qbsnn.energy.fanout import axis_fanout, fanout
-from qbsnn.energy.price import MODELS, Footprint, price
+from qbsnn.energy.price import MODELS, Footprint, Model, price
 
 __all__ = [
     "MODELS",
@@ -12,6 +12,7 @@ __all__ = [
     "ActivityMeter",
     "Counts",
     "Footprint",
+    "Model",
     "StageCounts",
     "axis_fanout",
     "count_operations",

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from torchmetrics import Metric
 
-from qbsnn.deploy.convert.absorb import pool_divisor
+from qbsnn.deploy.convert.folding import pool_divisor
 from qbsnn.layers.stage import INPUT, Stage
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.neurons.base import SpikingNeuron
-from qbsnn.neurons.qb_lif import QuantReLU
 from qbsnn.neurons.relu import LeakyIntegrator
 
 FLOAT32_INTEGERS = 2**24
@@ -24,7 +23,7 @@ FLOAT32_INTEGERS = 2**24
 
 def spikes(neuron: nn.Module | None) -> bool:
     """Whether synapses only add what a neuron puts out. Levels of a quantised ReLU are factors, not spikes."""
-    return isinstance(neuron, SpikingNeuron) and not isinstance(neuron, QuantReLU)
+    return isinstance(neuron, SpikingNeuron) and neuron.emits_spikes
 
 
 @dataclass(frozen=True)

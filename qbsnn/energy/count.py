@@ -12,16 +12,14 @@ from dataclasses import dataclass, fields
 import torch
 from torch import nn
 
+from qbsnn.deploy.convert.folding import why_norm_not
 from qbsnn.energy.activity import Traffic, spikes
 from qbsnn.energy.constants import ANALOG_BITS, STATE_BITS
 from qbsnn.energy.fanout import fanout, pool_fanout
 from qbsnn.errors import EnergyError
-from qbsnn.layers.norm import why_not_folded
 from qbsnn.layers.stage import Stage
 from qbsnn.models.network import SpikingNetwork
-from qbsnn.neurons.base import SpikingNeuron
-from qbsnn.neurons.extended import AdaptiveQB
-from qbsnn.neurons.relu import LeakyIntegrator
+from qbsnn.neurons.base import Neuron, Operations
 
 
 @dataclass(frozen=True)
@@ -101,6 +99,13 @@ class StageCounts:
     usage: dict[str, Usage]
 
 
+SUM = Operations(keeps=True)
+"""Of a readout without neurons, which adds up its current."""
+
+RELU = Operations(compares=1)
+"""Of the neurons of every twin."""
+
+
 def bits_for(levels: int | None) -> int:
     """⌈log2(levels)⌉, at least 1; real numbers have the width of pixels.
 
@@ -125,11 +130,11 @@ def count_operations(
         _check(name, stage)
         sources, own = [sent[source] for source in stage.sources], emitted.get(name)
         after = sent[name] if own else None
-        usage = {"network": _usage(name, stage, stage.neuron, sources, own, after)}
+        usage = {"network": _usage(name, stage, _stated(name, stage.neuron), sources, own, after)}
         for twin, view in twins.items():
             flat = [source.timeless(**view) for source in sources]
             out = (own.timeless(**view), sent[name].timeless(**view)) if own else (None, None)
-            usage[twin] = _usage(name, stage, None, flat, *out)
+            usage[twin] = _usage(name, stage, RELU if own else SUM, flat, *out)
         weighted = [
             (part, source) for part, source in zip(stage.parts, sources, strict=True) if part.weight is not None
         ]
@@ -153,12 +158,15 @@ def count_operations(
 def _usage(
     name: str,
     stage: Stage,
-    neuron: nn.Module | None,
+    step: Operations,
     sources: Sequence[Traffic],
     own: Traffic | None,
     after: Traffic | None,
 ) -> Usage:
-    """One stage with these sources; ``own`` leaves its neurons, ``after`` its pool: ``None`` for the readout."""
+    """One stage with these sources, whose neurons do ``step``.
+
+    ``own`` leaves its neurons, ``after`` its pool: ``None`` for the readout.
+    """
     counts = Counts()
     for part, source in zip(stage.parts, sources, strict=True):
         counts += _synapses(fanout(name, part.weight, source.shape), source, identity=part.weight is None)
@@ -167,16 +175,14 @@ def _usage(
     neurons = own.elements if own else _outputs(name, stage)
     updates = neurons * steps * samples
     once = current_steps < steps  # a static input: its current is computed once and kept
-    # Membranes, and the readout's sums; in a single step nothing needs to be kept.
-    stateful = steps > 1 and (own is None or spikes(neuron))
-    variables = neuron.compartments if isinstance(neuron, SpikingNeuron) else 1
+    stateful = steps > 1 and step.keeps  # in a single step nothing needs to be kept
     counts += Counts(
         bias_adds=neurons * current_steps * samples,
         current_adds=updates if once else 0,
-        leaks=updates * variables if _leaks(neuron) else 0,
-        compares=updates if own else 0,
-        resets=updates if spikes(neuron) else 0,
-        state_accesses=updates * ((1 + stateful) * variables + once),
+        leaks=updates * step.leaks,
+        compares=updates * step.compares,
+        resets=updates * step.resets,
+        state_accesses=updates * ((1 + stateful) * step.state + once),
     )
     maps = [traffic for traffic in (*sources, own) if traffic]
     if own and after and isinstance(stage.pool, (nn.MaxPool2d, nn.AvgPool2d)):
@@ -188,7 +194,7 @@ def _usage(
     return Usage(
         counts=counts,
         bits=max(levels) if len(levels) == len(sources) else None,
-        held=STATE_BITS * neurons * (variables + once) if stateful else 0,
+        held=STATE_BITS * neurons * (step.state + once) if stateful else 0,
         scratch=0 if stateful else STATE_BITS * neurons,
         maps=sum(_map_bits(traffic) for traffic in maps),
     )
@@ -204,19 +210,22 @@ def _synapses(fan: torch.Tensor, source: Traffic, identity: bool) -> Counts:
     return Counts(events=events, acs=spikes, weight_reads=events, **touched)
 
 
-def _leaks(neuron: nn.Module | None) -> bool:
-    """Whether state decays to something other than 0 or itself, which takes no operation, or compartments couple."""
-    if isinstance(neuron, SpikingNeuron) and neuron.compartments > 1:
-        return True
-    return isinstance(neuron, (SpikingNeuron, LeakyIntegrator)) and 1 < neuron.tau < float("inf")
+def _stated(name: str, neuron: Neuron | None) -> Operations:
+    """What the neuron says of itself."""
+    if neuron is None:
+        return SUM
+    stated = neuron.stated_operations()
+    if stated is None:
+        raise EnergyError(
+            f"{name}: not counted, for {type(neuron).__name__} does not state what its step takes: give it operations()"
+        )
+    return stated
 
 
 def _check(name: str, stage: Stage) -> None:
     """Refuse what would run uncounted."""
-    if isinstance(stage.neuron, AdaptiveQB):
-        raise EnergyError(f"{name}: the operations that choose an adaptive largest burst are not counted")
     for part in stage.parts:
-        why = why_not_folded(part.norm)
+        why = why_norm_not(part.norm)
         if part.temporal is not None:
             why = "a scale per step takes other weights in every step"
         if why:

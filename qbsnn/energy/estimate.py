@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from qbsnn.energy import constants as c
 from qbsnn.energy.activity import ActivityMeter
 from qbsnn.energy.count import StageCounts, bits_for, count_operations
-from qbsnn.energy.price import MODELS, footprint, price
+from qbsnn.energy.price import MODELS, Model, footprint, price
 from qbsnn.errors import EnergyError
 from qbsnn.results.energy_schema import Energy, EnergyLayer, Parts
 
 Estimates = dict[str, dict[str, Parts]]
 
 
-def estimate(meter: ActivityMeter, checkpoint: str) -> Energy:
+def estimate(meter: ActivityMeter, checkpoint: str, models: Mapping[str, Model] = MODELS) -> Energy:
     """Operations and estimates for all that passed through the meter's network while it was attached.
 
-    Raises EnergyError where nothing was seen or a layer cannot be counted.
+    Args:
+        meter: What listened.
+        checkpoint: Which weights ran, for the record.
+        models: The prices, ``fp32`` among them.
+
+    Raises:
+        EnergyError: Nothing was seen, or a layer cannot be counted.
     """
     emitted, sent = meter.traffic()
     if not sent:
         raise EnergyError("no image passed through the network while its operations were counted")
     images = next(iter(sent.values())).samples
     stages = count_operations(meter.network, emitted, sent)
-    by_stage = _estimates(stages, images)
+    by_stage = _estimates(stages, images, models)
     totals = {
         model: {network: _sum([by_stage[stage.name][model][network] for stage in stages]) for network in networks}
         for model, networks in by_stage[stages[0].name].items()
@@ -35,7 +41,7 @@ def estimate(meter: ActivityMeter, checkpoint: str) -> Energy:
     return Energy(
         checkpoint=checkpoint,
         images=images,
-        models={key: model.title for key, model in MODELS.items()},
+        models={key: model.title for key, model in models.items()},
         levels=levels,
         level_bits=None if levels is None else bits_for(levels),
         spikes_per_synapse=_spikes_per_synapse(stages, images),
@@ -52,13 +58,13 @@ def estimate(meter: ActivityMeter, checkpoint: str) -> Energy:
     )
 
 
-def _estimates(stages: Sequence[StageCounts], images: int) -> dict[str, Estimates]:
+def _estimates(stages: Sequence[StageCounts], images: int, models: Mapping[str, Model]) -> dict[str, Estimates]:
     """By stage, model and network."""
     sizes = {network: footprint(stages, network) for network in stages[0].usage}
     return {
         stage.name: {
             key: {network: price(use, model, sizes[network], images) for network, use in stage.usage.items()}
-            for key, model in MODELS.items()
+            for key, model in models.items()
         }
         for stage in stages
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from qbsnn.deploy.convert.absorb import pair
+from qbsnn.deploy.convert.folding import pair
 from qbsnn.errors import EnergyError
 
 

@@ -14,10 +14,21 @@ from qbsnn.results.energy_schema import Parts
 
 @dataclass(frozen=True)
 class Model:
-    """Prices of single operations in picojoules. ``width``: bits of the multiplier that ``multiply`` is quoted for.
+    """Prices of single operations in picojoules.
 
-    ``leak``: λ·V is a multiplication in floating point and a shift with a subtraction in integers. ``memory``: whether
-    accesses to SRAM are priced too.
+    A model of a chip that is priced by the spike sets ``event``, ``accumulate``, ``read`` or ``state_update``.
+
+    Attributes:
+        title: What a page calls the model.
+        multiply: A multiplication.
+        add: An addition, a comparison or a subtraction.
+        leak: λ·V is a multiplication in floating point, and a shift with a subtraction in integers.
+        width: Bits of the multiplier that ``multiply`` is quoted for.
+        memory: Whether accesses to SRAM are priced too.
+        event: A spike that reaches a synapse, whatever its size.
+        accumulate: An accumulate of a spike; ``None`` is ``add``.
+        read: A weight that is read.
+        state_update: A leak, a comparison with the threshold or a reset; ``None`` is ``leak`` and ``add``.
     """
 
     title: str
@@ -26,6 +37,10 @@ class Model:
     leak: float
     width: int
     memory: bool = False
+    event: float = 0.0
+    accumulate: float | None = None
+    read: float = 0.0
+    state_update: float | None = None
 
     def mac(self, bits: int | None) -> float:
         """One multiply-accumulate with an activation of this width; ``None`` is the multiplier's own.
@@ -89,10 +104,14 @@ def access(size: float, bits: float) -> float:
 def price(use: Usage, model: Model, sizes: Footprint, samples: int) -> Parts:
     """Picojoules of one stage per sample: its synapses, its neurons (with bias, shortcut and pool) and its memory."""
     n = use.counts
-    synapses = n.macs * model.mac(use.bits) + n.acs * model.add
-    simple = n.shortcut_adds + n.bias_adds + n.current_adds + n.compares + n.resets + n.pool_ops
-    neurons = simple * model.add + n.leaks * model.leak
-    memory = 0.0
+    accumulate = model.add if model.accumulate is None else model.accumulate
+    synapses = n.macs * model.mac(use.bits) + n.acs * accumulate + n.events * model.event
+    simple = n.shortcut_adds + n.bias_adds + n.current_adds + n.pool_ops
+    if model.state_update is None:
+        neurons = (simple + n.compares + n.resets) * model.add + n.leaks * model.leak
+    else:
+        neurons = simple * model.add + n.state_updates * model.state_update
+    memory = n.weight_reads * model.read
     if model.memory:
         memory += n.weight_reads * access(sizes.weights, c.WEIGHT_BITS)
         memory += n.state_accesses * access(sizes.state, c.STATE_BITS)

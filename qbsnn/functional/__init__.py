@@ -7,7 +7,7 @@ from qbsnn.functional.burst import QUANTISERS, adaptive_step, burst, burst_step,
 from qbsnn.functional.encode import direct, from_levels, latency, levels, rate
 from qbsnn.functional.fold import absorb_scale, fold_norm
 from qbsnn.functional.loss import DECISIONS, decided_cross_entropy, tet
-from qbsnn.functional.reset import RESETS
+from qbsnn.functional.reset import RESETS, Reset
 from qbsnn.functional.scan import scan
 from qbsnn.functional.surrogate import SURROGATES, arctan, relsg_et, surrogate
 
@@ -16,6 +16,7 @@ __all__ = [
     "QUANTISERS",
     "RESETS",
     "SURROGATES",
+    "Reset",
     "absorb_scale",
     "adaptive_step",
     "arctan",

@@ -26,7 +26,9 @@ from qbsnn.functional.surrogate import Surrogate
 class Quantiser(NamedTuple):
     """How u = V/Δ becomes a burst: s = clamp(⌊p(u)⌋, 0, s_max), with the sign of u if ``signed``.
 
-    position: p, the place of u among the levels, where the surrogate is evaluated too.
+    Attributes:
+        position: p, the place of u among the levels. The surrogate is evaluated there too.
+        signed: Whether bursts are negative where u is.
     """
 
     position: Callable[[Tensor], Tensor]
@@ -91,7 +93,14 @@ class _InUnits(torch.autograd.Function):
 def burst(u: Tensor, s_max: int, surrogate: Surrogate, quantiser: Quantiser = QUANTISERS["floor"]) -> Tensor:
     """Quantise u = V/Δ to a burst, equation (N2), with the surrogate as its derivative.
 
-    u: any shape, in units of Δ. Returns integers 0..s_max (−s_max..s_max if signed) in u's dtype and shape.
+    Args:
+        u: The membrane in units of Δ, any shape.
+        s_max: The largest burst.
+        surrogate: (p, s_max) -> g, which must return a fresh tensor.
+        quantiser: An entry of ``QUANTISERS``.
+
+    Returns:
+        Integers 0..s_max (−s_max..s_max if signed) in u's type and shape.
 
     >>> from qbsnn.functional.surrogate import relsg_et
     >>> burst(torch.tensor([-0.5, 0.99, 1.0, 7.3]), 4, relsg_et).tolist()
@@ -105,7 +114,7 @@ def burst(u: Tensor, s_max: int, surrogate: Surrogate, quantiser: Quantiser = QU
 
 
 def leaky_step(v: Tensor, current: Tensor, decay: float) -> tuple[Tensor, Tensor]:
-    """Equation (N1) alone, a membrane that never fires. Returns (V_t, V_t)."""
+    """Equation (N1) alone, a membrane that never fires: (V_t, V_t)."""
     v = decay * v + current
     return v, v
 
@@ -122,10 +131,21 @@ def burst_step(
     graded: bool = False,
     quantiser: Quantiser = QUANTISERS["floor"],
 ) -> tuple[Tensor, Tensor]:
-    """One time step, equations (N1) to (N4). Returns (U_t, o_t).
+    """One time step, equations (N1) to (N4).
 
-    u: U_{t−1} ``[B, ...]``; current: I_t ``[B, ...]``; delta: Δ > 0, a scalar or broadcastable to ``[B, ...]``;
-    decay: λ, a number or a scalar tensor.
+    Args:
+        u: U_{t−1} ``[B, ...]``.
+        current: I_t ``[B, ...]``.
+        delta: Δ > 0, a scalar or broadcastable to ``[B, ...]``.
+        decay: λ, a number or a scalar tensor.
+        s_max: The largest burst.
+        surrogate: The derivative of the burst.
+        reset: U_t of V_t, s_t and Δ.
+        graded: Whether o_t = Δ·s_t instead of s_t.
+        quantiser: An entry of ``QUANTISERS``.
+
+    Returns:
+        (U_t, o_t), both ``[B, ...]``.
     """
     v = decay * u + current
     s = burst(_InUnits.apply(v, delta), s_max, surrogate, quantiser)
@@ -144,10 +164,17 @@ def adaptive_step(
     reset: Reset,
     graded: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """A burst step whose largest burst depends on its input. Returns (U_t, o_t).
+    """A burst step whose largest burst depends on its input.
 
     Eq. (A1): n_t = cap(I_t/Δ), an integer from 1 to s_max; (A2): s_t = min(clamp(⌊V_t/Δ⌋, 0, s_max), n_t). Where the
     burst is cut off, the gradient goes to n_t, elsewhere to V_t; I_t/Δ is causal and does not change under absorption.
+
+    Args:
+        u, current, delta, decay, s_max, surrogate, reset, graded: As in :func:`burst_step`.
+        cap: I_t/Δ ``[B, ...]`` to n_t, which broadcasts to it.
+
+    Returns:
+        (U_t, o_t), both ``[B, ...]``.
     """
     v = decay * u + current
     s = burst(_InUnits.apply(v, delta), s_max, surrogate)
@@ -172,8 +199,18 @@ def two_compartment_step(
     """One step of a dendrite and a soma (TC-LIF, Zhang et al., arXiv 2308.13250), with a burst where that has a spike.
 
     Eq. (M1): D_t = D_{t−1} − a·S_{t−1} + I_t; (M2): V_t = S_{t−1} + b·D_t; (M3): s_t as in (N2);
-    (M4): S_t = V_t − Δ s_t, D_t ← D_t − γ·Δ s_t. state: (D, S) of the step before, each ``[B, ...]``; couplings a and b
-    in (0, 1), scalar tensors. Returns the new state and o_t.
+    (M4): S_t = V_t − Δ s_t, D_t ← D_t − γ·Δ s_t.
+
+    Args:
+        state: (D, S) of the step before, each ``[B, ...]``.
+        current: I_t ``[B, ...]``.
+        delta, s_max, surrogate, reset, graded: As in :func:`burst_step`.
+        backward_coupling: a in (0, 1), a scalar tensor.
+        forward_coupling: b in (0, 1), a scalar tensor.
+        gamma: γ, the share of the reset that reaches the dendrite.
+
+    Returns:
+        The new state and o_t.
     """
     dendrite, soma = state
     dendrite = dendrite - backward_coupling * soma + current

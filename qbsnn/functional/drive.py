@@ -12,7 +12,12 @@ from qbsnn.functional.norm import Normal, normalise
 
 
 class Part(NamedTuple):
-    """One summand, ``[T or 1, B, C, ...]``: y, or the z of equation (B2) where ``norm`` is given."""
+    """One summand of a current.
+
+    Attributes:
+        y: ``[T or 1, B, C, ...]``.
+        norm: What y still has to be normalised with, equation (B2); ``None`` if y itself is the summand.
+    """
 
     y: Tensor
     norm: Normal | None = None
@@ -25,7 +30,12 @@ class Part(NamedTuple):
 
 
 class Drive(NamedTuple):
-    """Parts of one shape, in the order in which they are added, for ``steps`` time steps."""
+    """The parts that sum to a current.
+
+    Attributes:
+        parts: Of one shape, in the order in which they are added.
+        steps: Time steps T.
+    """
 
     parts: tuple[Part, ...]
     steps: int
@@ -41,7 +51,9 @@ class Drive(NamedTuple):
 class Layout(NamedTuple):
     """A dense tensor ``[T, B, C, ...]`` seen in its memory order as ``[T, P, C, Q]``, or ``[T, N]`` without channels.
 
-    order: its dimensions by falling stride, time first; inner: how many of them lie within a channel.
+    Attributes:
+        order: The dimensions by falling stride, time first.
+        inner: How many of them lie within a channel; ``None`` without channels.
     """
 
     order: tuple[int, ...]

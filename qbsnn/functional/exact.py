@@ -8,7 +8,11 @@ from qbsnn.errors import DeployError
 
 
 def exact_float(largest: int, device: torch.device) -> torch.dtype:
-    """The floating-point format in which sums up to ``largest`` are exact in any order, or a DeployError."""
+    """The floating-point format in which sums up to ``largest`` are exact in any order.
+
+    Raises:
+        DeployError: No format is wide enough.
+    """
     if largest < 2**24 and device.type == "cpu":
         return torch.float32  # a GPU may use TF32 or Winograd here, which are not exact
     if largest < 2**53:

@@ -37,8 +37,15 @@ def fold_norm(
 def absorb_scale(weight: Tensor, bias: Tensor, source: Tensor, delta: Tensor, groups: int = 1) -> tuple[Tensor, Tensor]:
     """Absorb the scale Δ of a layer and the emission scale c of its source. Eq. (F2): W' = c·W/Δ, b' = b/Δ.
 
-    source: c, what one unit of the source's integer output is worth, a scalar or one per source channel; delta: Δ, a
-    scalar or one per output channel; groups: of a convolution.
+    Args:
+        weight: W ``[out, in, ...]``.
+        bias: b ``[out]``.
+        source: c, what one unit of the source's integer output is worth: a scalar, or one per source channel.
+        delta: Δ, a scalar or one per output channel.
+        groups: Of a convolution.
+
+    Returns:
+        (W', b').
     """
     delta = delta.reshape(-1)
     return weight * per_input(source, weight, groups) / per_output(delta, weight), bias / delta

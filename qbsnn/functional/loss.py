@@ -36,7 +36,13 @@ DECISIONS: dict[str, Decision] = {"mean": mean_over_time, "last": last_step, "ma
 def decided_cross_entropy(
     logits: Tensor, target: Tensor, decision: str = "mean", label_smoothing: float = 0.0
 ) -> Tensor:
-    """Cross-entropy of the decided logits (time-mean, last step or maximum over time). A scalar.
+    """Cross-entropy of the decided logits, a scalar.
+
+    Args:
+        logits: ``[T, B, classes]``.
+        target: Classes or shares.
+        decision: A key of ``DECISIONS``.
+        label_smoothing: Share of a label that is spread over all classes.
 
     >>> logits = torch.tensor([[[4.0, 0.0]], [[0.0, 2.0]]])
     >>> [round(decided_cross_entropy(logits, torch.tensor([1]), name).item(), 4) for name in DECISIONS]
@@ -46,9 +52,16 @@ def decided_cross_entropy(
 
 
 def tet(logits: Tensor, target: Tensor, lam: float = 0.05, phi: float = 1.0, label_smoothing: float = 0.0) -> Tensor:
-    """Temporal efficient training (Deng et al., arXiv 2202.11946, eqs. 9 to 12). A scalar.
+    """Temporal efficient training (Deng et al., arXiv 2202.11946, eqs. 9 to 12), a scalar.
 
     (1 − λ)·mean_t CE(logits_t, y) + λ·mean_t MSE(logits_t, φ).
+
+    Args:
+        logits: ``[T, B, classes]``.
+        target: y, classes or shares.
+        lam: λ.
+        phi: φ.
+        label_smoothing: As in :func:`decided_cross_entropy`.
     """
     steps = logits.shape[0]
     each = F.cross_entropy(

@@ -18,9 +18,15 @@ from qbsnn.functional.scan import HALF
 
 
 class Normal(NamedTuple):
-    """What normalises one tensor: all ``[C]``; ``batch`` tells whether mean and r were measured on that tensor.
+    """What normalises one tensor.
 
-    gamma, beta: γ and β, which may want gradients; mean, rstd: μ and r; eps: ε.
+    Attributes:
+        gamma: γ ``[C]``, which may want a gradient.
+        beta: β ``[C]``, which may want a gradient.
+        mean: μ ``[C]``.
+        rstd: r ``[C]``.
+        eps: ε.
+        batch: Whether μ and r were measured on that tensor.
     """
 
     gamma: Tensor
@@ -37,7 +43,9 @@ class Normal(NamedTuple):
             return a, self.beta - self.mean * a
 
 
-def batch_statistics(y: Tensor, running_mean: Tensor, running_var: Tensor, momentum: float) -> tuple[Tensor, Tensor]:
+def batch_statistics(
+    y: Tensor, running_mean: Tensor | None, running_var: Tensor | None, momentum: float
+) -> tuple[Tensor, Tensor]:
     """μ and σ² of y ``[N, C, ...]``, each ``[C]``; the running ones move towards them by the share ``momentum``."""
     return torch.ops.aten.batch_norm_update_stats(y.detach(), running_mean, running_var, momentum)
 
@@ -55,7 +63,14 @@ def affine(y: Tensor, a: Tensor, b: Tensor) -> Tensor:
 def affine_backward(
     grad: Tensor, y: Tensor, norm: Normal, needs: tuple[bool, bool, bool] = (True, True, True)
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of y, γ and β for ``grad`` of z, all ``[N, C, ...]``, through the statistics where ``norm.batch``."""
+    """Gradients of y, γ and β for that of z, through the statistics where ``norm.batch``.
+
+    Args:
+        grad: The gradient of z ``[N, C, ...]``.
+        y: What was normalised, ``[N, C, ...]``.
+        norm: What normalised it.
+        needs: Which of the three are wanted; the others are ``None``.
+    """
     return torch.ops.aten.native_batch_norm_backward(
         grad, y, norm.gamma, norm.mean, _variance(norm), norm.mean, norm.rstd, norm.batch, norm.eps, list(needs)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,7 +12,12 @@ from torch.nn import functional as F
 
 
 class Parametrisation(NamedTuple):
-    """Δ = value(ρ) > 0 of a free parameter ρ, and a ρ for a given Δ."""
+    """Δ > 0 of a free parameter ρ.
+
+    Attributes:
+        value: Δ of ρ.
+        inverse: A ρ for a given Δ.
+    """
 
     value: Callable[[Tensor], Tensor]
     inverse: Callable[[Tensor], Tensor]
@@ -45,9 +51,15 @@ def lsq_factor(neurons: int, s_max: int) -> float:
 
 
 def percentile_scale(current: Tensor, s_max: int, percentile: float) -> Tensor:
-    """Δ for which ``percentile`` per cent of the positive currents are at most Δ·s_max: a scalar, 0 without any.
+    """Δ for which ``percentile`` per cent of the positive currents are at most Δ·s_max.
 
-    current: any shape; up to about a million of its elements, evenly spread, are looked at.
+    Args:
+        current: Any shape; up to about a million of its elements, evenly spread, are looked at.
+        s_max: The largest burst.
+        percentile: Above 0, at most 100.
+
+    Returns:
+        A scalar, 0 if no current is positive.
 
     >>> percentile_scale(torch.arange(-3.0, 9.0), s_max=4, percentile=100.0).item()
     2.0
@@ -61,7 +73,7 @@ def percentile_scale(current: Tensor, s_max: int, percentile: float) -> Tensor:
 
 
 def log_ratio_penalty(delta: Tensor, initial: Tensor) -> Tensor:
-    """Mean of ln(Δ/Δ_0)²: zero at Δ_0 and the same for a scale that grew or shrank by one factor. A scalar.
+    """Mean of ln(Δ/Δ_0)², a scalar: zero at Δ_0, and equal for scales that grew or shrank by one factor.
 
     >>> [round(log_ratio_penalty(torch.tensor(d), torch.tensor(1.0)).item(), 4) for d in (0.5, 1.0, 2.0)]
     [0.4805, 0.0, 0.4805]
@@ -69,8 +81,22 @@ def log_ratio_penalty(delta: Tensor, initial: Tensor) -> Tensor:
     return (delta / initial).log().square().mean()
 
 
+def decay_of(tau: float) -> float:
+    """λ = 1 − 1/τ of a time constant τ ≥ 1 in steps; 1, no leak, for an infinite one."""
+    return 1.0 - 1.0 / tau
+
+
+def time_constant(decay: float) -> float:
+    """τ = 1/(1 − λ) in steps, infinite for λ = 1.
+
+    >>> time_constant(0.75), time_constant(decay_of(math.inf))
+    (4.0, inf)
+    """
+    return math.inf if decay == 1 else 1 / (1 - decay)
+
+
 def learned_decay(w: Tensor) -> Tensor:
-    """λ = 1 − σ(w): the membrane time constant is τ = 1/σ(w) (PLIF, Fang et al., arXiv 2007.05785)."""
+    """λ = 1 − σ(w) of a free parameter w: τ = 1/σ(w) (PLIF, Fang et al., arXiv 2007.05785)."""
     return 1 - torch.sigmoid(w)
 
 

@@ -16,12 +16,19 @@ Step = Callable[[Any, Tensor], tuple[Any, Tensor]]
 
 
 def scan(step: Step, current: Tensor, keep: bool = False, compartments: int = 1) -> tuple[Tensor, Tensor | None]:
-    """Run ``step(U_{t−1}, I_t) -> (U_t, o_t)`` over the first dimension, from U_0 = 0.
+    """Run a step over the first dimension, from U_0 = 0.
 
-    current: ``[T, B, ...]``, any dense strides. compartments: how many state variables a neuron has; with more than one
-    the state is a tuple of them. Returns (o, U): outputs ``[T, B, ...]`` and, with ``keep``, the states after the
-    reset, ``[T, B, ...]`` or ``[T, compartments, B, ...]``. Half-precision currents keep a float32 state; the outputs
-    come back in the dtype of the current.
+    Half-precision currents keep a float32 state.
+
+    Args:
+        step: (U_{t−1}, I_t) -> (U_t, o_t).
+        current: ``[T, B, ...]``, any dense strides.
+        keep: Whether the states are returned.
+        compartments: How many state variables a neuron has; with more than one the state is a tuple of them.
+
+    Returns:
+        Outputs ``[T, B, ...]`` in the type of the current; with ``keep``, the states after the reset, ``[T, B, ...]``
+        or ``[T, compartments, B, ...]``, else ``None``.
     """
     half = current.dtype in HALF
     zero = torch.zeros_like(current[0], dtype=torch.float32 if half else current.dtype)

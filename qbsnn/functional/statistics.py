@@ -11,10 +11,13 @@ from torch import Tensor
 class BurstStatistics(NamedTuple):
     """Scalars of a batch of bursts ``[T, B, ...]``, and which neurons fired.
 
-    mean: mean magnitude per neuron and step. saturation: share of neuron-steps at ±s_max. bits: entropy of the burst
-    sizes in bits, which is what a neuron-step can tell at most. variation: see :func:`temporal_variation`. fired: bool
-    ``[...]``, whether each neuron fired in any sample and step. counts: int64 ``[2·s_max + 1]``, how often each burst
-    from −s_max to s_max occurred.
+    Attributes:
+        mean: Mean magnitude per neuron and step.
+        saturation: Share of neuron-steps at ±s_max.
+        bits: Entropy of the burst sizes in bits, which is what a neuron-step can tell at most.
+        variation: See :func:`temporal_variation`.
+        fired: Bool ``[...]``, whether each neuron fired in any sample and step.
+        counts: Int64 ``[2·s_max + 1]``, how often each burst from −s_max to s_max occurred.
     """
 
     mean: Tensor
@@ -47,9 +50,14 @@ def burst_statistics(bursts: Tensor, s_max: int) -> BurstStatistics:
 
 
 def temporal_variation(bursts: Tensor) -> Tensor:
-    """How much a spike pattern changes from step to step: mean |s_t − s_{t−1}| over mean |s|; 0 for a single step.
+    """How much a spike pattern changes from step to step: mean |s_t − s_{t−1}| over mean |s|.
 
-    bursts: ``[T, B, ...]``. 0 is a pattern that repeats itself, 2 one that is never twice the same place in a row.
+    Args:
+        bursts: ``[T, B, ...]``.
+
+    Returns:
+        A scalar: 0 for a single step and for a pattern that repeats itself, 2 for one in which no neuron fires twice
+        in a row.
 
     >>> [temporal_variation(torch.tensor([[[2.0]], [[b]], [[2.0]], [[b]]])).item() for b in (2.0, 0.0)]
     [0.0, 2.0]

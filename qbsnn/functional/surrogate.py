@@ -1,9 +1,11 @@
 """Surrogate gradients ∂s/∂p of the burst s = clamp(⌊p⌋, 0, s_max), p the position of the membrane among the levels.
 
 A surrogate is a function (p, s_max) -> g of the same shape as p, which is V/Δ for bursts that round down (see
-:mod:`qbsnn.functional.burst`). Levels are the integers 1..s_max; k is the level nearest to p and d = |p − k| the
-distance to it. Clamping k is what gives the tails below the first and above the last level: an unclamped k would leave
-d ≤ 1/2 everywhere. At s_max = 1, d = |V/Δ − 1|, and the comparison set is that of binary neurons.
+:mod:`qbsnn.functional.burst`). Levels are the integers 1..s_max; k is the level nearest to p and d = |p − k| is the
+distance to it. Clamping k gives the tails below the first and above the last level: an unclamped k would leave d ≤ 1/2
+everywhere. At s_max = 1, d = |V/Δ − 1|, and the comparison set is that of binary neurons.
+
+In the functions below, p has any shape and ``alpha`` is the width; each returns a fresh tensor of p's shape.
 """
 
 from __future__ import annotations
@@ -15,7 +17,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from qbsnn.errors import ArgumentError
+
 Surrogate = Callable[[Tensor, int], Tensor]
+"""(p, s_max) -> g, a fresh tensor of p's shape and type: what asks for it may write into it."""
 
 
 def _distance(p: Tensor, s_max: int) -> Tensor:
@@ -122,9 +127,28 @@ SURROGATES: dict[str, Callable[..., Tensor]] = {
 
 
 def surrogate(name: str, alpha: float | None = None, beta: float = 3.0, tail: str = "document") -> Surrogate:
-    """The surrogate of this name. ``alpha`` None is its own default width; ``beta`` and ``tail`` are ReLSG-ET's."""
+    """The surrogate of this name.
+
+    Args:
+        name: A key of ``SURROGATES``.
+        alpha: Its width; ``None`` is its own default.
+        beta: Of ReLSG-ET only.
+        tail: Of ReLSG-ET only.
+    """
     function = SURROGATES[name]
     arguments: dict[str, float | str] = {} if alpha is None or name == "straight_through" else {"alpha": alpha}
     if name == "relsg_et":
         arguments |= {"beta": beta, "tail": tail}
     return partial(function, **arguments)
+
+
+def own_surrogate(function: Surrogate) -> Surrogate:
+    """The surrogate that a user's function is; the function may return p itself, a view, or another type."""
+    return partial(_copied, function=function)
+
+
+def _copied(p: Tensor, s_max: int, function: Surrogate) -> Tensor:
+    g = function(p, s_max)
+    if g.shape != p.shape:
+        raise ArgumentError(f"surrogate must return the shape of p, {list(p.shape)}, got {list(g.shape)}")
+    return g.to(p.dtype, copy=True)

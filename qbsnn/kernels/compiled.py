@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Hashable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,13 @@ _failed: set[str] = set()
 class Kernel:
     """``function(key, *tensors)``, recorded through autograd and compiled for every key and kind of input it meets.
 
-    key: a constant. Sizes may vary, except where the function unrolls them; those of 1 have kernels of their own. Where
-    compilation fails, all kernels run eagerly from then on, which is logged once.
+    Sizes may vary, except where the function unrolls them; those of 1 have kernels of their own. Where compilation
+    fails, all kernels run eagerly from then on. What cannot be recorded, a user's reset that asks for values for
+    example, runs eagerly by itself. Both are logged once.
+
+    Args:
+        function: A pure function of a constant, the key, and tensors.
+        compiled: Whether to compile at all.
     """
 
     def __init__(self, function: Callable[..., Any], compiled: bool = True) -> None:
@@ -48,7 +54,7 @@ class Kernel:
             kind = (key, *((x.dtype, x.device, *(size == 1 for size in x.shape)) for x in inputs))
             try:
                 if kind not in self.known:
-                    self.known[kind] = _compile(self.function, key, inputs)
+                    self.known[kind] = self._compile(key, inputs)
                 return self.known[kind](*inputs)
             except Exception as error:  # the compiler raises types of its own, of the C++ compiler and of the driver
                 if not type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
@@ -57,11 +63,16 @@ class Kernel:
                 log.warning("neurons run eagerly, they do not compile here: %s", str(error).splitlines()[0])
                 return self.function(key, *inputs)
 
-
-def _compile(function: Callable[..., Any], key: Hashable, inputs: tuple[Tensor, ...]) -> Callable[..., Any]:
-    keep_kernels()
-    graph = make_fx(lambda *given: function(key, *given), tracing_mode="symbolic")(*inputs)
-    return torch.compile(graph, dynamic=True, options=OPTIONS)
+    def _compile(self, key: Hashable, inputs: tuple[Tensor, ...]) -> Callable[..., Any]:
+        keep_kernels()
+        function = partial(self.function, key)
+        try:
+            graph = make_fx(function, tracing_mode="symbolic")(*inputs)
+        except Exception as error:  # whatever a user's function does with a tensor that has no values
+            reason = str(error).strip().partition("\n")[0]
+            log.warning("a neuron runs eagerly, its step cannot be recorded: %s: %s", type(error).__name__, reason)
+            return function
+        return torch.compile(graph, dynamic=True, options=OPTIONS)
 
 
 def keep_kernels() -> None:

@@ -14,11 +14,12 @@ from inspect import ismethod
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from qbsnn.functional.drive import Drive, Layout, Part
 from qbsnn.functional.norm import Normal, affine, affine_backward
+from qbsnn.functional.reset import Reset
 from qbsnn.functional.scan import Step, scan
 from qbsnn.kernels.compiled import Kernel
 
@@ -26,15 +27,24 @@ log = logging.getLogger(__name__)
 
 
 def fused_scan(step: Step, drive: Drive, compartments: int = 1, compiled: bool = True) -> Tensor:
-    """Outputs ``[T, B, ...]`` of :func:`qbsnn.functional.scan.scan` over ``drive.total()``, bit for bit.
+    """Outputs of :func:`qbsnn.functional.scan.scan` over ``drive.total()``, bit for bit.
 
-    The output lies in memory like the first part. Kernels are shared by all layers and batch sizes with the same
-    settings. A step that is no ``partial`` over constants and tensors runs as the plain scan, which is logged once.
+    Kernels are shared by all layers and batch sizes with the same settings. A step that is no ``partial`` over
+    constants and tensors runs as the plain scan, which is logged once.
+
+    Args:
+        step: (U_{t−1}, I_t) -> (U_t, o_t).
+        drive: What sums to the current.
+        compartments: How many state variables a neuron has.
+        compiled: Whether both passes run as compiled kernels.
+
+    Returns:
+        ``[T, B, ...]``, in memory like the first part.
     """
     bound = _split(step)
     y = drive.parts[0].y
     if bound is None:
-        _log_once("a neuron runs eagerly: its step calls a module, whose sums a compiler would order otherwise")
+        _log_once("a neuron runs eagerly: its step calls a module or reads tensors besides its arguments")
     if bound is None or y.dim() < 2 or not y.numel() or any(part.y.shape != y.shape for part in drive.parts):
         return scan(step, drive.total(), compartments=compartments)[0]
     channels = any(part.norm for part in drive.parts) or any(value.dim() for value in bound.tensors.values())
@@ -170,9 +180,10 @@ def _split(step: Step) -> _Bound | None:
     if not isinstance(step, partial) or step.args:
         return None
     tensors = {name: value for name, value in step.keywords.items() if isinstance(value, Tensor)}
-    if any(map(ismethod, step.keywords.values())):  # a method may read parameters, which are no constants
+    constants = {name: value for name, value in step.keywords.items() if name not in tensors}
+    if any(map(_reads_more, constants.values())):
         return None
-    frozen = tuple((name, _freeze(value)) for name, value in step.keywords.items() if name not in tensors)
+    frozen = tuple((name, _freeze(value)) for name, value in constants.items())
     try:
         hash(frozen)
     except TypeError:
@@ -180,9 +191,20 @@ def _split(step: Step) -> _Bound | None:
     return _Bound(step.func, frozen, tensors)
 
 
+def _reads_more(value: Any) -> bool:
+    """Whether a constant of a step may read tensors that are no argument of it, so that they are no constants."""
+    if isinstance(value, Reset):
+        return _reads_more(value.function)
+    if isinstance(value, partial):
+        return any(map(_reads_more, (value.func, *value.args, *value.keywords.values())))
+    cells = [cell.cell_contents for cell in getattr(value, "__closure__", None) or ()]
+    return ismethod(value) or any(isinstance(x, (Tensor, nn.Module)) for x in (value, *cells))
+
+
 def _freeze(value: Any) -> Any:
     """A partial as (function, settings), for two equal ones are different objects."""
-    return (value.func, tuple(sorted(value.keywords.items()))) if isinstance(value, partial) else (None, value)
+    same = isinstance(value, partial) and not value.args
+    return (value.func, tuple(sorted(value.keywords.items()))) if same else (None, value)
 
 
 def _thaw(constants: Any) -> dict[str, Any]:

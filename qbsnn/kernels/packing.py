@@ -27,7 +27,13 @@ class PackedBursts:
         self._known: dict[int, _Noted] = {}
 
     def note(self, output: Tensor, unit: Tensor | None = None, signed: bool = False) -> None:
-        """Remember an output ``[T, B, ...]`` of bursts times ``unit``, a scalar; None is 1."""
+        """Remember an output.
+
+        Args:
+            output: Bursts times ``unit``, ``[T, B, ...]``.
+            unit: A scalar; ``None`` is 1.
+            signed: Whether bursts may be negative.
+        """
         storage = output.untyped_storage()
         if (unit is not None and unit.dim()) or output.numel() < SMALLEST or storage.nbytes() != output.nbytes:
             return
@@ -84,7 +90,10 @@ def _unpack(kept: Tensor | _View) -> Tensor:
 def recompute(compute: Callable[..., Tensor], parameters: tuple[Tensor, ...], *inputs: Tensor) -> Tensor:
     """``compute(*inputs)``, which runs again in the backward pass: only its inputs are kept.
 
-    The second call gets ``again=True``. parameters: what else it reads and may want gradients.
+    Args:
+        compute: Runs a second time with ``again=True``.
+        parameters: What else it reads and may want gradients.
+        inputs: Of ``compute``.
     """
     kind = inputs[0].device.type
     cast = {

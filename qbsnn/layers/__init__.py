@@ -1,13 +1,15 @@
 """Layers: input encoding, norms, and the stage (weights, norm, neuron, pool) that every network is made of."""
 
 from qbsnn.layers.encoder import Encoder
-from qbsnn.layers.norm import NORMS, TDBatchNorm, TemporalScale, affine, why_not_folded
+from qbsnn.layers.norm import NORMS, BatchNorm1d, BatchNorm2d, TDBatchNorm, TemporalScale, affine
 from qbsnn.layers.quantised import plain, quantise
 from qbsnn.layers.stage import INPUT, Branch, Stage
 
 __all__ = [
     "INPUT",
     "NORMS",
+    "BatchNorm1d",
+    "BatchNorm2d",
     "Branch",
     "Encoder",
     "Stage",
@@ -16,5 +18,4 @@ __all__ = [
     "affine",
     "plain",
     "quantise",
-    "why_not_folded",
 ]

@@ -19,10 +19,19 @@ EVENT_MAX = 255.0
 class Encoder(nn.Module):
     """Turns pixels ``[B, C, H, W]`` in [0, 1], or frames ``[B, T, C, H, W]``, into input ``[T or 1, B, C, H, W]``.
 
-    coding: ``direct`` (normalised with mean and std per channel; one step that stands for all T), ``rate`` (Bernoulli
-    with the pixel as probability, from a generator of its own), ``latency`` (time to first spike) or ``events`` (frames
-    of event counts, one per step, as they are). In evaluation mode rate coding starts from one fixed seed in every
-    call, so that two calls see the same spikes. Raises DataError where the frames are not ``steps``.
+    In evaluation mode rate coding has one fixed seed, so that a sample has the same spikes in every call and batch.
+
+    Args:
+        coding: ``direct`` (normalised with mean and std per channel; one step that stands for all T), ``rate``
+            (Bernoulli with the pixel as probability), ``latency`` (time to first spike) or ``events`` (frames of event
+            counts, one per step, as they are).
+        steps: T.
+        mean: Of the pixels, per channel.
+        std: Of the pixels, per channel.
+        seed: Of rate coding in training.
+
+    Raises:
+        DataError: Pixels or frames have other dimensions than these.
     """
 
     mean: Tensor
@@ -37,6 +46,12 @@ class Encoder(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Encode one batch."""
+        channels = len(self.mean)
+        if self.coding != "events" and (pixels.dim() != 4 or channels not in (1, pixels.shape[1])):
+            right = f"C = {channels}" if channels > 1 else "C"
+            raise DataError(
+                f"pixels must be [B, {right}, H, W], got {list(pixels.shape)}; time is made here, T = {self.steps}"
+            )
         if self.coding == "direct":
             return direct((pixels - self.mean) / self.std)
         if self.coding == "events":
@@ -45,11 +60,9 @@ class Encoder(nn.Module):
             return pixels.transpose(0, 1)
         if self.coding == "latency":
             return latency(pixels, self.steps)
-        # Training call n draws from seed + n: a fresh sequence each time that needs no state beyond a counter.
+        # Training call n draws from seed + n: fresh noise each time that needs no state beyond a counter.
         self.draws += self.training
-        generator = torch.Generator(device=pixels.device)
-        generator.manual_seed(self.seed + self.draws if self.training else EVAL_SEED)
-        return rate(pixels, self.steps, generator)
+        return rate(pixels, self.steps, self.seed + self.draws if self.training else EVAL_SEED)
 
     def bounds(self) -> tuple[Tensor, Tensor]:
         """Smallest and largest value of the output per channel, each ``[C]``."""

@@ -1,4 +1,4 @@
-"""Norms over merged time and batch, and what of them folds into the weights before them."""
+"""Norms over merged time and batch, and the map of each in evaluation mode."""
 
 from __future__ import annotations
 
@@ -22,21 +22,37 @@ class Normalising(_BatchNorm):
     gain = 1.0
 
     def normal(self, y: Tensor, frozen: bool = False) -> Normal:
-        """Statistics and parameters for y ``[N, C, ...]``; running statistics move in training, unless ``frozen``."""
-        assert self.running_mean is not None and self.running_var is not None
-        if self.training:
+        """Statistics and parameters for y ``[N, C, ...]``.
+
+        As torch's norms: running statistics move in training by ``momentum``, or with ``momentum=None`` to the mean
+        over all batches so far; without running statistics the batch's own serve in evaluation too.
+
+        Args:
+            y: What is to be normalised.
+            frozen: Leave the running statistics alone, for a pass that repeats another.
+        """
+        batch = self.training or self.running_mean is None or self.running_var is None
+        if batch:
             if y.numel() == y.shape[1]:
                 raise SettingsError(
                     f"batch norm in training needs more than one value per channel, got {list(y.shape)}: raise "
                     "data.batch_size or T"
                 )
-            mean, variance = batch_statistics(
-                y, self.running_mean, self.running_var, 0.0 if frozen else self.momentum or 0.0
-            )
+            share = 0.0 if frozen or not self.training else self._share()
+            mean, variance = batch_statistics(y, self.running_mean, self.running_var, share)
         else:
+            assert self.running_mean is not None and self.running_var is not None
             mean, variance = self.running_mean.clone(), self.running_var
-        gamma = self.weight if self.gain == 1 else self.weight * self.gain
-        return Normal(gamma, self.bias, mean, (variance + self.eps).rsqrt(), self.eps, self.training)
+        gamma, beta = (self.weight, self.bias) if self.affine else (torch.ones_like(mean), torch.zeros_like(mean))
+        gamma = gamma if self.gain == 1 else gamma * self.gain
+        return Normal(gamma, beta, mean, (variance + self.eps).rsqrt(), self.eps, batch)
+
+    def _share(self) -> float:
+        """The share by which running statistics move towards those of this batch, which is counted."""
+        if self.num_batches_tracked is None:
+            return 0.0
+        self.num_batches_tracked.add_(1)
+        return 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
 
     def forward(self, y: Tensor) -> Tensor:
         """The normalised y ``[N, C, ...]``."""
@@ -96,15 +112,6 @@ NORMS: dict[str, Callable[[int, int, int, float], nn.Module] | None] = {
     "none": None,
 }
 """Norms by the names that settings use: (channels, 1 linear or 2 convolution, branches of the stage, v_th) -> norm."""
-
-
-def why_not_folded(norm: nn.Module | None) -> str | None:
-    """Why a norm does not fold into the weights before it, or ``None`` if it does."""
-    if norm is None or isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d)):
-        return None
-    if isinstance(norm, nn.GroupNorm):
-        return "layer norm divides by the deviation of each sample, which no constant weight can do"
-    return f"{type(norm).__name__} has no affine form in evaluation mode"
 
 
 def affine(norm: BatchNorm) -> Affine:

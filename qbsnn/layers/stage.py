@@ -14,6 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from qbsnn.errors import ArgumentError
 from qbsnn.functional.drive import Drive, Part
 from qbsnn.kernels.packing import PackedBursts, recompute
 from qbsnn.layers.norm import Normalising, TemporalScale
@@ -40,6 +41,8 @@ class Branch(nn.Module):
         temporal: TemporalScale | None = None,
     ) -> None:
         super().__init__()
+        if weight is None and (norm is not None or temporal is not None):
+            raise ArgumentError(f"norm and temporal must be None in a branch without weight, which comes from {source}")
         self.source, self.weight, self.norm, self.temporal = source, weight, norm, temporal
         # Absorption sets this on identity shortcuts: the constant c/Δ that one source spike is worth.
         self.register_buffer("gain", None)
@@ -55,6 +58,12 @@ class Branch(nn.Module):
         """
         if self.weight is None:
             return Part(x if self.gain is None else x * self.gain)
+        if (x.dim() != 5 and isinstance(self.weight, nn.Conv2d)) or x.dim() < 3:
+            right = "[T, B, C, H, W]" if isinstance(self.weight, nn.Conv2d) else "[T, B, ...]"
+            raise ArgumentError(
+                f"input of a {type(self.weight).__name__} from {self.source} must be {right}, where dimension 0 is "
+                f"time, got {list(x.shape)}"
+            )
         merged = x.flatten(0, 1)
         y = self.weight(merged.flatten(1) if isinstance(self.weight, nn.Linear) else merged)
         normal = self.norm.normal(y, frozen) if isinstance(self.norm, Normalising) else None

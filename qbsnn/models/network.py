@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from qbsnn.errors import ArgumentError
 from qbsnn.functional.loss import DECISIONS
 from qbsnn.kernels.packing import PackedBursts
 from qbsnn.layers.encoder import Encoder
@@ -37,6 +38,7 @@ class SpikingNetwork(nn.Module):
         decision: str = "mean",
     ) -> None:
         super().__init__()
+        _check_wiring(stages)
         self.encoder, self.T, self.in_shape, self.decision = encoder, T, in_shape, decision
         self.stages = nn.ModuleDict(stages)
         self.packs = False
@@ -93,3 +95,17 @@ class SpikingNetwork(nn.Module):
     def decide(self, logits: Tensor) -> Tensor:
         """The logits that are compared, ``[B, classes]``, from those of every step."""
         return DECISIONS[self.decision](logits)
+
+
+def _check_wiring(stages: dict[str, Stage]) -> None:
+    """Raise an ArgumentError, naming the stage, where a stage reads what is not there yet or nothing reads out."""
+    known = [INPUT]
+    for name, stage in stages.items():
+        if not isinstance(stage, Stage):
+            raise ArgumentError(f"stages.{name} must be a Stage, got {type(stage).__name__}")
+        for source in stage.sources:
+            if source not in known:
+                raise ArgumentError(f"stages.{name} reads {source!r}, which is none of {', '.join(known)} before it")
+        known.append(name)
+    if len(known) == 1:
+        raise ArgumentError("stages must hold a stage at least, the readout, got none")

@@ -1,6 +1,6 @@
 """Neurons: modules that own parameters and call :mod:`qbsnn.functional`. All take currents ``[T, B, ...]``."""
 
-from qbsnn.neurons.base import Neuron, SpikingNeuron
+from qbsnn.neurons.base import Neuron, Operations, SpikingNeuron
 from qbsnn.neurons.extended import AdaptiveQB, MultiCompartment
 from qbsnn.neurons.lif import IF, LIF, PLIF
 from qbsnn.neurons.qb_lif import ILIF, QATQBLIF, QBLIF, BurstLIF, QuantReLU, TernaryBurst
@@ -18,6 +18,7 @@ __all__ = [
     "LeakyIntegrator",
     "MultiCompartment",
     "Neuron",
+    "Operations",
     "QuantReLU",
     "ReLU",
     "SpikingNeuron",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Collection
+from dataclasses import dataclass
 from functools import partial
 from math import prod
 
@@ -10,14 +12,38 @@ import torch
 from torch import Tensor, nn
 
 from qbsnn import checks
+from qbsnn.errors import ArgumentError
 from qbsnn.functional.burst import QUANTISERS, burst_step
 from qbsnn.functional.drive import Drive, Part
-from qbsnn.functional.parameters import inverse_decay, learned_decay
-from qbsnn.functional.reset import RESETS, is_hard
+from qbsnn.functional.parameters import decay_of, inverse_decay, learned_decay, time_constant
+from qbsnn.functional.reset import RESETS, Reset, ResetFunction
 from qbsnn.functional.scan import Step, scan
-from qbsnn.functional.surrogate import SURROGATES, Surrogate, surrogate
+from qbsnn.functional.surrogate import SURROGATES, Surrogate, own_surrogate, surrogate
 from qbsnn.kernels.fused import fused_scan
 from qbsnn.neurons.scale import Scale
+
+
+@dataclass(frozen=True)
+class Operations:
+    """What one neuron does in one time step, its synapses and its bias aside.
+
+    Attributes:
+        leaks: State variables that decay to something else than themselves or 0.
+        compares: Comparisons with a threshold.
+        resets: Changes of the state after a burst.
+        state: Values that a step reads and writes: the accumulator, or every state variable.
+        keeps: Whether these values are kept until the next step.
+    """
+
+    leaks: int = 0
+    compares: int = 0
+    resets: int = 0
+    state: int = 1
+    keeps: bool = False
+
+
+STEP_METHODS = ("bound_step", "forward")
+"""Where a class can say what its neurons compute."""
 
 
 class Neuron(nn.Module):
@@ -32,6 +58,20 @@ class Neuron(nn.Module):
     weight_bits: int | None = None
     """Bits to which the weights in front of this neuron are quantised in training; ``None`` leaves them alone."""
 
+    def operations(self) -> Operations | None:
+        """What one neuron does in one step; ``None`` if it is not known, which energy estimates then say."""
+        return None
+
+    def stated_operations(self) -> Operations | None:
+        """:meth:`operations`, unless they were stated for another step than this class computes.
+
+        A subclass that overrides the step and not the operations has stated none.
+        """
+        order = type(self).__mro__
+        stated = next(i for i, cls in enumerate(order) if "operations" in vars(cls))
+        computed = next(i for i, cls in enumerate(order) if any(name in vars(cls) for name in STEP_METHODS))
+        return self.operations() if stated <= computed else None
+
     def size_to(self, shape: tuple[int, ...]) -> None:
         """Hear, once and from the network, the shape of one sample's current: ``(C, H, W)`` or ``(F,)``."""
 
@@ -39,9 +79,18 @@ class Neuron(nn.Module):
 class SpikingNeuron(Neuron):
     """A neuron of equations (N1) to (N4) in :mod:`qbsnn.functional.burst`; subclasses own Δ.
 
-    s_max: largest burst; tau: membrane time constant τ ≥ 1 in steps, infinite for no leak; learn_tau: whether 1/τ is
-    learned, as σ(w); reset: a key of ``RESETS``; rounding: a key of ``QUANTISERS``.
+    Args:
+        s_max: The largest burst.
+        tau: The membrane time constant τ ≥ 1 in steps, infinite for no leak.
+        surrogate: (p, s_max) -> g.
+        reset: U of V, s and Δ.
+        graded: Whether the output is Δ·s instead of s.
+        rounding: A key of ``QUANTISERS``.
+        learn_tau: Whether 1/τ is learned, as σ(w).
     """
+
+    emits_spikes = True
+    """Whether synapses only add what the neuron puts out; a quantised activation is a factor instead."""
 
     compartments = 1
     """How many state variables a neuron has."""
@@ -58,7 +107,7 @@ class SpikingNeuron(Neuron):
         s_max: int,
         tau: float,
         surrogate: Surrogate,
-        reset: str,
+        reset: Reset,
         graded: bool = False,
         rounding: str = "floor",
         learn_tau: bool = False,
@@ -66,6 +115,8 @@ class SpikingNeuron(Neuron):
         super().__init__()
         self.s_max, self.reset, self.graded, self.rounding = s_max, reset, graded, rounding
         self.surrogate = surrogate
+        if reset.kind is None and self.no_integer_form is None:
+            self.no_integer_form = f"has a reset of its own ({reset}), and QB-INT 1 has a soft and a hard one"
         self._tau = tau
         learned = inverse_decay(checks.number("tau", tau, 1, open_low=True)) if learn_tau else None
         self.w = None if learned is None else nn.Parameter(learned)
@@ -82,12 +133,12 @@ class SpikingNeuron(Neuron):
     @property
     def tau(self) -> float:
         """τ as a number, from the learned one where it is learned."""
-        return self._tau if self.w is None else 1.0 / (1.0 - self._decay_number())
+        return self._tau if self.w is None else time_constant(self._decay_number())
 
     @property
     def decay(self) -> float | Tensor:
         """λ = 1 − 1/τ; a scalar tensor where τ is learned."""
-        return 1.0 - 1.0 / self._tau if self.w is None else learned_decay(self.w)
+        return decay_of(self._tau) if self.w is None else learned_decay(self.w)
 
     @property
     def s_min(self) -> int:
@@ -100,17 +151,25 @@ class SpikingNeuron(Neuron):
         return delta if self.graded else torch.ones_like(delta)
 
     def bound_step(self) -> Step:
-        """The step function (U_{t−1}, I_t) -> (U_t, o_t) with this neuron's parameters; what a new neuron overrides."""
+        """The step function (U_{t−1}, I_t) -> (U_t, o_t) with this neuron's parameters.
+
+        A new neuron overrides this and :meth:`operations`.
+        """
         return partial(
             burst_step,
             delta=self.scale(),
             decay=self.decay,
             s_max=self.s_max,
             surrogate=self.surrogate,
-            reset=RESETS[self.reset],
+            reset=self.reset,
             graded=self.graded,
             quantiser=QUANTISERS[self.rounding],
         )
+
+    def operations(self) -> Operations | None:
+        """One membrane that leaks unless λ is 0 or 1, one comparison, one reset."""
+        leaks = int(1 < self.tau < float("inf"))
+        return Operations(leaks, compares=1, resets=1, keeps=True) if self.emits_spikes else Operations(leaks, 1)
 
     def step(self, u: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
         """One time step from the state U_{t−1} ``[B, ...]``: returns (U_t, o_t)."""
@@ -118,7 +177,7 @@ class SpikingNeuron(Neuron):
 
     def run(self, current: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs ``[T, B, ...]`` and states after the reset, ``[T, B, ...]`` or ``[T, compartments, B, ...]``."""
-        outputs, states = scan(self.bound_step(), current, keep=True, compartments=self.compartments)
+        outputs, states = scan(self.bound_step(), real_current(current), keep=True, compartments=self.compartments)
         assert states is not None
         return outputs, states
 
@@ -126,7 +185,12 @@ class SpikingNeuron(Neuron):
         """Outputs o ``[T, B, ...]`` for currents I ``[T, B, ...]``, or for the parts that sum to them.
 
         From parts, norm, sum and neuron run as one function that keeps the parts alone for the backward pass.
+
+        Raises:
+            ArgumentError: The currents are integers or bools, to which the bursts would be cut off.
         """
+        if not isinstance(current, Drive):
+            real_current(current)
         if (module := self.delta_module) is not None and module.unsettled:
             module.settle(current.total() if isinstance(current, Drive) else current)
         if isinstance(current, Drive) or self.compiled:
@@ -149,7 +213,7 @@ class SpikingNeuron(Neuron):
         return FixedBurst(
             s_max=self.s_max,
             decay=self._decay_number(),
-            hard=is_hard(self.reset),
+            reset=RESETS["hard" if self.reset.kind == "hard" else "detach"],
             surrogate=self.surrogate,
             rounding=self.rounding,
         )
@@ -165,14 +229,14 @@ class SpikingNeuron(Neuron):
 
 
 class FixedBurst(SpikingNeuron):
-    """A burst neuron with Δ = 1 and decay λ: what absorption leaves. ``hard`` selects the hard reset."""
+    """A burst neuron with Δ = 1 and decay λ: what absorption leaves."""
 
     one: Tensor
 
-    def __init__(self, *, s_max: int, decay: float, hard: bool, surrogate: Surrogate, rounding: str = "floor") -> None:
-        tau = float("inf") if decay == 1 else 1 / (1 - decay)
-        reset = "hard" if hard else "detach"
-        super().__init__(s_max=s_max, tau=tau, surrogate=surrogate, reset=reset, rounding=rounding)
+    def __init__(
+        self, *, s_max: int, decay: float, reset: Reset, surrogate: Surrogate, rounding: str = "floor"
+    ) -> None:
+        super().__init__(s_max=s_max, tau=time_constant(decay), surrogate=surrogate, reset=reset, rounding=rounding)
         self._decay = decay
         self.register_buffer("one", torch.ones(()), persistent=False)
 
@@ -186,11 +250,50 @@ class FixedBurst(SpikingNeuron):
         return self.one
 
 
-def checked_surrogate(name: str, alpha: float | None = None, beta: float = 3.0, tail: str = "document") -> Surrogate:
-    """The surrogate of a neuron's settings, or a SettingsError. ``alpha`` None is the surrogate's own default."""
-    checks.choice("surrogate", name, SURROGATES)
+def real_current(current: Tensor) -> Tensor:
+    """The current, or an ArgumentError where it is not of a floating-point type."""
+    if not current.is_floating_point():
+        raise ArgumentError(
+            f"current must be of a floating-point type, got {current.dtype} {list(current.shape)}: call .float() first"
+        )
+    return current
+
+
+def checked_surrogate(
+    given: str | Surrogate, alpha: float | None = None, beta: float = 3.0, tail: str = "document"
+) -> Surrogate:
+    """The surrogate of a neuron's settings.
+
+    Args:
+        given: A key of ``SURROGATES``, or a function (p, s_max) -> g, to which the other arguments do not apply.
+        alpha: Its width; ``None`` is the surrogate's own default.
+        beta: Of ReLSG-ET.
+        tail: Of ReLSG-ET.
+
+    Raises:
+        ArgumentError: A value is none of these or out of bounds.
+    """
+    if callable(given):
+        return own_surrogate(given)
+    checks.choice("surrogate", given, SURROGATES)
     if alpha is not None:
-        checks.number("alpha", alpha, 0, open_low=name != "relsg_et")
+        checks.number("alpha", alpha, 0, open_low=given != "relsg_et")
     checks.number("beta", beta, 0)
     checks.choice("tail", tail, ("document", "continuous"))
-    return surrogate(name, alpha, beta, tail)
+    return surrogate(given, alpha, beta, tail)
+
+
+def checked_reset(given: str | Reset | ResetFunction, names: Collection[str]) -> Reset:
+    """The reset of a neuron's settings.
+
+    Args:
+        given: One of ``names``, a :class:`Reset`, or a function (V, s, Δ) -> U, which is of neither kind that has an
+            integer form.
+        names: Keys of ``RESETS``.
+
+    Raises:
+        ArgumentError: It is none of these.
+    """
+    if isinstance(given, Reset):
+        return given
+    return Reset(given) if callable(given) else RESETS[checks.choice("reset", given, names)]

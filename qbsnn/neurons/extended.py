@@ -12,8 +12,8 @@ from qbsnn import checks
 from qbsnn.errors import ArgumentError
 from qbsnn.functional.burst import adaptive_step, two_compartment_step
 from qbsnn.functional.parameters import integer_cap
-from qbsnn.functional.reset import RESETS
 from qbsnn.functional.scan import Step
+from qbsnn.neurons.base import Operations
 from qbsnn.neurons.qb_lif import QBLIF, BurstOptions
 
 SHARES = ("sample", "channel")
@@ -68,7 +68,7 @@ class AdaptiveQB(QBLIF):
             decay=self.decay,
             s_max=self.s_max,
             surrogate=self.surrogate,
-            reset=RESETS[self.reset],
+            reset=self.reset,
             graded=self.graded,
         )
 
@@ -98,6 +98,10 @@ class MultiCompartment(QBLIF):
         self.gamma = checks.number("gamma", gamma, 0, 1)
         self.coupling = nn.Parameter(torch.zeros(2))
 
+    def operations(self) -> Operations:
+        """Two state variables, each of which takes from the other; one comparison, one reset."""
+        return Operations(leaks=2, compares=1, resets=1, state=2, keeps=True)
+
     def bound_step(self) -> Step:
         """The step of equations (M1) to (M4)."""
         a, b = torch.sigmoid(self.coupling)
@@ -109,6 +113,6 @@ class MultiCompartment(QBLIF):
             gamma=self.gamma,
             s_max=self.s_max,
             surrogate=self.surrogate,
-            reset=RESETS[self.reset],
+            reset=self.reset,
             graded=self.graded,
         )

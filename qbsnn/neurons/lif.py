@@ -8,15 +8,29 @@ import torch
 from torch import Tensor
 
 from qbsnn import checks
-from qbsnn.neurons.base import SpikingNeuron, checked_surrogate
+from qbsnn.functional.reset import RESETS, Reset, ResetFunction
+from qbsnn.functional.surrogate import Surrogate
+from qbsnn.neurons.base import SpikingNeuron, checked_reset, checked_surrogate
+
+NAMES: dict[tuple[object, bool], str] = {
+    ("soft", True): "detach", ("soft", False): "full", ("hard", True): "hard", ("hard", False): "hard_full",
+}  # fmt: skip
+"""The key of ``RESETS`` for each reset and whether the gradient sees the spike."""
 
 
 class LIF(SpikingNeuron):
     """Leaky integrate-and-fire neuron: the burst neuron with s_max = 1 and a constant threshold as Δ.
 
-    tau: membrane time constant τ ≥ 1. v_th: threshold > 0. reset: ``soft`` (subtract) or ``hard`` (to 0).
-    detach_reset: whether the reset hides the spike from the gradient. surrogate: a key of ``SURROGATES``; alpha: its
-    width, None for its default. Raises SettingsError for values outside these bounds.
+    Args:
+        tau: The membrane time constant τ ≥ 1.
+        v_th: The threshold, above 0.
+        reset: ``soft`` (subtract), ``hard`` (to 0), or a function (V, s, Δ) -> U.
+        detach_reset: Whether a reset with a name hides the spike from the gradient.
+        surrogate: A key of ``SURROGATES``, or a function (p, s_max) -> g.
+        alpha: The width of a surrogate with a name; ``None`` for its default.
+
+    Raises:
+        ArgumentError: A value is outside these bounds.
 
     >>> LIF()(torch.tensor([[[0.8]], [[0.8]], [[0.8]]])).flatten().tolist()  # V = 0.8, 1.2, 0.9
     [0.0, 1.0, 0.0]
@@ -29,18 +43,17 @@ class LIF(SpikingNeuron):
         self,
         tau: float = 2.0,
         v_th: float = 1.0,
-        reset: str = "soft",
+        reset: str | Reset | ResetFunction = "soft",
         detach_reset: bool = True,
-        surrogate: str = "arctan",
+        surrogate: str | Surrogate = "arctan",
         alpha: float | None = None,
     ) -> None:
         hidden = checks.boolean("detach_reset", detach_reset)
-        soft = checks.choice("reset", reset, ("soft", "hard")) == "soft"
         super().__init__(
             s_max=1,
             tau=tau if tau == math.inf else checks.number("tau", tau, 1),
             surrogate=checked_surrogate(surrogate, alpha),
-            reset=("detach" if hidden else "full") if soft else ("hard" if hidden else "hard_full"),
+            reset=RESETS[NAMES[reset, hidden]] if (reset, hidden) in NAMES else checked_reset(reset, ("soft", "hard")),
             learn_tau=self.learns_tau,
         )
         self.register_buffer("v_th", torch.tensor(checks.number("v_th", v_th, 0, open_low=True)))
@@ -72,9 +85,9 @@ class IF(LIF):
     def __init__(
         self,
         v_th: float = 1.0,
-        reset: str = "soft",
+        reset: str | Reset | ResetFunction = "soft",
         detach_reset: bool = True,
-        surrogate: str = "arctan",
+        surrogate: str | Surrogate = "arctan",
         alpha: float | None = None,
     ) -> None:
         super().__init__(math.inf, v_th, reset, detach_reset, surrogate, alpha)

@@ -9,7 +9,9 @@ from typing_extensions import TypedDict, Unpack
 
 from qbsnn import checks
 from qbsnn.functional.burst import QUANTISERS
-from qbsnn.neurons.base import SpikingNeuron, checked_surrogate
+from qbsnn.functional.reset import Reset, ResetFunction
+from qbsnn.functional.surrogate import Surrogate
+from qbsnn.neurons.base import SpikingNeuron, checked_reset, checked_surrogate
 from qbsnn.neurons.scale import Scale
 
 
@@ -17,8 +19,8 @@ class BurstOptions(TypedDict, total=False):
     """Arguments of :class:`QBLIF` that every neuron built on it takes, with the same defaults."""
 
     delta: float
-    reset: str
-    surrogate: str
+    reset: str | Reset | ResetFunction
+    surrogate: str | Surrogate
     alpha: float | None
     beta: float
     tail: str
@@ -31,12 +33,21 @@ OUTPUTS = ("counts", "graded")
 class QBLIF(SpikingNeuron):
     """Quantized-burst leaky integrate-and-fire neuron (arXiv 2604.25688), soft reset.
 
-    s_max: largest burst, 1..127. tau: membrane time constant τ ≥ 1, infinite for no leak. learn_tau: learn 1/τ = σ(w),
-    one per layer, from τ > 1. delta: initial Δ > 0. learn_delta, granularity, parametrisation, lsq, init, percentile:
-    see :class:`~qbsnn.neurons.scale.Scale`. output: ``counts`` (s) or ``graded`` (Δ·s). rounding: a key of
-    ``QUANTISERS``, as a rule ``floor`` or ``round`` (a half goes up). reset: which gradient the reset passes on.
-    surrogate: a key of ``SURROGATES``; alpha: its width, None for its default; beta, tail: of ReLSG-ET. Raises
-    SettingsError for values outside these bounds.
+    Args:
+        s_max: The largest burst, 1..127.
+        tau: The membrane time constant τ ≥ 1, infinite for no leak.
+        learn_tau: Learn 1/τ = σ(w), one per layer, from τ > 1.
+        delta: The initial Δ > 0.
+        learn_delta, granularity, parametrisation, lsq, init, percentile: See :class:`~qbsnn.neurons.scale.Scale`.
+        output: ``counts`` (s) or ``graded`` (Δ·s).
+        rounding: A key of ``QUANTISERS``, as a rule ``floor`` or ``round`` (a half goes up).
+        reset: Which gradient the reset passes on: ``detach``, ``detach_s`` or ``full``; or a function (V, s, Δ) -> U.
+        surrogate: A key of ``SURROGATES``, or a function (p, s_max) -> g.
+        alpha: The width of a surrogate with a name; ``None`` for its default.
+        beta, tail: Of ReLSG-ET.
+
+    Raises:
+        ArgumentError: A value is outside these bounds.
 
     >>> import torch
     >>> neuron = QBLIF(s_max=8)
@@ -58,8 +69,8 @@ class QBLIF(SpikingNeuron):
         percentile: float = 99.0,
         output: str = "counts",
         rounding: str = "floor",
-        reset: str = "detach",
-        surrogate: str = "relsg_et",
+        reset: str | Reset | ResetFunction = "detach",
+        surrogate: str | Surrogate = "relsg_et",
         alpha: float | None = None,
         beta: float = 3.0,
         tail: str = "document",
@@ -68,7 +79,7 @@ class QBLIF(SpikingNeuron):
             s_max=checks.integer("s_max", s_max, 1, 127),
             tau=tau if tau == math.inf else checks.number("tau", tau, 1),
             surrogate=checked_surrogate(surrogate, alpha, beta, tail),
-            reset=checks.choice("reset", reset, RESET_NAMES),
+            reset=checked_reset(reset, RESET_NAMES),
             graded=checks.choice("output", output, OUTPUTS) == "graded",
             rounding=checks.choice("rounding", rounding, QUANTISERS),
             learn_tau=checks.boolean("learn_tau", learn_tau),
@@ -113,8 +124,8 @@ class ILIF(QBLIF):
         s_max: int = 4,
         tau: float = 4 / 3,
         delta: float = 1.0,
-        reset: str = "full",
-        surrogate: str = "rectangular",
+        reset: str | Reset | ResetFunction = "full",
+        surrogate: str | Surrogate = "rectangular",
         alpha: float | None = None,
     ) -> None:
         super().__init__(
@@ -180,10 +191,16 @@ class QuantReLU(QBLIF):
     The burst neuron that forgets everything (τ = 1), rounds and puts out Δ·s: s = clamp(round(I/Δ), 0, 2^bits − 1) with
     the gradients of learned step size quantization (arXiv 1902.08153). One step is all it needs.
 
+    Args:
+        bits: Of a level, 1 to 7.
+        delta, init, percentile: See :class:`~qbsnn.neurons.scale.Scale`.
+
     >>> import torch
     >>> QuantReLU(bits=2, delta=0.5)(torch.tensor([[[-1.0, 0.7, 9.0]]])).tolist()
     [[[0.0, 0.5, 1.5]]]
     """
+
+    emits_spikes = False
 
     def __init__(self, bits: int = 4, delta: float = 0.5, init: str = "fixed", percentile: float = 99.0) -> None:
         levels = 2 ** checks.integer("bits", bits, 1, 7) - 1

@@ -9,8 +9,9 @@ from torch.nn import functional as F
 
 from qbsnn import checks
 from qbsnn.functional.burst import leaky_step
+from qbsnn.functional.parameters import decay_of
 from qbsnn.functional.scan import scan
-from qbsnn.neurons.base import Neuron
+from qbsnn.neurons.base import Neuron, Operations, real_current
 
 
 class ReLU(Neuron):
@@ -18,6 +19,10 @@ class ReLU(Neuron):
 
     stateful = False
     no_integer_form = "puts out real numbers"
+
+    def operations(self) -> Operations:
+        """One comparison with 0."""
+        return Operations(compares=1)
 
     def forward(self, current: Tensor) -> Tensor:
         """max(I, 0)."""
@@ -38,6 +43,10 @@ class LeakyIntegrator(Neuron):
         super().__init__()
         self.tau = checks.number("readout_tau", tau, 1)
 
+    def operations(self) -> Operations:
+        """One membrane, which leaks unless λ is 0."""
+        return Operations(leaks=int(self.tau > 1), keeps=True)
+
     def forward(self, current: Tensor) -> Tensor:
         """V ``[T, B, ...]`` for currents ``[T, B, ...]``."""
-        return scan(partial(leaky_step, decay=1 - 1 / self.tau), current)[0]
+        return scan(partial(leaky_step, decay=decay_of(self.tau)), real_current(current))[0]

@@ -121,6 +121,8 @@ class Integer:
         first_layer: ``float``, whose current is rounded once, or ``integer``.
         readout_kernel: As ``LayerCheck.kernel``.
         profile: The hardware that the settings are those of.
+        promise: What that profile holds: ``verified`` against the maker's simulator, published ``rules`` of arithmetic,
+            or ``limits only``, sizes; and where the target differs.
         findings: What does not fit that hardware.
     """
 
@@ -159,4 +161,5 @@ class Integer:
     first_layer: str = "float"
     readout_kernel: str = ""
     profile: str | None = None
+    promise: str | None = None
     findings: list[Finding] = field(default_factory=list)

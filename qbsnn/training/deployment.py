@@ -23,7 +23,8 @@ from torch.utils.data import DataLoader
 from qbsnn.data import DataModule
 from qbsnn.deploy.convert.absorb import absorb
 from qbsnn.deploy.convert.grid import GridNetwork
-from qbsnn.deploy.convert.quantize import Quantized, quantize
+from qbsnn.deploy.convert.quantize import quantize
+from qbsnn.deploy.convert.quantized import Quantized
 from qbsnn.deploy.convert.settings import DeploySettings
 from qbsnn.deploy.engines.int8_engine import Int8Engine
 from qbsnn.errors import DeployError

@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from qbsnn.data import DataModule
 from qbsnn.deploy.convert.grid import GridNetwork
-from qbsnn.deploy.convert.quantize import Quantized
+from qbsnn.deploy.convert.quantized import Quantized
 from qbsnn.deploy.convert.settings import DeploySettings
 from qbsnn.errors import CheckpointError
 from qbsnn.models.network import SpikingNetwork

@@ -17,7 +17,7 @@ from typing import Any
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
 from omegaconf import DictConfig
 
-from qbsnn.deploy.convert.quantize import Quantized
+from qbsnn.deploy.convert.quantized import Quantized
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.results.fingerprint import fingerprint
 from qbsnn.results.schema import Metrics, Result, Timing

@@ -13,6 +13,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
+from torch import nn
 
 from qbsnn.checks import place
 from qbsnn.data import DataModule
@@ -164,7 +165,7 @@ def build_trainer(settings: Mapping[str, Any], loggers: list[Any], callbacks: Se
     return trainer
 
 
-def load_weights(module: Classifier, contents: dict[str, Any], path: Path) -> None:
+def load_weights(module: nn.Module, contents: dict[str, Any], path: Path) -> None:
     """Load the weights of a checkpoint's ``contents`` into the module."""
     try:
         module.load_state_dict(contents["state_dict"])

@@ -278,8 +278,7 @@ def left_over(leak: Leak, v: int) -> int:
         case "shift_floor":
             return v - math.floor(Fraction(v, 2**leak.amount))
         case "shift_xylo":
-            left = abs(v) - max(math.floor(Fraction(abs(v), 2**leak.amount)), 1) if v else 0
-            return left if v > 0 else -left
+            return v - (math.floor(Fraction(v, 2**leak.amount)) or (v > 0) - (v < 0))
         case "mul12_to_zero":
             return math.trunc(v * (1 - Fraction(leak.amount, 4096)))
     return v

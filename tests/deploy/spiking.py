@@ -28,7 +28,7 @@ def make(family: str, neuron, seed: int = 0, **extra) -> SpikingNetwork:
 
 def lively(network: SpikingNetwork) -> SpikingNetwork:
     for module in network.modules():
-        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)) and module.affine and module.track_running_stats:
             size = module.weight.data
             size.uniform_(0.6, 1.6).mul_(torch.where(torch.rand_like(size) < 0.3, -1.0, 1.0))
             module.bias.data.uniform_(0.1, 1.0)

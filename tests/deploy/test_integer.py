@@ -16,7 +16,8 @@ from qbsnn.deploy.engines.torch_engine import TorchEngine
 from qbsnn.deploy.format.bounds import bits, bounds
 from qbsnn.deploy.format.network import INPUT, Leak
 from qbsnn.deploy.verify import integer as verify_integer
-from qbsnn.deploy.verify.integer import check_integer, compare, flip_weight
+from qbsnn.deploy.verify.integer import check_integer
+from qbsnn.deploy.verify.traces import compare, flip_weight
 from qbsnn.errors import DeployError
 from qbsnn.neurons import LIF, QBLIF
 from tests.deploy.networks import loose, same_overflows

@@ -9,7 +9,7 @@ from torch import nn
 from qbsnn.energy import ActivityMeter, count_operations
 from qbsnn.errors import EnergyError
 from qbsnn.models import mlp
-from qbsnn.neurons import IF, ILIF, LIF, PLIF, QBLIF, AdaptiveQB, MultiCompartment, QuantReLU, TernaryBurst
+from qbsnn.neurons import IF, ILIF, LIF, PLIF, QBLIF, AdaptiveQB, MultiCompartment, Operations, QuantReLU, TernaryBurst
 from tests.energy.networks import chain, counted, pixels
 
 
@@ -74,6 +74,25 @@ def test_what_would_run_uncounted_is_refused():
     ):
         with pytest.raises(EnergyError, match=words):
             counts(LIF, **more)
-    with pytest.raises(EnergyError, match="fc1: the operations that choose an adaptive largest burst are not counted"):
+    with pytest.raises(EnergyError, match="fc1: not counted, for AdaptiveQB does not state what its step takes"):
         counts(AdaptiveQB)
     assert counts(QBLIF, norm="none")["fc1"].dense == 16 * 8
+
+
+class Stranger(QBLIF):
+    def bound_step(self):
+        return super().bound_step()
+
+
+class Stated(Stranger):
+    def operations(self):
+        return Operations(leaks=3, compares=2, resets=0, state=4, keeps=True)
+
+
+def test_a_neuron_says_what_its_step_takes_or_is_named():
+    with pytest.raises(EnergyError, match=r"fc1: not counted, for Stranger does not state .* give it operations\(\)"):
+        counts(Stranger)
+    own = counts(Stated)["fc2"].usage["network"]
+    updates = 6 * 3 * 2
+    assert (own.counts.leaks, own.counts.compares, own.counts.resets) == (3 * updates, 2 * updates, 0)
+    assert own.counts.state_accesses == 2 * own.counts.events + 8 * updates and own.held == 6 * 32 * 4

@@ -15,23 +15,44 @@ def test_direct_is_the_image_once():
 
 def test_rate_fires_with_the_pixel_as_probability():
     levels = torch.linspace(0, 1, 11)
-    spikes = rate(levels.expand(200, 11), 100, torch.Generator().manual_seed(0))
-    assert spikes.shape == (100, 200, 11)
+    spikes = rate(torch.cat([levels.expand(200, 11), torch.linspace(0, 1, 200)[:, None]], 1), 100, seed=0)
+    assert spikes.shape == (100, 200, 12)
+    spikes = spikes[..., :11]  # the last pixel makes the samples differ
     assert set(spikes.unique().tolist()) == {0.0, 1.0}
     # 20,000 draws each: the standard deviation of the mean is at most 0.0035.
     assert torch.allclose(spikes.mean((0, 1)), levels, atol=0.018)
     assert spikes[..., 0].sum() == 0 and spikes[..., -1].min() == 1
 
 
-def test_rate_draws_from_its_own_generator_only():
-    x = torch.full((4, 4), 0.5)
-    torch.manual_seed(0)
-    first = rate(x, 8, torch.Generator().manual_seed(5))
+def test_the_noise_of_rate_coding_is_the_samples_own():
+    x = torch.rand(9, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    together = rate(x, 8, seed=5)
     state = torch.get_rng_state()
-    torch.manual_seed(1)
-    assert torch.equal(first, rate(x, 8, torch.Generator().manual_seed(5)))
-    torch.manual_seed(0)
+    assert torch.equal(together, torch.cat([rate(part, 8, seed=5) for part in x.split([1, 2, 6])], 1))
+    assert torch.equal(together[:, [3, 1]], rate(x[[3, 1]], 8, seed=5))
     assert torch.equal(state, torch.get_rng_state())
+    assert not torch.equal(together, rate(x, 8, seed=6))
+    # Noise of samples, steps, positions and seeds is unrelated: pixels of 1/2 and a few that tell samples apart.
+    grey = torch.full((2, 1000), 0.5)
+    grey[1, 0] = 0.25
+    a, b = rate(grey, 2, seed=0), rate(grey, 2, seed=1)
+    pairs = [
+        (a[0, 0], a[0, 1]),
+        (a[0, 0], a[1, 0]),
+        (a[0, 0, 1:], a[0, 0, :-1]),
+        (a[0, 0], b[0, 0]),
+        (a[0, 1], b[0, 0]),
+    ]
+    for first, second in pairs:
+        assert abs((first == second).float().mean() - 0.5) < 0.08  # five standard deviations
+
+
+def test_a_rate_coded_network_does_not_depend_on_the_batch():
+    encoder = Encoder("rate", 4, (0.5,), (0.25,)).eval()
+    x = torch.rand(7, 1, 3, 3)
+    assert torch.equal(encoder(x), torch.cat([encoder(part) for part in x.split(2)], 1))
+    first, second = encoder.train()(x), encoder(x)
+    assert not torch.equal(first, second)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 7])

@@ -11,21 +11,32 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from qbsnn.errors import DeployError
+from qbsnn.deploy.convert.folding import check_foldable, pool_divisor, spiking
+from qbsnn.errors import ArgumentError, DeployError
 from qbsnn.functional.fold import absorb_scale, fold_norm
-from qbsnn.layers.norm import affine, why_not_folded
+from qbsnn.layers.norm import affine
 from qbsnn.layers.quantised import plain
-from qbsnn.layers.stage import INPUT, Branch, Stage
+from qbsnn.layers.stage import INPUT, Branch
 from qbsnn.models.network import SpikingNetwork
-from qbsnn.neurons.base import Neuron, SpikingNeuron
+from qbsnn.neurons.base import SpikingNeuron
 
 
 def absorb(network: SpikingNetwork) -> SpikingNetwork:
     """A new network that emits the same bursts, with Δ = 1, integer outputs and no norms. The argument is not changed.
 
-    Folding is computed in float64 and rounded once to the weights' dtype. Raises DeployError, naming the layer, for a
-    neuron or a norm without integer form or a pool without constant divisor.
+    Folding is computed in float64 and rounded once to the weights' dtype.
+
+    Args:
+        network: A trained network.
+
+    Returns:
+        A network in evaluation mode, whose parameters want no gradients.
+
+    Raises:
+        ArgumentError: ``network`` is another kind of module.
+        DeployError: A neuron, a norm or a pool, which is named, has no integer form.
     """
+    check_foldable(checked_network(network))
     scales = emission_scales(network)
     new = copy.deepcopy(network).eval().requires_grad_(False)
     dtype = next(new.parameters()).dtype
@@ -42,6 +53,16 @@ def absorb(network: SpikingNetwork) -> SpikingNetwork:
     return new
 
 
+def checked_network(network: object, name: str = "network") -> SpikingNetwork:
+    """The network, or an ArgumentError where it is none."""
+    if not isinstance(network, SpikingNetwork):
+        raise ArgumentError(
+            f"{name} must be a SpikingNetwork, as the functions of qbsnn.models build it (or by hand: docs/python.md), "
+            f"got {type(network).__name__}"
+        )
+    return network
+
+
 def emission_scales(network: SpikingNetwork) -> dict[str, Tensor]:
     """What one unit of each stage's integer output is worth in the trained network, pool included.
 
@@ -55,43 +76,9 @@ def emission_scales(network: SpikingNetwork) -> dict[str, Tensor]:
     return scales
 
 
-def spiking(name: str, neuron: nn.Module) -> SpikingNeuron:
-    """The neuron, or a DeployError where it has no integer form."""
-    reason = neuron.no_integer_form if isinstance(neuron, Neuron) else "is no neuron of qbsnn"
-    if reason is not None or not isinstance(neuron, SpikingNeuron):
-        raise DeployError(f"{name}: {type(neuron).__name__} {reason}, so it has no absorbed and no integer form")
-    return neuron
-
-
-def pool_divisor(name: str, stage: Stage) -> int:
-    """By what a stage's pool divides the sum of its window: 1 for a max pool or none."""
-    pool = stage.pool
-    if pool is None or isinstance(pool, nn.MaxPool2d):
-        return 1
-    if not isinstance(pool, nn.AvgPool2d):
-        raise DeployError(f"{name}: a {type(pool).__name__} between spikes and weights cannot be folded")
-    if pool.ceil_mode or (not pool.count_include_pad and pair(pool.padding) != (0, 0)):
-        raise DeployError(
-            f"{name}: average pooling folds only with a constant divisor; "
-            "ceil_mode must be False and count_include_pad True"
-        )
-    kernel = pair(pool.kernel_size)
-    return pool.divisor_override or kernel[0] * kernel[1]
-
-
-def pair(value: int | str | tuple[int, ...]) -> tuple[int, int]:
-    """(rows, columns) of a size given as one or two integers."""
-    assert not isinstance(value, str), value
-    return (value, value) if isinstance(value, int) else (value[0], value[-1])
-
-
 def _absorb_branch(name: str, branch: Branch, source: Tensor, delta: Tensor, dtype: torch.dtype) -> None:
     """Fold norm and scales into one branch, in place."""
     layer = branch.weight
-    if branch.temporal is not None:
-        raise DeployError(f"{name}: TEBN scales every step by its own factor, which one set of weights cannot hold")
-    if (reason := why_not_folded(branch.norm)) is not None:
-        raise DeployError(f"{name}: its norm cannot be folded: {reason}")
     if layer is None:
         branch.gain = (source.to(delta) / delta).to(dtype)
         return
@@ -102,6 +89,9 @@ def _absorb_branch(name: str, branch: Branch, source: Tensor, delta: Tensor, dty
         weight, bias = fold_norm(weight, bias, mean.double(), var.double(), eps, gamma.double(), beta.double())
         branch.norm = None
     weight, bias = absorb_scale(weight, bias, source.to(weight), delta.to(weight), getattr(layer, "groups", 1))
+    weight, bias = weight.to(dtype), bias.to(dtype)
+    if not (bool(weight.isfinite().all()) and bool(bias.isfinite().all())):
+        raise DeployError(f"{name}: its weights, norm or scale are infinite or no number, or their quotient is")
     branch.weight = plain(layer)
-    branch.weight.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
-    branch.weight.bias = nn.Parameter(bias.to(dtype), requires_grad=False)
+    branch.weight.weight = nn.Parameter(weight, requires_grad=False)
+    branch.weight.bias = nn.Parameter(bias, requires_grad=False)

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qbsnn.deploy.convert.quantize import Quantized, convert
+from qbsnn.deploy.convert.quantize import convert
+from qbsnn.deploy.convert.quantized import Quantized
 from qbsnn.deploy.format.bounds import membrane_bound, output_range
 from qbsnn.deploy.format.network import IntegerNetwork, IntStage, Leak
 from qbsnn.functional.exact import exact_float
@@ -73,8 +74,8 @@ def leaked(leak: Leak, v: Tensor, decay: float) -> Tensor:
     if leak.kind == "shift_floor":
         exact = whole - torch.div(whole, 2**leak.amount, rounding_mode="floor")
     elif leak.kind == "shift_xylo":
-        lost = torch.div(whole.abs(), 2**leak.amount, rounding_mode="floor").clamp(min=1)
-        exact = whole - whole.sign() * lost
+        lost = torch.div(whole, 2**leak.amount, rounding_mode="floor")
+        exact = whole - torch.where(lost == 0, whole.sign(), lost)
     else:
         exact = torch.div(whole * (4096 - leak.amount), 4096, rounding_mode="trunc")
     return through(v * decay, exact)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,20 +10,12 @@ from torch import Tensor
 
 from qbsnn.deploy.convert.calibration import branch_inputs
 from qbsnn.deploy.convert.settings import DeploySettings
-from qbsnn.deploy.convert.thresholds import Grid, Inputs, power_of_two_theta, search, search_scale
+from qbsnn.deploy.convert.thresholds import Grid, Inputs, Plan, power_of_two_theta, search, search_scale
 from qbsnn.deploy.format.network import Leak
 from qbsnn.errors import DeployError
 from qbsnn.layers.stage import INPUT, Branch, Stage
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.neurons.base import FixedBurst
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The grid that a network is rounded to: one per spiking stage, by name, and the readout's scale."""
-
-    grids: dict[str, Grid]
-    scale: float
 
 
 def make_plan(absorbed: SpikingNetwork, settings: DeploySettings, calibration: Tensor | None = None) -> Plan:

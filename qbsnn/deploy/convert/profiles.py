@@ -17,22 +17,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from qbsnn import checks
-from qbsnn.deploy.convert.quantize import Quantized
+from qbsnn.deploy.convert.quantized import Quantized
 from qbsnn.deploy.convert.settings import PROFILES
 from qbsnn.deploy.format.bounds import bounds
 from qbsnn.deploy.format.network import IntBranch, IntStage
 from qbsnn.results.schema import Finding
 
+Promise = Literal["verified", "rules", "limits only"]
+
 
 @dataclass(frozen=True)
 class Limits:
-    """Largest values that a target holds; ``None`` where its maker names none. ``leaks``: kinds that it has."""
+    """What a target holds; ``None`` where its maker names no largest value.
+
+    Attributes:
+        leaks: The kinds of leak that it has.
+        promise: What a profile says of the target: ``verified``, the integer network equals the maker's simulator bit
+            for bit; ``rules``, leak, widths and overflow follow published rules, and the order of operations, or
+            something named below, differs; ``limits only``, sizes are compared and the arithmetic is another one.
+        differs: Where the target computes something else, in a sentence.
+    """
 
     leaks: tuple[str, ...]
+    promise: Promise
+    differs: str
     weight_bits: int = 8
     burst: int | None = None
     signed: bool = True
@@ -47,14 +60,37 @@ class Limits:
 
 
 LIMITS = {
-    "generic-fpga": Limits(("none", "shift_floor")),
-    "xylo": Limits(("shift_xylo",), burst=31, signed=False, hard_reset=False),
-    "loihi2": Limits(("none", "mul12_to_zero")),
+    "generic-fpga": Limits(
+        ("none", "shift_floor"), "rules", "it is a design of one's own: docs/hardware.md says what it has to compute",
+    ),
+    "xylo": Limits(
+        ("shift_xylo",), "rules",
+        "the leak is the chip's; every synapse of the chip has a decaying current, spikes arrive a step later, and "
+        "sums saturate at every addition",
+        burst=31, signed=False, hard_reset=False,
+    ),
+    "loihi2": Limits(
+        ("none", "mul12_to_zero"), "rules",
+        "the leak is the chip's; its own neuron compares with >, resets to 0 and scales activations by 64, so bursts "
+        "with a soft reset need a microcode neuron",
+    ),
     "dynapcnn": Limits(
-        ("none",), signed=False, layers=9, kernel=16, strides=(1, 2, 4, 8), padding=7, channels=1024, map_side=64,
+        ("none",), "limits only",
+        "the chip computes event by event, with at most one spike per input event, and not step by step",
+        signed=False, layers=9, kernel=16, strides=(1, 2, 4, 8), padding=7, channels=1024, map_side=64,
         sum_pools=(1, 2, 4),
     ),
 }  # fmt: skip
+
+
+def promised(profile: str) -> str:
+    """What a profile says of its target, and where the target differs.
+
+    >>> promised("dynapcnn").partition(":")[0]
+    'limits only'
+    """
+    limits = LIMITS[checks.choice("profile", profile, LIMITS)]
+    return f"{limits.promise}: {limits.differs}"
 
 
 def findings(quantized: Quantized, profile: str) -> list[Finding]:

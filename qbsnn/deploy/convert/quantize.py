@@ -8,7 +8,6 @@ r = θ but for weights that lie on a grid already. The analog first layer keeps 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -16,66 +15,36 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from qbsnn.deploy.convert.absorb import pair
-from qbsnn.deploy.convert.plan import Plan, array, fixed_neuron, leak_of, make_plan, weight_and_bias, weights_and_bias
+from qbsnn.deploy.convert.absorb import checked_network
+from qbsnn.deploy.convert.folding import pair
+from qbsnn.deploy.convert.plan import array, fixed_neuron, leak_of, make_plan, weight_and_bias, weights_and_bias
+from qbsnn.deploy.convert.quantized import INT32_MAX, Quantized
 from qbsnn.deploy.convert.settings import DeploySettings
-from qbsnn.deploy.convert.thresholds import Grid, rounded
+from qbsnn.deploy.convert.thresholds import Grid, Plan, rounded
 from qbsnn.deploy.format.bounds import bounds
 from qbsnn.deploy.format.network import INPUT as INPUT_INDEX
 from qbsnn.deploy.format.network import IntBranch, IntegerNetwork, IntPool, IntReadout, IntStage
 from qbsnn.errors import DeployError
-from qbsnn.functional.reset import is_hard
 from qbsnn.layers.stage import INPUT, Branch, Stage
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.neurons.base import FixedBurst
-
-INT32_MAX = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class Quantized:
-    """A quantised network: the integer part, and the analog first layer that feeds it.
-
-    net: what every engine runs. front: the absorbed network, whose encoder and first stage give the input current.
-    current_bounds: smallest and largest J that an input in the encoder's bounds can cause, per channel (int64 ``[O]``).
-    clipped: per stage name, the number of weights that lie outside ±q_max on their grid. settings, plan: how the
-    network was converted.
-    """
-
-    net: IntegerNetwork
-    front: SpikingNetwork
-    current_bounds: tuple[NDArray[np.int64], NDArray[np.int64]]
-    clipped: dict[str, int]
-    settings: DeploySettings
-    plan: Plan
-
-    def current(self, pixels: Tensor) -> NDArray[np.int32]:
-        """J = round_half_even(θ·I) of the first layer, ``[T or 1, B, ...]`` for one batch of the encoder's inputs."""
-        return self.current_of(self.front.encoder(pixels))
-
-    def current_of(self, encoded: Tensor) -> NDArray[np.int32]:
-        """The same for an input that is encoded already."""
-        return self.current_tensor(encoded).cpu().numpy()
-
-    def current_tensor(self, encoded: Tensor) -> Tensor:
-        """The same, where it was computed."""
-        first = self.net.stages[0]
-        stage = next(stage for _, stage in self.front.named_stages())
-        current = stage.parts[0](encoded)
-        theta = torch.from_numpy(first.theta.astype(np.float64)).to(current.device)
-        scaled = (current.double() * theta.view(-1, *[1] * (current.dim() - 3))).round()
-        if not bool((scaled.abs() <= INT32_MAX).all()):
-            raise DeployError(f"{first.name}: input current leaves the int32 range or is not a number")
-        return scaled.to(torch.int32)
 
 
 def quantize(
     absorbed: SpikingNetwork, settings: DeploySettings | None = None, calibration: Tensor | None = None
 ) -> Quantized:
-    """Quantise an absorbed network. Raises DeployError, naming the layer, where it has no QB-INT 1 form.
+    """Quantise an absorbed network.
 
-    calibration: pixels ``[N, C, H, W]`` of training images, used by the search for integer thresholds.
+    Args:
+        absorbed: What :func:`~qbsnn.deploy.convert.absorb.absorb` returned.
+        settings: How.
+        calibration: Pixels ``[N, C, H, W]`` of training images, used by the search for integer thresholds.
+
+    Raises:
+        ArgumentError: ``absorbed`` is another kind of module.
+        DeployError: A layer, which is named, has no QB-INT 1 form.
     """
+    checked_network(absorbed, "absorbed")
     settings = (settings or DeploySettings()).resolved()
     return convert(absorbed, make_plan(absorbed, settings, calibration), settings)
 
@@ -150,7 +119,7 @@ def _stage(
     neuron = fixed_neuron(name, stage)
     branches, clipped = [], 0
     for branch in stage.parts:
-        converted, lost = _branch(branch, index[branch.source], grid.unit, settings.q_max)
+        converted, lost = _branch(name, branch, index[branch.source], grid.unit, settings.q_max)
         branches.append(converted)
         clipped += lost
     bias = np.zeros(shape[0]) if branches[0].kind == "input" else weights_and_bias(stage)[1]
@@ -164,7 +133,7 @@ def _stage(
         leak=leak_of(name, float(neuron.decay), steps, settings.leak),
         s_min=neuron.s_min,
         rounding=_rounding(name, neuron),
-        reset="hard" if is_hard(neuron.reset) else "soft",
+        reset="hard" if neuron.reset.kind == "hard" else "soft",
         pool=_pool(name, stage.pool),
     )
     return result, clipped
@@ -176,7 +145,7 @@ def _rounding(name: str, neuron: FixedBurst) -> Literal["floor", "round", "to_ze
     return neuron.rounding  # type: ignore[return-value]
 
 
-def _branch(branch: Branch, source: int, unit: NDArray[np.float64], q_max: int) -> tuple[IntBranch, int]:
+def _branch(name: str, branch: Branch, source: int, unit: NDArray[np.float64], q_max: int) -> tuple[IntBranch, int]:
     """The integer branch, and how many weights were clipped."""
     if source == INPUT_INDEX:
         return IntBranch(source, "input"), 0
@@ -190,8 +159,8 @@ def _branch(branch: Branch, source: int, unit: NDArray[np.float64], q_max: int) 
     lost = int((np.abs(np.rint(weight * unit.reshape(-1, *[1] * (weight.ndim - 1)))) > q_max).sum())
     if isinstance(layer, nn.Linear):
         return IntBranch(source, "linear", q), lost
-    if pair(layer.dilation) != (1, 1) or layer.padding_mode != "zeros":
-        raise DeployError(f"convolution from {branch.source}: QB-INT 1 has no dilation and pads with zeros only")
+    if pair(layer.dilation) != (1, 1):
+        raise DeployError(f"{name}: QB-INT 1 has no dilation, got a convolution with {layer.dilation}")
     return IntBranch(source, "conv", q, None, pair(layer.stride), pair(layer.padding), layer.groups), lost
 
 

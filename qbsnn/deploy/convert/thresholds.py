@@ -30,6 +30,19 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """The grid that a network is rounded to.
+
+    Attributes:
+        grids: One per spiking stage, by its name.
+        scale: The readout's, one for all classes.
+    """
+
+    grids: dict[str, Grid]
+    scale: float
+
+
+@dataclass(frozen=True)
 class Inputs:
     """Sampled inputs of one weight branch, ``[groups, n, K]``; row i of all branches is one output position."""
 

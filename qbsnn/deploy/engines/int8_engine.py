@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qbsnn.deploy.convert.quantize import Quantized
+from qbsnn.deploy.convert.quantized import Quantized
 from qbsnn.deploy.engines.int8_kernels import Kernel, kernel, obstacle, unit
 from qbsnn.deploy.engines.neuron_step import NeuronKind, Part, scan_neurons
 from qbsnn.deploy.engines.torch_engine import Overflows, TorchEngine, largest_value, register_max

@@ -44,7 +44,8 @@ def leaked(leak: Leak, v: Tensor) -> Tensor:
         case "shift_floor":
             return v - _shifted(v, leak.amount)
         case "shift_xylo":
-            return v - v.sign() * _shifted(v.abs(), leak.amount).clamp_(min=1)
+            shifted = _shifted(v, leak.amount)
+            return v - torch.where(shifted == 0, v.sign(), shifted)
         case "mul12_to_zero":
             product = v * (4096 - leak.amount)
             return (product / 4096).trunc() if v.is_floating_point() else product.div(4096, rounding_mode="trunc")

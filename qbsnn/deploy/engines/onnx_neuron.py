@@ -91,9 +91,10 @@ class Step:
         if kind == "shift_floor":
             lost = self._floor_div([v, self._constant(2**amount)], f"{at}.leak")
         elif kind == "shift_xylo":
-            shifted = self._node("Div", [self._node("Abs", [v], f"{at}.size"), self._constant(2**amount)], f"{at}.part")
-            size = self._node("Max", [shifted, self._constant(1)], f"{at}.lost")
-            lost = self._node("Mul", [self._node("Sign", [v], f"{at}.sign"), size], f"{at}.leak")
+            shifted = self._floor_div([v, self._constant(2**amount)], f"{at}.shifted")
+            # The shift is 0 for V from 0 to 2^n − 1, whose sign is min(V, 1); for V < 0 the shift is at least V.
+            least = self._node("Min", [v, self._constant(1)], f"{at}.least")
+            lost = self._node("Max", [shifted, least], f"{at}.leak")
         elif kind == "mul12_to_zero":
             product = self._node("Mul", [v, self._constant(4096 - amount)], f"{at}.product")
             return self._node("Div", [product, self._constant(4096)], f"{at}.leaked")

@@ -89,7 +89,8 @@ def leaked(leak: Leak, v: Ints) -> Ints:
     if leak.kind == "shift_floor":
         return v - (v >> leak.amount)
     if leak.kind == "shift_xylo":
-        return v - np.sign(v) * np.maximum(np.abs(v) >> leak.amount, 1)
+        shifted = v >> leak.amount
+        return v - np.where(shifted == 0, np.sign(v), shifted)
     if leak.kind == "mul12_to_zero":
         return np.sign(v) * (np.abs(v) * (4096 - leak.amount) >> 12)
     return v

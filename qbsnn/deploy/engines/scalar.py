@@ -84,7 +84,7 @@ def leaked(leak: Leak, v: int) -> int:
         return v - v // 2**leak.amount
     sign = 1 if v > 0 else -1
     if leak.kind == "shift_xylo":
-        return v - sign * max(abs(v) // 2**leak.amount, 1)
+        return v - (v // 2**leak.amount or sign)
     return sign * (abs(v) * (4096 - leak.amount) // 4096)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from qbsnn.deploy.convert.quantize import Quantized
+from qbsnn.deploy.convert.quantized import Quantized
 from qbsnn.deploy.engines.neuron_step import NeuronKind, fired, leaked
 from qbsnn.deploy.format.bounds import Bound, bounds, output_range
 from qbsnn.deploy.format.network import IntBranch, IntegerNetwork, IntPool, IntStage, Overflow, Trace

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from qbsnn import __version__
-from qbsnn.deploy.convert.absorb import pair
-from qbsnn.deploy.convert.quantize import Quantized
+from qbsnn.deploy.convert.folding import pair
+from qbsnn.deploy.convert.quantized import Quantized
 from qbsnn.deploy.export import bundle_reader
 from qbsnn.deploy.export.bundle_reader import ARRAYS, FORMAT, MANIFEST, SEMANTICS, SUMS, VERSION, BundleError
 from qbsnn.deploy.format.network import INPUT, IntBranch, IntegerNetwork, IntPool, IntReadout, IntStage, Leak

@@ -6,7 +6,7 @@
 A bundle is a folder: ``manifest.json`` (the network, its shapes and digests), ``arrays.npz`` (little-endian, no
 pickle), this file, and ``SHA256SUMS``, which ``sha256sum -c SHA256SUMS`` checks too. Semantics "QB-INT 1", per step:
 
-    V ← leak(V)      none | shift_floor: V − (V >> n) | shift_xylo: |V| falls by max(|V| >> n, 1), not below 0
+    V ← leak(V)      none | shift_floor: V − (V >> n) | shift_xylo: V − (V >> n), or V − sign(V) where V >> n is 0
                      | mul12_to_zero: V·(4096 − d)/4096, cut towards 0
     V ← fit(V + Σ q·s + b + Σ m·s)      fit: error (counted) | saturate | wrap, at ``membrane_bits``
     s ← clamp(⌊V/θ⌋, s_min, s_max)      rounding "round": ⌊(V + ⌊θ/2⌋)/θ⌋, "to_zero": V/θ cut
@@ -249,7 +249,7 @@ def _leak(kind: str, amount: int, v: np.ndarray) -> np.ndarray:
     if kind == "shift_floor":
         return v - (v >> amount)
     if kind == "shift_xylo":
-        return np.sign(v) * np.maximum(np.abs(v) - np.maximum(np.abs(v) >> amount, 1), 0)
+        return v - np.where(v >> amount, v >> amount, np.sign(v))
     if kind == "mul12_to_zero":
         return np.sign(v) * (np.abs(v) * (4096 - amount) >> 12)
     return v

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qbsnn.deploy.convert.quantize import Quantized
+from qbsnn.deploy.convert.quantized import Quantized
 from qbsnn.deploy.engines import c_engine, onnx_graph, reference
 from qbsnn.deploy.engines import c_source as c_export
 from qbsnn.deploy.engines.onnx_engine import OnnxEngine
@@ -22,7 +22,7 @@ from qbsnn.deploy.export import nir_graph as nir_export
 from qbsnn.deploy.export import nir_reader as nir_engine
 from qbsnn.deploy.format.bounds import bounds
 from qbsnn.deploy.format.network import IntegerNetwork, Trace
-from qbsnn.deploy.verify.integer import compare, flip_weight
+from qbsnn.deploy.verify.traces import compare, flip_weight
 from qbsnn.errors import DeployError, VerificationError
 
 

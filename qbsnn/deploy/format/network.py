@@ -32,9 +32,11 @@ INPUT = -1
 class Leak:
     """What a membrane loses at the beginning of a step.
 
-    none: nothing. shift_floor: V − (V >> n), the arithmetic shift rounding towards −∞. shift_xylo: V moves towards 0 by
-    max(|V| >> n, 1), and stays at 0 there. mul12_to_zero: trunc(V·(4096 − d)/4096), with a 64-bit product. ``amount``
-    is n (0 to 30) or d (0 to 4096).
+    Attributes:
+        kind: ``none``: nothing. ``shift_floor``: V − (V >> n), the arithmetic shift rounding towards −∞.
+            ``shift_xylo``: V − (V >> n) with the same shift, or V − sign(V) where V >> n is 0. ``mul12_to_zero``:
+            trunc(V·(4096 − d)/4096), with a 64-bit product.
+        amount: n (0 to 30) or d (0 to 4096).
     """
 
     kind: Literal["none", "shift_floor", "shift_xylo", "mul12_to_zero"] = "shift_floor"

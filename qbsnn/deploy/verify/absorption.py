@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from qbsnn.deploy.convert.absorb import emission_scales, spiking
+from qbsnn.deploy.convert.absorb import emission_scales
+from qbsnn.deploy.convert.folding import spiking
 from qbsnn.functional.burst import QUANTISERS
 from qbsnn.layers.norm import affine
 from qbsnn.layers.stage import INPUT, Stage

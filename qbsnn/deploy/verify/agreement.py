@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qbsnn.deploy.convert.grid import GridNetwork
-from qbsnn.deploy.convert.quantize import Quantized
+from qbsnn.deploy.convert.quantized import Quantized
 from qbsnn.deploy.engines import onnx_engine, reference, scalar
 from qbsnn.deploy.engines.int8_engine import Int8Engine
 from qbsnn.deploy.engines.torch_engine import TorchEngine

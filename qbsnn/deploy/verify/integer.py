@@ -5,29 +5,68 @@ No check passes on a silent network: a layer without a single spike makes it fai
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from qbsnn.deploy.convert.absorb import absorb, checked_network
 from qbsnn.deploy.convert.grid import GridNetwork
 from qbsnn.deploy.convert.profiles import findings as fits_profile
-from qbsnn.deploy.convert.quantize import Quantized
+from qbsnn.deploy.convert.profiles import promised
+from qbsnn.deploy.convert.quantized import Quantized
 from qbsnn.deploy.engines import onnx_engine, reference
 from qbsnn.deploy.engines.int8_engine import Int8Engine
-from qbsnn.deploy.engines.reference import pool
-from qbsnn.deploy.format.network import IntBranch, IntegerNetwork, Trace
 from qbsnn.deploy.format.operations import multiplying_stages, weight_bytes
-from qbsnn.deploy.verify.absorption import Batches, count_right, full_float32
+from qbsnn.deploy.verify.absorption import Batches, check_absorption, count_right, full_float32
+from qbsnn.deploy.verify.traces import compare, differences, flip_weight, same_overflows
+from qbsnn.errors import ArgumentError
 from qbsnn.layers.stage import Stage
 from qbsnn.models.network import SpikingNetwork
-from qbsnn.results.schema import Integer, LayerCheck
+from qbsnn.results.schema import Absorption, Integer, LayerCheck
 
 Predictor = Callable[[Tensor], Tensor]
+
+
+class Proof(NamedTuple):
+    """What :func:`verify` found.
+
+    Attributes:
+        absorption: The absorbed network against the trained one.
+        integer: The integer engines against one another.
+    """
+
+    absorption: Absorption
+    integer: Integer
+
+    @property
+    def passed(self) -> bool:
+        """Whether both hold, on spikes in every layer."""
+        return self.absorption.passed and self.integer.passed
+
+
+def verify(network: SpikingNetwork, quantized: Quantized, batches: Batches) -> Proof:
+    """Prove that a quantised network is what a trained one became.
+
+    Args:
+        network: The trained network, on the device of ``quantized``.
+        quantized: What :func:`~qbsnn.deploy.convert.quantize.quantize` made of its absorbed form.
+        batches: (pixels ``[B, C, H, W]`` or frames ``[B, T, C, H, W]``, labels ``[B]``), which are passed over twice.
+
+    Raises:
+        ArgumentError: ``network`` or ``quantized`` is something else.
+    """
+    checked_network(network)
+    if not isinstance(quantized, Quantized):
+        raise ArgumentError(f"quantized must be what quantize() returns, got {type(quantized).__name__}")
+    seen = list(batches)
+    trained = copy.deepcopy(network).eval()
+    return Proof(check_absorption(trained, absorb(trained), seen), check_integer(quantized, seen))
 
 
 @full_float32()
@@ -131,6 +170,7 @@ def check_integer(
         readout_kernel=engine.kernels()["readout"],
         first_layer=settings.first_layer,
         profile=settings.profile,
+        promise=promised(settings.profile) if settings.profile else None,
         findings=fits_profile(quantized, settings.profile) if settings.profile else [],
         **shares,
     )
@@ -149,60 +189,6 @@ def record_spikes(network: SpikingNetwork, encoded: Tensor) -> tuple[list[NDArra
         return stage.emit(output)
 
     return spikes, network.walk(encoded, visit)
-
-
-def compare(a: Trace, b: Trace) -> int:
-    """Number of spikes, membranes and logits in which two traces differ."""
-    pairs = [*zip(a.spikes, b.spikes, strict=True), *zip(a.membranes, b.membranes, strict=True), (a.logits, b.logits)]
-    return sum(differences(x, y) for x, y in pairs)
-
-
-def same_overflows(a: Trace, b: Trace) -> bool:
-    """Whether two engines report equally many overflows and the same first one."""
-    return a.overflows == b.overflows and a.first_overflow == b.first_overflow
-
-
-def flip_weight(net: IntegerNetwork, trace: Trace) -> IntegerNetwork:
-    """The network with one weight changed by one unit: in the last layer of weights, from its busiest input.
-
-    That a comparison notices this small change shows that it can notice anything at all. The weight leads to the
-    neuron that fires least, because a hard reset wipes out what reached a neuron that fires.
-    """
-    for i in reversed(range(len(net.stages))):
-        stage = net.stages[i]
-        for j, branch in enumerate(stage.branches):
-            if branch.weight is not None:
-                flipped = _flip(branch, _arriving(net, trace, branch), int(_per_channel(trace.spikes[i]).argmin()))
-                branches = (*stage.branches[:j], flipped, *stage.branches[j + 1 :])
-                stages = (*net.stages[:i], replace(stage, branches=branches), *net.stages[i + 1 :])
-                return replace(net, stages=stages)
-    flipped = _flip(net.readout.branch, _arriving(net, trace, net.readout.branch), 0)
-    return replace(net, readout=replace(net.readout, branch=flipped))
-
-
-def _arriving(net: IntegerNetwork, trace: Trace, branch: IntBranch) -> NDArray[np.int64]:
-    """The size of what reaches a branch, ``[T, B, C, ...]``: the spikes of its source, pooled."""
-    spikes, spec = trace.spikes[branch.source].astype(np.int64), net.stages[branch.source].pool
-    return np.abs(spikes if spec is None else pool(spec, spikes))
-
-
-def _flip(branch: IntBranch, source: NDArray[np.int64], row: int) -> IntBranch:
-    """Change the weight from the busiest input of ``source [T, B, C, ...]`` to output ``row``."""
-    assert branch.weight is not None
-    weight = branch.weight.copy()
-    if branch.kind == "conv":
-        group, inputs = row // (len(weight) // branch.groups), weight.shape[1]
-        channel = int(_per_channel(source)[group * inputs : (group + 1) * inputs].argmax())
-        where: tuple[int, ...] = (row, channel, weight.shape[2] // 2, weight.shape[3] // 2)
-    else:
-        where = (row, int(source.reshape(*source.shape[:2], -1).sum((0, 1)).argmax()))
-    weight[where] += -1 if weight[where] == 127 else 1
-    return replace(branch, weight=weight)
-
-
-def _per_channel(spikes: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Spikes ``[T, B, C, ...]`` summed to ``[C]``."""
-    return np.abs(spikes.astype(np.int64)).reshape(*spikes.shape[:3], -1).sum((0, 1, 3))
 
 
 def _integer_layers(quantized: Quantized, engine: Int8Engine) -> list[LayerCheck]:
@@ -224,10 +210,3 @@ def _integer_layers(quantized: Quantized, engine: Int8Engine) -> list[LayerCheck
         )
         for stage, bound in zip(quantized.net.stages, engine.bounds, strict=False)
     ]
-
-
-def differences(a: NDArray[Any], b: NDArray[Any]) -> int:
-    """Number of positions in which two arrays of integers differ, whatever their types."""
-    if a.shape != b.shape:
-        raise ValueError(f"engines returned different shapes: {a.shape} and {b.shape}")
-    return int(np.count_nonzero(a != b))

@@ -153,6 +153,8 @@ def _facts(verdict: Verdict, block: Integer) -> None:
         verdict.add(tone, f"{text}{first}, {handled}." if handled else f"{text} during the run{first}.")
     if block.multiplying_layers:
         verdict.add("note", f"Not free of products: {', '.join(block.multiplying_layers)}.")
+    if block.promise:
+        verdict.add("note", f"Profile {block.profile}, {block.promise}.")
     for finding in block.findings:
         text = f"{finding.layer}: {finding.what} {finding.value}, the target has {finding.limit}"
         verdict.add("warn", f"Does not fit {block.profile}: {text}.")

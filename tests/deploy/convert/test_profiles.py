@@ -1,5 +1,6 @@
 """Operation lists and hardware profiles: what a target has to do, and what does not fit it."""
 
+import math
 from dataclasses import asdict, replace
 from functools import partial
 
@@ -18,6 +19,7 @@ from qbsnn.errors import DeployError, SettingsError
 from qbsnn.neurons import LIF, QBLIF
 from tests.deploy import networks
 from tests.deploy.spiking import FAMILIES, batches, make
+from tests.tool import ROOT
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -157,3 +159,12 @@ def test_an_unknown_profile_is_refused():
     assert set(LIMITS) == set(PROFILES)
     with pytest.raises(SettingsError, match=r"profile must be one of generic-fpga, .*got 'tpu'"):
         findings(quantize(absorb(make("mlp", LIF))), "tpu")
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_says_what_it_promises(profile):
+    page = (ROOT / "docs/hardware.md").read_text(encoding="utf-8")
+    assert f"| `{profile}` | {LIMITS[profile].promise} | {PROFILES[profile]['leak']} |" in page
+    network = make("mlp", partial(LIF, tau=math.inf if PROFILES[profile]["leak"] == "none" else 2.0))
+    checked = check_integer(quantize(absorb(network), DeploySettings(profile=profile)), batches(network), onnx_images=0)
+    assert checked.promise.startswith(f"{LIMITS[profile].promise}: ")

@@ -71,8 +71,10 @@ LEAKED = {  # V before and after, by hand
     Leak("none", 0): {-5: -5, 5: 5},
     Leak("shift_floor", 1): {-5: -2, -1: 0, 0: 0, 5: 3},  # −5 − ⌊−2.5⌋ = −2; 5 − 2
     Leak("shift_floor", 0): {-5: 0, 5: 0},
-    Leak("shift_xylo", 1): {-5: -3, -1: 0, 0: 0, 1: 0, 5: 3},  # 5 − max(2, 1); 1 − max(0, 1)
+    Leak("shift_xylo", 1): {-5: -2, -1: 0, 0: 0, 1: 0, 5: 3},  # −5 >> 1 = −3; 1 >> 1 = 0, so 1 − sign(1)
+    Leak("shift_xylo", 2): {-5: -3, -4: -3, -1: 0, 3: 2, 4: 3},  # −5 >> 2 = −2; 3 >> 2 = 0
     Leak("shift_xylo", 4): {-5: -4, 5: 4, 32: 30},
+    Leak("shift_xylo", 0): {-5: 0, 5: 0},
     Leak("mul12_to_zero", 1024): {-5: -3, -1: 0, 5: 3},  # 5·3/4 = 3.75
     Leak("mul12_to_zero", 4096): {-5: 0, 5: 0},
 }

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from qbsnn.deploy.convert.absorb import absorb
-from qbsnn.deploy.convert.quantize import Quantized, quantize
+from qbsnn.deploy.convert.quantize import quantize
+from qbsnn.deploy.convert.quantized import Quantized
 from qbsnn.deploy.engines import reference
 from qbsnn.deploy.format.network import IntegerNetwork, Trace
 from qbsnn.layers.encoder import Encoder

@@ -92,10 +92,9 @@ static inline int32_t qb_leaked(int32_t v, int32_t leak, int32_t amount)
 {
     if (leak == QB_SHIFT_FLOOR)
         return v - qb_floor_shift(v, amount);
-    if (leak == QB_SHIFT_XYLO && v != 0) {
-        uint32_t size = v < 0 ? 0u - (uint32_t)v : (uint32_t)v, loss = size >> amount;
-        size -= loss > 1 ? loss : 1;
-        return v < 0 ? -(int32_t)size : (int32_t)size;
+    if (leak == QB_SHIFT_XYLO) {
+        int32_t loss = qb_floor_shift(v, amount); /* 0 for v from 0 to 2^n - 1 only */
+        return v - (loss != 0 ? loss : v > 0);
     }
     if (leak == QB_MUL12_TO_ZERO)
         return (int32_t)((int64_t)v * (4096 - amount) / 4096);

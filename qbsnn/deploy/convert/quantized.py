@@ -1,0 +1,59 @@
+"""What quantisation gives: the integer network and the analog first layer in front of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from qbsnn.deploy.convert.settings import DeploySettings
+from qbsnn.deploy.convert.thresholds import Plan
+from qbsnn.deploy.format.network import IntegerNetwork
+from qbsnn.errors import DeployError
+from qbsnn.models.network import SpikingNetwork
+
+INT32_MAX = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A quantised network: the integer part, and the analog first layer that feeds it.
+
+    Attributes:
+        net: What every engine runs.
+        front: The absorbed network, whose encoder and first stage give the input current.
+        current_bounds: The smallest and the largest J that an input in the encoder's bounds can cause, per channel
+            (int64 ``[O]``).
+        clipped: Per stage name, the number of weights that lie outside ±q_max on their grid.
+        settings: How the network was converted.
+        plan: The grid that it was rounded to.
+    """
+
+    net: IntegerNetwork
+    front: SpikingNetwork
+    current_bounds: tuple[NDArray[np.int64], NDArray[np.int64]]
+    clipped: dict[str, int]
+    settings: DeploySettings
+    plan: Plan
+
+    def current(self, pixels: Tensor) -> NDArray[np.int32]:
+        """J = round_half_even(θ·I) of the first layer, ``[T or 1, B, ...]`` for one batch of the encoder's inputs."""
+        return self.current_of(self.front.encoder(pixels))
+
+    def current_of(self, encoded: Tensor) -> NDArray[np.int32]:
+        """The same for an input that is encoded already."""
+        return self.current_tensor(encoded).cpu().numpy()
+
+    def current_tensor(self, encoded: Tensor) -> Tensor:
+        """The same, where it was computed."""
+        first = self.net.stages[0]
+        stage = next(stage for _, stage in self.front.named_stages())
+        current = stage.parts[0](encoded)
+        theta = torch.from_numpy(first.theta.astype(np.float64)).to(current.device)
+        scaled = (current.double() * theta.view(-1, *[1] * (current.dim() - 3))).round()
+        if not bool((scaled.abs() <= INT32_MAX).all()):
+            raise DeployError(f"{first.name}: input current leaves the int32 range or is not a number")
+        return scaled.to(torch.int32)

@@ -1,0 +1,219 @@
+"""The list of what folds: everything on it is compared with the trained network, everything else is refused by name."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, prune
+
+from qbsnn.deploy.convert.absorb import absorb
+from qbsnn.deploy.convert.folding import NORMS, POOLS, WEIGHTS
+from qbsnn.deploy.convert.quantize import quantize
+from qbsnn.deploy.verify.absorption import check_absorption
+from qbsnn.errors import ArgumentError, DeployError
+from qbsnn.functional import Reset
+from qbsnn.layers import INPUT, BatchNorm1d, BatchNorm2d, Branch, Encoder, Stage, TDBatchNorm, TemporalScale, quantise
+from qbsnn.models import SpikingNetwork
+from qbsnn.neurons import ILIF, LIF, PLIF, QBLIF, QuantReLU, TernaryBurst
+from tests.deploy.spiking import batches, lively
+
+
+def network(weight=None, norm=None, pool=None, neuron=QBLIF, shortcut=False) -> SpikingNetwork:
+    """Maps of 8 channels and 6×6; the layer in question is "middle", between spikes and spikes."""
+    torch.manual_seed(0)
+    weight = nn.Conv2d(8, 8, 3, padding=1) if weight is None else weight()
+    if isinstance(weight, nn.Linear):
+        weight.weight.data *= 3  # else it is silent
+    x = torch.zeros(1, 8, 6, 6)
+    shape = tuple(weight(x.flatten(1) if isinstance(weight, nn.Linear) else x).shape[1:])
+    first, middle, last = neuron(), neuron(), neuron()
+    first.size_to((8, 6, 6))
+    middle.size_to(shape)
+    stages = {
+        "first": Stage([Branch(INPUT, nn.Conv2d(3, 8, 3, padding=1), BatchNorm2d(8))], first),
+        "middle": Stage(
+            [Branch("first", weight, None if norm is None else norm()), *([Branch("first")] if shortcut else [])],
+            middle,
+            None if pool is None else pool(),
+        ),
+    }
+    built = SpikingNetwork(Encoder("direct", 3, [0.5] * 3, [0.3] * 3), stages, 3, (3, 6, 6))
+    with torch.no_grad():
+        features = built.eval()(torch.rand(1, 3, 6, 6)).flatten(2).shape[2]
+    last.size_to((20,))
+    stages |= {
+        "after": Stage([Branch("middle", nn.Linear(features, 20), BatchNorm1d(20))], last),
+        "readout": Stage([Branch("after", nn.Linear(20, 5))]),
+    }
+    return lively(SpikingNetwork(built.encoder, stages, 3, built.in_shape)).eval()
+
+
+def quantised(bits):
+    layer = nn.Conv2d(8, 8, 3, padding=1)
+    quantise(layer, bits)
+    return layer
+
+
+WEIGHT_CASES = {
+    "plain": None,
+    "without bias": partial(nn.Conv2d, 8, 8, 3, padding=1, bias=False),
+    "strided": partial(nn.Conv2d, 8, 12, 3, stride=2, padding=1),
+    "grouped": partial(nn.Conv2d, 8, 16, 3, groups=4),
+    "depthwise": partial(nn.Conv2d, 8, 8, 3, padding=1, groups=8),
+    "dilated": partial(nn.Conv2d, 8, 8, 3, padding=2, dilation=2),
+    "oblong": partial(nn.Conv2d, 8, 8, (1, 3), padding=(0, 1), stride=(2, 1)),
+    "quantised": partial(quantised, 4),
+    "linear": partial(nn.Linear, 288, 8),
+    "linear without bias": partial(nn.Linear, 288, 8, bias=False),
+}
+NORM_CASES = {
+    "torch's 2d": partial(nn.BatchNorm2d, 8),
+    "2d": partial(BatchNorm2d, 8),
+    "tdbn": partial(TDBatchNorm, 8, 0.7, 2),
+    "cumulative": partial(BatchNorm2d, 8, momentum=None),
+    "another ε": partial(nn.BatchNorm2d, 8, eps=0.1),
+}
+LINEAR_NORM_CASES = {"torch's 1d": partial(nn.BatchNorm1d, 8), "1d": partial(BatchNorm1d, 8)}
+POOL_CASES = {
+    "max": partial(nn.MaxPool2d, 2),
+    "padded max": partial(nn.MaxPool2d, 3, 2, 1),
+    "average": partial(nn.AvgPool2d, 2),
+    "overlapping average": partial(nn.AvgPool2d, 3, 2),
+    "padded average": partial(nn.AvgPool2d, 3, 2, 1),
+    "another divisor": partial(nn.AvgPool2d, 2, divisor_override=3),
+}
+CASES = {
+    **{f"{name} weight": {"weight": case} for name, case in WEIGHT_CASES.items()},
+    **{f"{name} norm": {"norm": case} for name, case in NORM_CASES.items()},
+    **{f"{n} norm": {"norm": case, "weight": WEIGHT_CASES["linear"]} for n, case in LINEAR_NORM_CASES.items()},
+    **{f"{name} pool": {"pool": case, "norm": NORM_CASES["2d"]} for name, case in POOL_CASES.items()},
+    "shortcut": {"shortcut": True, "norm": NORM_CASES["2d"]},
+}
+NEURONS = {
+    "counts": partial(QBLIF, s_max=4),
+    "graded by channel": partial(QBLIF, s_max=4, output="graded", granularity="channel"),
+    "hard": partial(LIF, reset="hard"),
+    "plif": PLIF,
+    "ilif": ILIF,
+    "signed": TernaryBurst,
+    "levels": partial(QuantReLU, bits=3),
+    "own reset": partial(QBLIF, reset=Reset(lambda v, s, delta: v - delta * s, "soft")),
+}
+
+
+def test_every_class_of_the_list_has_a_case():
+    groups = (WEIGHT_CASES, NORM_CASES, LINEAR_NORM_CASES, POOL_CASES)
+    made = {type(case()) for group in groups for case in group.values() if case}
+    assert made >= {*WEIGHTS, *NORMS, *POOLS}
+
+
+@pytest.mark.parametrize("neuron", NEURONS)
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_on_the_list_folds_exactly(case, neuron):
+    trained = network(**CASES[case], neuron=NEURONS[neuron]).double()
+    found = check_absorption(trained, absorb(trained), batches(trained, dtype=torch.float64))
+    assert found.passed and found.spike_mismatches == found.free_running_mismatches == 0
+    trained = trained.float()
+    found = check_absorption(trained, absorb(trained), batches(trained))
+    assert found.passed and found.ties <= found.positions // 1000
+
+
+class Twice(nn.Conv2d):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class Doubled(nn.Module):
+    def forward(self, weight):
+        return 2 * weight
+
+
+class Tired(QBLIF):
+    def bound_step(self):
+        return super().bound_step()
+
+
+def pruned(what):
+    return prune.random_unstructured(nn.Conv2d(8, 8, 3), what, amount=0.5)
+
+
+def parametrized():
+    layer = nn.Conv2d(8, 8, 3)
+    nn.utils.parametrize.register_parametrization(layer, "weight", Doubled())
+    return layer
+
+
+def infinite(what):
+    layer = nn.Conv2d(8, 8, 3)
+    getattr(layer, what).data.view(-1)[0] = float("inf")
+    return layer
+
+
+REFUSED = {
+    "transposed": ({"weight": partial(nn.ConvTranspose2d, 8, 8, 3)}, "a ConvTranspose2d cannot be folded, but Conv2d"),
+    "subclass": ({"weight": partial(Twice, 8, 8, 3)}, "a Twice cannot be folded"),
+    "parametrized": ({"weight": parametrized}, "its weight is parametrized by Doubled"),
+    "weight norm": ({"weight": lambda: parametrizations.weight_norm(nn.Conv2d(8, 8, 3))}, "is parametrized by _Weight"),
+    "pruned": (
+        {"weight": partial(pruned, "weight")},
+        r"its weight is made by a hook; .*remove\(layer, 'weight'\)",
+    ),
+    "pruned bias": (
+        {"weight": partial(pruned, "bias")},
+        r"its bias is made by a hook; .*remove\(layer, 'bias'\)",
+    ),
+    "same": ({"weight": partial(nn.Conv2d, 8, 8, 3, padding="same")}, "pads with 'same': give the padding as numbers"),
+    "reflect": ({"weight": partial(nn.Conv2d, 8, 8, 3, padding=1, padding_mode="reflect")}, "pads with 'reflect'"),
+    "infinite": ({"weight": partial(infinite, "weight")}, "weights, norm or scale are infinite"),
+    "infinite bias": ({"weight": partial(infinite, "bias")}, "weights, norm or scale are infinite"),
+    "affine": ({"norm": partial(nn.BatchNorm2d, 8, affine=False)}, "its norm cannot be folded: it has affine=False"),
+    "own affine": ({"norm": partial(BatchNorm2d, 8, affine=False)}, "its norm cannot be folded: it has affine=False"),
+    "batch": ({"norm": partial(nn.BatchNorm2d, 8, track_running_stats=False)}, "it has track_running_stats=False"),
+    "instance": ({"norm": partial(nn.InstanceNorm2d, 8)}, "InstanceNorm2d is none of BatchNorm1d and BatchNorm2d"),
+    "layer": ({"norm": partial(nn.GroupNorm, 1, 8)}, "layer norm divides by the deviation of each sample"),
+    "dilated pool": ({"pool": partial(nn.MaxPool2d, 2, dilation=2)}, "without dilation.* got dilation=2"),
+    "ceiled pool": ({"pool": partial(nn.MaxPool2d, 4, ceil_mode=True)}, "without dilation, ceil_mode .*ceil_mode=True"),
+    "ceiled average": ({"pool": partial(nn.AvgPool2d, 4, ceil_mode=True)}, "only with a constant divisor"),
+    "uncounted": ({"pool": partial(nn.AvgPool2d, 3, 2, 1, count_include_pad=False)}, "only with a constant divisor"),
+    "adaptive": ({"pool": partial(nn.AdaptiveAvgPool2d, 2)}, "a AdaptiveAvgPool2d between spikes and weights"),
+    "own step": ({"neuron": Tired}, "Tired computes a step of its own and does not say"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_not_on_the_list_is_refused_with_its_name(case):
+    parts, words = REFUSED[case]
+    with pytest.raises(DeployError, match=f"^{'first' if 'neuron' in parts else 'middle'}: .*{words}"):
+        absorb(network(**parts))
+
+
+def test_a_scale_per_step_and_what_two_stages_share_are_refused():
+    scaled = network()
+    scaled.stages["middle"].branches[0].temporal = TemporalScale(3)
+    with pytest.raises(DeployError, match="middle: TEBN scales every step by its own factor"):
+        absorb(scaled)
+    shared = network()
+    shared.stages["middle"].branches.append(shared.stages["middle"].branches[0])
+    with pytest.raises(DeployError, match="middle: shares its branches with middle"):
+        absorb(shared)
+    branch = Branch("first", nn.Conv2d(8, 8, 3, padding=1))
+    stages = {
+        "first": Stage([Branch(INPUT, nn.Conv2d(3, 8, 3, padding=1))], QBLIF()),
+        "second": Stage([branch], QBLIF()),
+        "third": Stage([branch], QBLIF()),
+        "readout": Stage([Branch("third", nn.Linear(288, 5))]),
+    }
+    shared = SpikingNetwork(Encoder("direct", 3, [0.5] * 3, [0.3] * 3), stages, 3, (3, 6, 6))
+    with pytest.raises(DeployError, match="third: shares its branches with second"):
+        absorb(shared)
+
+
+def test_a_dilated_convolution_folds_and_has_no_integer_form():
+    with pytest.raises(DeployError, match=r"middle: QB-INT 1 has no dilation, got a convolution with \(2, 2\)"):
+        quantize(absorb(network(weight=WEIGHT_CASES["dilated"])))
+
+
+def test_a_branch_without_weight_has_nothing_to_normalise():
+    with pytest.raises(ArgumentError, match="norm and temporal must be None in a branch without weight"):
+        Branch("first", None, BatchNorm2d(8))
