@@ -13,13 +13,13 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from matplotlib import animation
 from matplotlib import pyplot as plt
 from omegaconf import OmegaConf
 
 from qbsnn.data import EventDataModule
 from qbsnn.errors import QBSNNError
+from qbsnn.training.building import build_object, check
 
 CONF = Path(__file__).resolve().parent.parent / "conf" / "data"
 
@@ -54,7 +54,9 @@ def build(name: str, settings: list[str]) -> EventDataModule:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose(name, settings)
     base = {"paths": {"data": "data"}, "seed": 0, "T": 8}
-    data = instantiate(OmegaConf.create(base | {"data": cfg}).data)
+    plain = OmegaConf.to_container(OmegaConf.create(base | {"data": cfg}), resolve=True)
+    check(plain)
+    data = build_object(plain["data"], "data")
     if not isinstance(data, EventDataModule):
         raise QBSNNError(f"{name} is a set of images, not of events")
     return data

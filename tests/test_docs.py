@@ -31,7 +31,19 @@ def test_the_neuron_of_the_example_works_by_hand_and_from_the_command_line(tool,
     out = neuron(torch.full((3, 1, 1), 1.25))
     assert out.flatten().tolist() == [2, 1, 1]
 
-    assert tool("train.py", "--config-dir", "my_conf", "neuron=tiring", "neuron.kappa=0.3", *TINY, "report=false") == 0
+    assert (
+        tool(
+            "train.py",
+            "--config-dir",
+            "my_conf",
+            "neuron=tiring",
+            "trust=tiring",
+            "neuron.kappa=0.3",
+            *TINY,
+            "report=false",
+        )
+        == 0
+    )
     result = tool.result()
     assert {layer["neuron"] for layer in result["layers"]} == {"Tiring"}
     assert "has an adaptation variable" in result["integer"]["skipped"]

@@ -12,6 +12,7 @@ import torch
 
 from qbsnn.results.reading import read_result
 from qbsnn.training import checkpoints
+from qbsnn.training.checkpoints import AtomicCheckpointIO
 from tests.data.images.tiny import write_tiny_cifar10
 from tests.tool import ROOT, TINY, one_paragraph
 
@@ -196,7 +197,7 @@ def test_damaged_checkpoints_are_refused(tool, capsys):
     half = tool.folder / "half.ckpt"
     half.write_bytes(good.read_bytes()[: good.stat().st_size // 2])
     foreign = tool.folder / "foreign.ckpt"
-    torch.save({"state_dict": {}}, foreign)
+    AtomicCheckpointIO().save_checkpoint({"state_dict": {}}, foreign)
     for path, words in [(half, "half.ckpt"), (foreign, "carries no qbsnn configuration"), (Path("no.ckpt"), "no.ckpt")]:
         assert tool("evaluate.py", f"ckpt={path}") == 1
         assert words in one_paragraph(capsys.readouterr().err)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from qbsnn.checks import nearest
-from qbsnn.errors import CheckpointError, SettingsError
+from qbsnn.errors import SettingsError
 from qbsnn.training import checkpoints
 from qbsnn.training.deployment import Deployed, convert, present
 from qbsnn.training.devices.processes import one_process
@@ -25,10 +26,14 @@ class Given(NamedTuple):
     contents: dict[str, Any]
     own: dict[str, str]
     overrides: list[str]
+    trust: list[str]
 
     def config(self, run: Path, loggers: dict[str, Any] | None = None) -> DictConfig:
         """The checkpoint's configuration with the overrides, for a new run directory; without loggers if none given."""
-        return stored_config(self.contents, self.checkpoint, self.overrides, run, loggers)
+        cfg = stored_config(self.contents, self.checkpoint, self.overrides, run, loggers)
+        with open_dict(cfg):
+            cfg.trust = self.trust
+        return cfg
 
 
 def read_arguments(
@@ -36,8 +41,15 @@ def read_arguments(
 ) -> Given:
     """Read ``ckpt=PATH key=value ...`` and load the checkpoint.
 
-    required, own: the tool's arguments besides ``ckpt``. Raises SettingsError with ``usage`` where one is missing or is
-    no ``key=value``, CheckpointError for a checkpoint that cannot be read.
+    Args:
+        arguments: of the command line; ``trust=PACKAGE`` is one that every tool takes.
+        usage: what to say where one is missing.
+        required: the tool's arguments besides ``ckpt``.
+        own: others that it takes.
+
+    Raises:
+        SettingsError: an argument is missing or no ``key=value``.
+        CheckpointError: the checkpoint cannot be read.
     """
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     if not {"ckpt", *required} <= given.keys() or len(given) != len(arguments):
@@ -45,7 +57,8 @@ def read_arguments(
     checkpoint = Path(given.pop("ckpt")).resolve()
     mine = {key: given.pop(key) for key in [*required, *own] if key in given}
     contents = checkpoints.load(checkpoint)
-    return Given(checkpoint, contents, mine, [f"{key}={value}" for key, value in given.items()])
+    trust = [name for name in given.pop("trust", "").strip("[]").split(",") if name]
+    return Given(checkpoint, contents, mine, [f"{key}={value}" for key, value in given.items()], trust)
 
 
 def deployed_network(given: Given, run: Path) -> tuple[Parts, Deployed]:
@@ -63,16 +76,21 @@ def deployed_network(given: Given, run: Path) -> tuple[Parts, Deployed]:
 def stored_config(
     contents: dict[str, Any], checkpoint: Path, overrides: list[str], run: Path, loggers: dict[str, Any] | None = None
 ) -> DictConfig:
-    """The configuration that a checkpoint carries, with ``key=value`` overrides, for a new run directory ``run``.
+    """The configuration that a checkpoint carries, changed for a new run.
 
-    ``loggers`` takes the place of the loggers that the run had.
-    Raises CheckpointError when there is none, SettingsError for a key that it does not have.
+    Args:
+        contents: of the checkpoint.
+        checkpoint: its file.
+        overrides: ``key=value`` for keys that it has.
+        run: the new run directory.
+        loggers: in the place of those that the run had.
+
+    Raises:
+        CheckpointError: the checkpoint carries none, or one that is no plain values.
+        SettingsError: for a key that the configuration does not have.
     """
-    stored = contents.get("qbsnn")
-    if not isinstance(stored, dict) or "config" not in stored:
-        raise CheckpointError(f"{checkpoint} carries no qbsnn configuration; it was not written by train.py")
-    old = stored["config"]["paths"]["run"]
-    cfg = OmegaConf.create(_relocate(stored["config"], old, str(run.resolve())))
+    config = checkpoints.stored(contents, checkpoint)
+    cfg = OmegaConf.create(_relocate(config, config["paths"]["run"], str(run.resolve())))
     cfg.logger = loggers
     OmegaConf.set_struct(cfg, True)
     for override in overrides:
@@ -94,4 +112,5 @@ def _relocate(node: Any, old: str, new: str) -> Any:
         return {key: _relocate(value, old, new) for key, value in node.items()}
     if isinstance(node, list):
         return [_relocate(value, old, new) for value in node]
-    return new + node[len(old) :] if isinstance(node, str) and node.startswith(old) else node
+    inside = isinstance(node, str) and (node == old or node.startswith((f"{old}/", f"{old}{os.sep}")))
+    return new + node[len(old) :] if inside else node

@@ -21,6 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from qbsnn.checks import nearest
+from qbsnn.cli import composition
 from qbsnn.errors import QBSNNError, SettingsError
 from qbsnn.results.schema import Result
 
@@ -57,7 +58,9 @@ def run_dir(fresh: str) -> str:
     return f"outputs/runs/{fresh}" if name is None else f"outputs/sweeps/{name}"
 
 
-register_resolvers()  # a launcher's process composes its job without coming through launch()
+# a launcher's process composes its job without coming through launch()
+register_resolvers()
+composition.guard()
 
 
 def guarded(task: Callable[[DictConfig], Value], cfg: DictConfig) -> Value | None:

@@ -12,6 +12,7 @@ DROPPED = (
     "name",
     "report",
     "overwrite",
+    "trust",
     "compile",
     "memory",
     "sweep",

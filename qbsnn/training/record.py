@@ -25,7 +25,7 @@ from qbsnn.tracking import runs
 from qbsnn.tracking.loggers import close_loggers
 from qbsnn.training.devices.host import git_state
 from qbsnn.training.resume import STEPS
-from qbsnn.training.settings import identify
+from qbsnn.training.settings import for_files, identify
 
 
 def begin(settings: dict[str, Any], host: Host, **facts: Any) -> Result:
@@ -39,7 +39,7 @@ def begin(settings: dict[str, Any], host: Host, **facts: Any) -> Result:
     commit, dirty = git_state(Path(__file__).parent)
     return Result(
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        config=settings,
+        config=for_files(settings),
         seed=settings["seed"],
         host=host,
         git_commit=commit,

@@ -21,7 +21,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from qbsnn.errors import CheckpointError
+from qbsnn.errors import CheckpointError, SettingsError
 from qbsnn.training import checkpoints
 from qbsnn.training.module import Classifier
 from qbsnn.training.settings import identify
@@ -151,11 +151,11 @@ def unfinished(settings: dict[str, Any], first: bool = True) -> Path | None:
             continue
         try:
             contents = checkpoints.load(folder / name)
-        except CheckpointError as error:
+            there = identify({**checkpoints.stored(contents, folder / name), "trust": settings.get("trust")})
+        except (CheckpointError, SettingsError) as error:
             log.warning("%s", error)
             continue
-        stored = contents.get("qbsnn", {}).get("config", {})
-        if "resumption" in contents and identify(stored) == identity:
+        if "resumption" in contents and there == identity:
             found[name] = {"step": contents["global_step"], "best": _best_of(contents)}
     if not found:
         return None
