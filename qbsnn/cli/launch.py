@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 import textwrap
+import traceback
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,12 +23,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from qbsnn.checks import nearest
 from qbsnn.cli import composition
-from qbsnn.errors import QBSNNError, SettingsError
+from qbsnn.errors import QBSNNError, SettingsError, environment_fault
 from qbsnn.results.schema import Result
 
 log = logging.getLogger(__name__)
 Value = TypeVar("Value")
 INDENT = " " * 14
+TRACE = "QBSNN_TRACE"
+"""Environment variable: when it is set, errors that are told in a paragraph are shown with their stack traces too."""
 
 _failures: list[str] | None = None  # of this process, if it is the one that the user started
 
@@ -78,6 +81,9 @@ def guarded(task: Callable[[DictConfig], Value], cfg: DictConfig) -> Value | Non
             raise
         fail(error)
     except Exception as error:
+        if _failures is not None and environment_fault(error):
+            fail_for_the_machine(error)
+            return None
         if HydraConfig.get().mode != RunMode.MULTIRUN or _failures is None:
             raise
         log.exception("this job failed; the sweep goes on")
@@ -101,12 +107,23 @@ def sweep(cfg: DictConfig) -> None:
 
 
 def fail(error: Exception) -> None:
-    """Print an error as one paragraph on stderr and remember it."""
+    """Print an error as one paragraph on stderr and remember it; with its stack trace where ``QBSNN_TRACE`` is set."""
     if _failures is not None:
         _failures.append(str(error))
     width = shutil.get_terminal_size().columns if sys.stderr.isatty() else 0
+    if os.environ.get(TRACE):
+        traceback.print_exception(error)
     text = f"error: {' '.join(str(error).split())}"
     print(textwrap.fill(text, width) if width else text, file=sys.stderr, flush=True)
+
+
+def fail_for_the_machine(error: Exception) -> None:
+    """Print what the machine did not give; an error of another kind is raised again."""
+    fault = environment_fault(error)
+    if fault is None:
+        raise error
+    fault.__cause__ = None if fault is error else error
+    fail(fault)
 
 
 def launch(main: Callable[[], object], conf: Path, config_name: str) -> None:
@@ -122,6 +139,8 @@ def launch(main: Callable[[], object], conf: Path, config_name: str) -> None:
         fail(explain(error, conf, config_name))
     except QBSNNError as error:
         fail(error)
+    except Exception as error:  # Hydra could not make the run directory, or write into it
+        fail_for_the_machine(error)
     if _failures:
         sys.exit(1)
 
@@ -135,6 +154,9 @@ def script(main: Callable[[list[str]], object], doc: str | None) -> None:
         main(sys.argv[1:])
     except QBSNNError as problem:
         fail(problem)
+        sys.exit(1)
+    except Exception as problem:
+        fail_for_the_machine(problem)
         sys.exit(1)
 
 

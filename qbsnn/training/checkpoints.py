@@ -131,7 +131,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             if cause is None:
                 raise
             raise EnvironmentFault(
-                f"checkpoint {path} cannot be written: {cause}. What had this name before is intact."
+                f"checkpoint {path} cannot be written: {cause}. What had this name before is intact"
             ) from error
         finally:
             with contextlib.suppress(OSError):

@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from lightning.pytorch.loggers import Logger
 
-from qbsnn.errors import BusyError, SettingsError, VerificationError
+from qbsnn.errors import BusyError, EnvironmentFault, SettingsError, VerificationError, environment_fault
 from qbsnn.report.run.page import build as write_page
 from qbsnn.results.reading import read_result
 from qbsnn.results.schema import Absorption, Host, Integer, Result
@@ -124,8 +124,12 @@ def recorded(
         except BaseException as error:
             # Lightning turns Ctrl-C into SystemExit once it has shut down.
             stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
-            words = "stopped by a signal" if stopped else f"{type(error).__name__}: {error}"
+            fault = None if stopped else _fault(error, folder)
+            told = error if fault is None else fault
+            words = "stopped by a signal" if stopped else f"{type(told).__name__}: {told}"
             record.keep(status="interrupted" if stopped else "failed", error=words)
+            if fault is not None:
+                raise fault from error
             raise
     finally:
         timing = replace(record.result.timing, total_seconds=before() + time.perf_counter() - started)
@@ -137,6 +141,19 @@ def recorded(
         finally:
             runs.log_files(loggers, folder, record.result)
             close_loggers(record.result.status in ("failed", "interrupted"))
+
+
+def _fault(error: BaseException, folder: Path) -> EnvironmentFault | None:
+    """What the machine did not give, with the checkpoint that training can go on from."""
+    fault = environment_fault(error)
+    if fault is None:
+        return None
+    files = sorted(folder.glob("checkpoints/*.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not files:
+        return EnvironmentFault(f"{fault}. No checkpoint was written before")
+    return EnvironmentFault(
+        f"{fault}. The last good checkpoint is {files[-1]}; the same command with hydra.run.dir={folder} goes on"
+    )
 
 
 def silent_layers(result: Result) -> list[str]:
