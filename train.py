@@ -39,7 +39,7 @@ def go_on(given: ResumeKeys) -> None:
     from qbsnn.cli.summary import summarise
     from qbsnn.training.run import train
 
-    result = train(resumed(given.resume, given.overrides))
+    result = train(resumed(given.resume, given.overrides, given.trust))
     if result is not None:
         summarise(result)
         cli.unless_finished(result)

@@ -3,6 +3,10 @@
 Each message names the thing, the value that came and what would be right.
 """
 
+from __future__ import annotations
+
+import errno
+
 
 class QBSNNError(Exception):
     """Base of the errors below."""
@@ -49,3 +53,58 @@ class EnergyError(QBSNNError):
 
 class VerificationError(QBSNNError):
     """Two engines that must agree did not."""
+
+
+_SYSTEM = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota of the disk is used up",
+    errno.EFBIG: "a file is larger than this system allows",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "there is no permission",
+    errno.EPERM: "there is no permission",
+    errno.ENOMEM: "there is too little memory",
+    errno.EMFILE: "too many files are open",
+    errno.EIO: "the disk does not answer",
+}
+_TORCH = {
+    "unexpected pos": "the disk is full, or a file on it cannot be written",
+    "PytorchStreamWriter failed": "the disk is full, or a file on it cannot be written",
+    "No space left on device": "the disk, or the shared memory of data.num_workers, is full",
+    "Bus error": "the shared memory of data.num_workers is full",
+    "out of memory": "there is too little memory on the device",
+    "can't allocate memory": "there is too little memory",
+    "not enough memory": "there is too little memory",
+}
+
+
+def environment_fault(error: BaseException) -> EnvironmentFault | None:
+    """What the machine did not give, if that is why an error came; libraries tell it in many ways.
+
+    Args:
+        error: any error. The errors that it came from are looked at too.
+
+    Returns:
+        An error that says it in a sentence; ``None`` where the machine is not the cause.
+
+    >>> environment_fault(OSError(28, "No space left on device", "a.ckpt"))
+    EnvironmentFault('the disk is full: a.ckpt')
+    >>> environment_fault(ValueError("a bug"))
+    """
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    for link in chain:
+        if isinstance(link, EnvironmentFault):
+            return link
+    for link in chain:
+        if isinstance(link, OSError) and link.errno in _SYSTEM:
+            return EnvironmentFault(": ".join([_SYSTEM[link.errno], *([str(link.filename)] if link.filename else [])]))
+        if isinstance(link, MemoryError):
+            return EnvironmentFault(f"there is too little memory{f': {link}' if str(link) else ''}")
+        if isinstance(link, RuntimeError):
+            for words, meaning in _TORCH.items():
+                if words in str(link):
+                    return EnvironmentFault(f"{meaning}: {str(link).splitlines()[0]}")
+    return None

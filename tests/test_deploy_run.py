@@ -63,7 +63,9 @@ def test_evaluation_can_convert_anew(tuned, tool):
     [
         (lambda folder, contents: (folder / "qat.ckpt").unlink(), "qat.ckpt does not exist; it holds what deploy=qat"),
         (
-            lambda folder, contents: torch.save({**contents, "base": "0"}, folder / "qat.ckpt"),
+            lambda folder, contents: checkpoints.AtomicCheckpointIO().save_checkpoint(
+                {**contents, "base": "0"}, folder / "qat.ckpt"
+            ),
             "made from other weights",
         ),
         (lambda folder, contents: (folder / "qat.ckpt").write_bytes(b"PK"), "qat.ckpt is cut short"),

@@ -12,6 +12,7 @@ import torch
 
 from qbsnn.results.reading import read_result
 from qbsnn.training import checkpoints
+from qbsnn.training.checkpoints import AtomicCheckpointIO
 from tests.data.images.tiny import write_tiny_cifar10
 from tests.tool import ROOT, TINY, one_paragraph
 
@@ -196,8 +197,9 @@ def test_damaged_checkpoints_are_refused(tool, capsys):
     half = tool.folder / "half.ckpt"
     half.write_bytes(good.read_bytes()[: good.stat().st_size // 2])
     foreign = tool.folder / "foreign.ckpt"
-    torch.save({"state_dict": {}}, foreign)
-    for path, words in [(half, "half.ckpt"), (foreign, "carries no qbsnn configuration"), (Path("no.ckpt"), "no.ckpt")]:
+    AtomicCheckpointIO().save_checkpoint({"state_dict": {}}, foreign)
+    damaged = {half: "half.ckpt", foreign: "carries no qbsnn configuration", Path("no.ckpt"): "no.ckpt"}
+    for path, words in damaged.items():
         assert tool("evaluate.py", f"ckpt={path}") == 1
         assert words in one_paragraph(capsys.readouterr().err)
     assert tool("evaluate.py", f"ckpt={good}", "data.rooot=/tmp") == 1
@@ -205,6 +207,46 @@ def test_damaged_checkpoints_are_refused(tool, capsys):
     assert tool("evaluate.py") == 1
     assert "ckpt is missing: write ckpt=PATH; --help shows all keys" in one_paragraph(capsys.readouterr().err)
     assert len(tool.left_behind()) == before + 2
+    nan, contents = tool.folder / "nan.ckpt", checkpoints.load(good)
+    next(iter(contents["state_dict"].values())).view(-1)[0] = float("nan")
+    AtomicCheckpointIO().save_checkpoint(contents, nan)
+    assert tool("evaluate.py", f"ckpt={nan}") == 1
+    assert "nan.ckpt: 1 of " in one_paragraph(capsys.readouterr().err)
+
+
+def test_a_full_disk_is_told_in_a_paragraph_that_names_the_last_good_checkpoint(tool, capsys, monkeypatch):
+    save, saved = AtomicCheckpointIO.save_checkpoint, []
+
+    def full(self, checkpoint, path, storage_options=None):
+        if len(saved) == 1:
+            monkeypatch.setattr("qbsnn.training.checkpoints._HashingWriter.write", no_space)
+        saved.append(path)
+        save(self, checkpoint, path, storage_options)
+
+    def no_space(self, data):
+        self.error = OSError(28, "No space left on device")
+        raise self.error
+
+    monkeypatch.setattr(AtomicCheckpointIO, "save_checkpoint", full)
+    assert tool("train.py", *TINY, "report=false", "hydra.run.dir=outputs/run") == 1
+    message = one_paragraph(capsys.readouterr().err)
+    assert "No space left on device" in message and "goes on" in message
+    assert "The last good checkpoint is " in message and "checkpoints/best.ckpt; the same" in message
+    result = tool.result()
+    assert result["status"] == "failed" and result["error"].startswith("EnvironmentFault: checkpoint ")
+
+
+def test_a_run_directory_that_cannot_be_made_is_told_in_a_paragraph(tool, capsys, monkeypatch):
+    def refuse(self, *given, **options):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert tool("train.py", *TINY, "hydra.run.dir=outputs/run") == 1
+    assert "error: there is no permission: " in one_paragraph(capsys.readouterr().err)
+    monkeypatch.setenv("QBSNN_TRACE", "1")
+    assert tool("train.py", *TINY, "hydra.run.dir=outputs/run") == 1
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown and "PermissionError" in shown and "error: there is no permission: " in shown
 
 
 def test_a_disagreement_fails_the_run(tool, capsys, monkeypatch):

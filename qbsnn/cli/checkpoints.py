@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
 from qbsnn.cli.keys import CheckpointKeys
 from qbsnn.cli.suggestions import dotted, suggestion
-from qbsnn.errors import CheckpointError, SettingsError
+from qbsnn.errors import SettingsError
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.training import checkpoints
 from qbsnn.training.building import build_object
@@ -22,12 +23,13 @@ from qbsnn.training.settings import deploy_settings, validate
 from qbsnn.training.setup import Parts, build, build_network, load_weights
 
 
-def load(path: str | Path) -> SpikingNetwork:
+def load(path: str | Path, trust: Sequence[str] = ()) -> SpikingNetwork:
     """The trained network of a checkpoint or of a run, in evaluation mode on the CPU.
 
     Args:
         path: A checkpoint, or the folder of a run, of which the epoch that was best on validation images is taken, or
             the last one where there is no best.
+        trust: Packages of yours that its configuration may name.
 
     Raises:
         CheckpointError: There is no checkpoint, or it cannot be read.
@@ -38,11 +40,12 @@ def load(path: str | Path) -> SpikingNetwork:
         found = [checkpoint / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")]
         checkpoint = next((file for file in found if file.exists()), found[0])
     contents = checkpoints.load(checkpoint)
-    settings = validate(stored_config(contents, checkpoint, [], checkpoint.parent.parent))
+    settings = validate(Opened(checkpoint, contents, (), tuple(trust)).config(checkpoint.parent.parent))
     data = build_object(settings["data"], "data")
     settings["model"]["encoding"] = data.encoding(settings["model"].get("encoding"))
     network = build_network(settings, data)
-    load_weights(nn.ModuleDict({"network": network}), contents, checkpoint)
+    weights = {name: value for name, value in contents.get("state_dict", {}).items() if name.startswith("network.")}
+    load_weights(nn.ModuleDict({"network": network}), {"state_dict": weights}, checkpoint)
     return network.eval()
 
 
@@ -52,10 +55,14 @@ class Opened(NamedTuple):
     checkpoint: Path
     contents: dict[str, Any]
     overrides: tuple[str, ...]
+    trust: tuple[str, ...] = ()
 
     def config(self, run: Path, loggers: dict[str, Any] | None = None) -> DictConfig:
         """The checkpoint's configuration with the overrides, for a new run directory; without loggers if none given."""
-        return stored_config(self.contents, self.checkpoint, self.overrides, run, loggers)
+        cfg = stored_config(self.contents, self.checkpoint, self.overrides, run, loggers)
+        with open_dict(cfg):
+            cfg.trust = list(self.trust) or None
+        return cfg
 
 
 def opened(given: CheckpointKeys) -> Opened:
@@ -65,7 +72,7 @@ def opened(given: CheckpointKeys) -> Opened:
         CheckpointError: it cannot be read.
     """
     checkpoint = given.ckpt.resolve()
-    return Opened(checkpoint, checkpoints.load(checkpoint), given.overrides)
+    return Opened(checkpoint, checkpoints.load(checkpoint), given.overrides, given.trust)
 
 
 def deployed_network(given: Opened, run: Path) -> tuple[Parts, Deployed]:
@@ -87,21 +94,26 @@ def stored_config(
     run: Path,
     loggers: dict[str, Any] | None = None,
 ) -> DictConfig:
-    """The configuration that a checkpoint carries, with ``key=value`` overrides, for a new run directory ``run``.
+    """The configuration that a checkpoint carries, changed for a new run.
 
-    ``loggers`` takes the place of the loggers that the run had.
-    Raises CheckpointError when there is none, SettingsError for a key that it does not have.
+    Args:
+        contents: of the checkpoint.
+        checkpoint: its file.
+        overrides: ``key=value`` for keys that it has.
+        run: the new run directory.
+        loggers: in the place of those that the run had.
+
+    Raises:
+        CheckpointError: the checkpoint carries none, or one that is no plain values.
+        SettingsError: for a key that the configuration does not have.
     """
-    stored = contents.get("qbsnn")
-    if not isinstance(stored, dict) or "config" not in stored:
-        raise CheckpointError(f"{checkpoint} carries no qbsnn configuration; it was not written by train.py")
-    old = stored["config"]["paths"]["run"]
-    cfg = OmegaConf.create(_relocate(stored["config"], old, str(run.resolve())))
+    config = checkpoints.stored(contents, checkpoint)
+    cfg = OmegaConf.create(_relocate(config, config["paths"]["run"], str(run.resolve())))
     cfg.logger = loggers
     OmegaConf.set_struct(cfg, True)
     for override in overrides:
         key, value = override.split("=", 1)
-        keys = list(dotted(stored["config"]))
+        keys = list(dotted(config))
         if key not in keys:
             raise SettingsError(f"{key} is not a setting of this checkpoint: {suggestion(key, keys)}")
         OmegaConf.update(cfg, key, OmegaConf.from_dotlist([f"value={value}"]).value)
@@ -114,4 +126,5 @@ def _relocate(node: Any, old: str, new: str) -> Any:
         return {key: _relocate(value, old, new) for key, value in node.items()}
     if isinstance(node, list):
         return [_relocate(value, old, new) for value in node]
-    return new + node[len(old) :] if isinstance(node, str) and node.startswith(old) else node
+    inside = isinstance(node, str) and (node == old or node.startswith((f"{old}/", f"{old}{os.sep}")))
+    return new + node[len(old) :] if inside else node

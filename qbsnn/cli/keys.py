@@ -38,6 +38,7 @@ class Overriding(Keys):
 class CheckpointKeys(Overriding):
     """The keys of a tool on a checkpoint; other words change single keys of the configuration that it carries."""
 
+    trust: tuple[str, ...] = Field(default=(), description="packages of yours that the configuration may name")
     ckpt: Path = Field(description="the checkpoint, such as outputs/runs/RUN/checkpoints/best.ckpt")
 
 
@@ -45,6 +46,7 @@ class ResumeKeys(Overriding):
     """The keys of going on with a run; other words change what a run may change of its settings."""
 
     resume: Path = Field(description="the run directory")
+    trust: tuple[str, ...] = Field(default=(), description="packages of yours that the configuration may name")
 
 
 class ComparisonKeys(Keys):

@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 import textwrap
+import traceback
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,9 +20,10 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from qbsnn.cli import guarding
 from qbsnn.cli.composition import NO_NAME, explain, group_options
 from qbsnn.cli.keys import Given, help_text, read
-from qbsnn.errors import QBSNNError, SettingsError
+from qbsnn.errors import QBSNNError, SettingsError, environment_fault
 from qbsnn.results.schema import Result
 from qbsnn.sweeps.plan import folder_name
 
@@ -29,6 +31,8 @@ log = logging.getLogger(__name__)
 Value = TypeVar("Value")
 INDENT = " " * 14
 LONGEST = 1000  # characters of an error
+TRACE = "QBSNN_TRACE"
+"""Environment variable: when it is set, errors that are told in a paragraph are shown with their stack traces too."""
 
 _failures: list[str] | None = None  # of this process, if it is the one that the user started
 
@@ -73,7 +77,9 @@ def job_dir(number: int, overrides: Sequence[str]) -> str:
     return f"{number}_{folder_name(overrides, digest)}"
 
 
-register_resolvers()  # a launcher's process composes its job without coming through launch()
+# a launcher's process composes its job without coming through launch()
+register_resolvers()
+guarding.guard()
 
 
 def guarded(task: Callable[[DictConfig], Value], cfg: DictConfig) -> Value | None:
@@ -91,6 +97,9 @@ def guarded(task: Callable[[DictConfig], Value], cfg: DictConfig) -> Value | Non
             raise
         fail(error)
     except Exception as error:
+        if _failures is not None and environment_fault(error):
+            fail_for_the_machine(error)
+            return None
         if HydraConfig.get().mode != RunMode.MULTIRUN or _failures is None:
             raise
         log.exception("this job failed; the sweep goes on")
@@ -114,12 +123,23 @@ def sweep(cfg: DictConfig) -> None:
 
 
 def fail(error: Exception) -> None:
-    """Print an error as one paragraph on stderr and remember it."""
+    """Print an error as one paragraph on stderr and remember it; with its stack trace where ``QBSNN_TRACE`` is set."""
     if _failures is not None:
         _failures.append(str(error))
     width = shutil.get_terminal_size().columns if sys.stderr.isatty() else 0
+    if os.environ.get(TRACE):
+        traceback.print_exception(error)
     text = textwrap.shorten(f"error: {error}", LONGEST, placeholder=" ...")
     print(textwrap.fill(text, width) if width else text, file=sys.stderr, flush=True)
+
+
+def fail_for_the_machine(error: Exception) -> None:
+    """Print what the machine did not give; an error of another kind is raised again."""
+    fault = environment_fault(error)
+    if fault is None:
+        raise error
+    fault.__cause__ = None if fault is error else error
+    fail(fault)
 
 
 def launch(main: Callable[[], object], conf: Path, config_name: str) -> None:
@@ -134,10 +154,11 @@ def launch(main: Callable[[], object], conf: Path, config_name: str) -> None:
         main()
     except QBSNNError as error:
         fail(error)
-    except (HydraException, ValueError) as error:
-        if not isinstance(error, HydraException) and not str(error).startswith(NO_NAME):
-            raise
-        fail(explain(error, conf, config_name, sys.argv[1:]))
+    except Exception as error:
+        if isinstance(error, HydraException) or str(error).startswith(NO_NAME):
+            fail(explain(error, conf, config_name, sys.argv[1:]))
+        else:  # Hydra could not make the run directory, or write into it
+            fail_for_the_machine(error)
     if _failures:
         sys.exit(1)
 
@@ -159,6 +180,9 @@ def script(main: Callable[[Given], object], keys: type[Given], doc: str | None) 
         main(read(keys, sys.argv[1:]))
     except QBSNNError as problem:
         fail(problem)
+        sys.exit(1)
+    except Exception as problem:
+        fail_for_the_machine(problem)
         sys.exit(1)
 
 

@@ -15,12 +15,13 @@ from qbsnn.training import checkpoints
 from qbsnn.training.resume import BEST, LAST, RESUME
 
 
-def resumed(run: Path, overrides: Sequence[str]) -> DictConfig:
+def resumed(run: Path, overrides: Sequence[str], trust: Sequence[str] = ()) -> DictConfig:
     """The settings of a run, to be gone on with in its directory.
 
     Args:
         run: the run directory.
         overrides: ``key=value``: a larger ``trainer.max_epochs``, or keys that change no result, such as ``logger``.
+        trust: packages of the user's own that the settings may name.
 
     Raises:
         CheckpointError: there is no checkpoint, or none that can be read.
@@ -43,6 +44,7 @@ def resumed(run: Path, overrides: Sequence[str]) -> DictConfig:
         raise SettingsError(f"{EPOCHS} must be at least {before}, what the run was started with, got {asked}")
     with open_dict(cfg):
         cfg.resume, cfg.overwrite = True, False
+        cfg.trust = list(trust) or None
     return cfg
 
 

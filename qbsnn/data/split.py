@@ -65,7 +65,7 @@ def stored_test(path: Path, names: Sequence[str], labels: NDArray[np.int64], nam
     if path.exists():
         try:
             stored = set(json.loads(path.read_text(encoding="utf-8"))["test"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(f"{path} is no stored split: {error}. Delete it to have it made again") from error
         if not stored < set(names):
             gone = len(stored - set(names))

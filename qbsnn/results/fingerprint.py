@@ -13,6 +13,7 @@ DROPPED = (
     "report",
     "overwrite",
     "resume",
+    "trust",
     "compile",
     "memory",
     "sweep",

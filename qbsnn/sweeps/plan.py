@@ -44,6 +44,8 @@ class Sweep(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Sweep:
+        rows = [override for row in self.rows for override in row.overrides]
+        refuse_of_files([*self.overrides, *rows, *self.grid])
         labels = [row.label for row in self.rows]
         if len(set(labels)) < len(labels):
             raise ValueError(f"rows must have different labels, got {labels}")
@@ -70,6 +72,20 @@ class Cell:
     seed: int
     label: str
     axes: tuple[str, ...]
+
+
+def refuse_of_files(overrides: Iterable[str]) -> None:
+    """See that overrides in a file do not say what only the command line may: whom to trust, what Hydra does.
+
+    Args:
+        overrides: ``KEY=VALUE``, or keys.
+
+    Raises:
+        ValueError: naming the override.
+    """
+    for override in overrides:
+        if re.match(r"[\s+~]*(hydra|trust|paths\.run|paths\.outputs|paths\s*=)(?!\w)", override):
+            raise ValueError(f"{override} belongs on the command line; a file may not say it")
 
 
 def read(node: Mapping[str, Any], name: str) -> Sweep:

@@ -103,7 +103,10 @@ def _trained(cfg: DictConfig, folder: Path) -> bool:
         if not isinstance(error, QBSNNError):
             log.exception("this cell failed")
             text = f"{type(error).__name__}: {text}"
-        files.write_failure(folder, text)
+        try:
+            files.write_failure(folder, text)
+        except OSError as full:
+            log.error("%s cannot be written (%s): %s", folder / files.FAILED, full.strerror, text)
     return True
 
 

@@ -24,7 +24,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from qbsnn.checks import nearest
 from qbsnn.errors import SettingsError
-from qbsnn.training.building import build_object
+from qbsnn.sweeps.plan import refuse_of_files
+from qbsnn.training.building import build_object, check
 from qbsnn.training.devices import processes
 from qbsnn.training.run import train
 from qbsnn.training.settings import validate
@@ -70,6 +71,7 @@ class SearchSettings(BaseModel):
 
     @model_validator(mode="after")
     def _choices(self) -> SearchSettings:
+        refuse_of_files(self.space)
         for key, values in self.space.items():
             if isinstance(values, list) and len(values) < 2:
                 raise ValueError(f"space.{key} must list two values or more, got {values}")
@@ -138,6 +140,8 @@ def search(conf: Path, wanted: SearchSettings, fixed: list[str], folder: Path) -
     runs = folder / wanted.name
     first = [f"{key}={_text(v.low if isinstance(v, Range) else v[0])}" for key, v in wanted.space.items()]
     plain = validate(composed(conf, [*fixed, *first], runs))
+    for key in ("sampler", "pruner"):
+        check(getattr(wanted, key), plain.get("trust", ()), f"search.{key}")
     if processes.to_start(plain) > 1:
         raise SettingsError("a trial of a search runs in one process: trainer.devices must be 1")
     folder.mkdir(parents=True, exist_ok=True)

@@ -150,6 +150,6 @@ def _json(path: Path) -> dict[str, Any]:
     """The object in a file; empty where there is none or the file is not whole."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

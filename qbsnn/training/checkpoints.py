@@ -1,15 +1,8 @@
 """Checkpoints that are whole or absent, and that notice damage.
 
-Beside every checkpoint lies ``<name>.sha256``. The two files cannot be renamed in one step, so the order of writing is
-what makes a kill at any moment harmless:
-
-1. the new state goes to ``.<name>.part`` in the same directory, flushed to disk, its digest taken on the way;
-2. the digest file is replaced by one that lists the new digest **and** those it listed before;
-3. the new state is renamed over the target;
-4. the digest file is replaced by one that lists the new digest alone.
-
-A kill before step 3 leaves the old state, which the digest file lists since before the save; a kill after it leaves the
-new one, listed since step 2. A damaged file has a digest that was never listed.
+A checkpoint is the zip archive that torch writes, with a SHA-256 as the archive's comment. The digest travels with the
+file, and the two cannot disagree after a kill: a new state goes to ``.<name>.part`` in the same directory, is flushed
+to disk and renamed over the target. Checkpoints of earlier versions have their digest in a file ``<name>.sha256``.
 """
 
 from __future__ import annotations
@@ -19,38 +12,41 @@ import hashlib
 import os
 import pickle
 import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, cast
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
-from qbsnn.errors import CheckpointError
+from qbsnn.errors import CheckpointError, EnvironmentFault
+
+VERSION = 1
+"""Of a run's checkpoints; raised when an older reader would misread them."""
 
 _CHUNK = 1 << 20
+_MARK = b"qbsnn sha256 "
+_COMMENT = len(_MARK) + 64
+_EMPTY = b"\0\0"
+"""The last field of an archive without a comment: the comment's length."""
 
 
 def load(path: str | os.PathLike[str], map_location: Any = "cpu") -> dict[str, Any]:
-    """Read a checkpoint, checked against its digest if it has one; only tensors and plain containers are unpickled.
+    """Read a checkpoint, checked against its digest; only tensors and plain containers are unpickled.
+
+    Args:
+        path: of the file.
+        map_location: as ``torch.load`` has it.
 
     Raises:
-        CheckpointError: if the file is absent, damaged, not a checkpoint, or holds other Python objects.
+        CheckpointError: the file is absent, damaged, not a checkpoint, of a newer version, or holds other Python
+            objects.
     """
     path = _local(path)
-    real = path.resolve()  # ``save_last: link`` makes last.ckpt a link, and the digest file is the target's
+    real = path.resolve()  # ``save_last: link`` makes last.ckpt a link, and an earlier version's digest is the target's
     try:
-        # Read before and after the file: a save by another process in between changes both, and whichever state was
-        # opened here is listed in one of the two.
-        listed = _listed(real)
         with real.open("rb") as file:
-            digest = _digest(file)
-            listed = [*listed, *_listed(real)]
-            if listed and digest not in listed:
-                raise CheckpointError(
-                    f"checkpoint {path} is damaged: it has {real.stat().st_size} bytes with SHA-256 {digest}, "
-                    f"{_sidecar(real).name} lists {listed[0]}. Use another checkpoint of the run, or copy this one "
-                    "again; if the file was replaced on purpose, delete its .sha256 file."
-                )
+            _check_digest(file, path, _sidecar(real))
             file.seek(0)
             state = _unpickle(file, path, map_location)
     except FileNotFoundError:
@@ -59,7 +55,49 @@ def load(path: str | os.PathLike[str], map_location: Any = "cpu") -> dict[str, A
         raise CheckpointError(f"checkpoint {path} cannot be read: {error}") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"checkpoint {path} must hold a dict, got {type(state).__name__}")
+    about = state.get("qbsnn")
+    version = about.get("version") if isinstance(about, dict) else None
+    if version not in (None, "0.1.0", VERSION):  # the text is of checkpoints without a version of their own
+        raise CheckpointError(f"checkpoint {path} has format version {version!r}; this qbsnn reads up to {VERSION}")
     return state
+
+
+def stored(contents: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The configuration in the contents of a checkpoint: plain values, since the file may come from anybody.
+
+    Args:
+        contents: of the checkpoint.
+        path: its file.
+
+    Raises:
+        CheckpointError: there is none, or it holds interpolations or other objects, or trusts somebody.
+    """
+    about = contents.get("qbsnn")
+    if not isinstance(about, dict) or not isinstance(config := about.get("config"), dict):
+        raise CheckpointError(f"checkpoint {path} carries no qbsnn configuration; it was not written by train.py")
+    for key, value in _values(config, ""):
+        if type(value) not in (str, int, float, bool, type(None)):
+            raise CheckpointError(f"checkpoint {path}: {key} must be a plain value, got a {type(value).__name__}")
+        if "${" in key or "${" in str(value):
+            raise CheckpointError(f"checkpoint {path}: {key} must be a plain value, got the interpolation {value!r}")
+    if config.get("trust") is not None:
+        raise CheckpointError(f"checkpoint {path} says trust={config['trust']}, which belongs on the command line")
+    paths = config.get("paths")
+    if not isinstance(paths, dict) or not isinstance(paths.get("run"), str) or not paths["run"]:
+        raise CheckpointError(f"checkpoint {path}: its configuration has no paths.run, the directory of its run")
+    return config
+
+
+def _values(node: Any, where: str) -> Iterator[tuple[str, Any]]:
+    """Everything in a configuration that is no container, with its dotted key."""
+    if type(node) is dict:
+        for key, below in node.items():
+            yield from _values(below, f"{where}.{key}" if where else str(key))
+    elif type(node) in (list, tuple):
+        for index, below in enumerate(node):
+            yield from _values(below, f"{where}[{index}]")
+    else:
+        yield where, node
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -68,7 +106,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
-        """Write ``checkpoint`` to ``path``; on failure, whatever was there before stays valid."""
+        """Write ``checkpoint`` to ``path``; on failure, whatever was there before stays valid.
+
+        Raises:
+            EnvironmentFault: the disk is full or does not let itself be written.
+        """
         if storage_options is not None:
             raise CheckpointError(f"storage_options must be None for local checkpoints, got {storage_options!r}")
         path = _local(path)
@@ -78,24 +120,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             with part.open("wb") as file:  # overwrites the remains of a killed save of the same name
                 writer = _HashingWriter(file)
                 torch.save(checkpoint, cast(IO[bytes], writer))
+                file.seek(-len(_EMPTY), os.SEEK_CUR)
+                file.write(_ending(writer.sha256.hexdigest()))
                 _flush(file)
-            digest = writer.sha256.hexdigest()
-            before = _listed(path)
-            if not before and path.exists():  # a file from elsewhere: it must not look damaged after a kill
-                with path.open("rb") as file:
-                    before = [_digest(file)]
-            _list(path, [digest, *before])
             part.replace(path)
             _flush_directory(path.parent)
-            _list(path, [digest])
-        except OSError as error:
-            raise CheckpointError(
-                f"checkpoint {path} cannot be written: {error}. What had this name before is intact."
+            _sidecar(path).unlink(missing_ok=True)
+        except (OSError, RuntimeError) as error:
+            cause = writer.error if isinstance(error, RuntimeError) else error
+            if cause is None:
+                raise
+            raise EnvironmentFault(
+                f"checkpoint {path} cannot be written: {cause}. What had this name before is intact"
             ) from error
         finally:
-            for rest in (part, _part(_sidecar(path))):
-                with contextlib.suppress(OSError):
-                    rest.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
 
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any = "cpu", weights_only: bool | None = None
@@ -111,18 +151,55 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class _HashingWriter:
-    """A file for ``torch.save``, which writes in sequence, that takes the digest of what goes through."""
+    """A file for ``torch.save``, which writes in sequence, that takes the digest of what goes through.
+
+    torch tells of a failure in words of its own (``unexpected pos``); ``error`` is the one that caused it.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
         self.sha256 = hashlib.sha256()
+        self.error: OSError | None = None
 
     def write(self, data: bytes) -> int:
         self.sha256.update(data)
-        return self.file.write(data)
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
 
     def flush(self) -> None:
         self.file.flush()
+
+
+def _ending(digest: str) -> bytes:
+    """The end of an archive with its digest as the comment: the comment's length, and the comment."""
+    return _COMMENT.to_bytes(len(_EMPTY), "little") + _MARK + digest.encode()
+
+
+def _check_digest(file: IO[bytes], path: Path, sidecar: Path) -> None:
+    """See that a file is what was written."""
+    size = file.seek(0, os.SEEK_END)
+    start = size - len(_ending("0" * 64))
+    file.seek(max(start, 0))
+    ending = file.read()
+    file.seek(0)
+    if start > 0 and ending.startswith(_ending("")):
+        right, found = ending[-64:].decode("ascii", "replace"), _digest(file, start, _EMPTY)
+        named, where = [right], "its end names"
+    else:
+        named, found, where = _listed(sidecar), _digest(file, size), f"{sidecar.name} lists"
+        if not named:
+            raise CheckpointError(
+                f"checkpoint {path} is cut short or is not a checkpoint: its {size} bytes do not end with their digest "
+                "and no .sha256 file lies beside it. Use another checkpoint of the run, or copy this one again"
+            )
+    if found not in named:
+        raise CheckpointError(
+            f"checkpoint {path} is damaged: it has {size} bytes with SHA-256 {found}, {where} {named[0]}. Use another "
+            "checkpoint of the run, or copy this one again"
+        )
 
 
 def _local(path: str | os.PathLike[str]) -> Path:
@@ -139,31 +216,23 @@ def _part(path: Path) -> Path:
     return path.with_name(f".{path.name}.part")
 
 
-def _listed(path: Path) -> list[str]:
-    """The digests beside ``path``, newest first; the lines are those of the ``sha256sum`` program."""
+def _listed(sidecar: Path) -> list[str]:
+    """The digests in a digest file of an earlier version; the lines are those of the ``sha256sum`` program."""
     try:
-        text = _sidecar(path).read_text(encoding="utf-8", errors="replace")
+        text = sidecar.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return []
     # a damaged digest file must not pass for an absent one
     return [line.split()[0] for line in text.splitlines() if line.strip()] or ["nothing"]
 
 
-def _list(path: Path, digests: list[str]) -> None:
-    """Replace the digest file, on disk before this returns."""
-    sidecar = _sidecar(path)
-    part = _part(sidecar)
-    with part.open("w", encoding="utf-8") as file:
-        file.writelines(f"{digest}  {path.name}\n" for digest in dict.fromkeys(digests))
-        _flush(file)
-    part.replace(sidecar)
-    _flush_directory(path.parent)
-
-
-def _digest(file: IO[bytes]) -> str:
+def _digest(file: IO[bytes], size: int, more: bytes = b"") -> str:
+    """SHA-256 of the first ``size`` bytes of a file, and of ``more``."""
     sha256 = hashlib.sha256()
-    while chunk := file.read(_CHUNK):
+    while chunk := file.read(min(_CHUNK, size)):
         sha256.update(chunk)
+        size -= len(chunk)
+    sha256.update(more)
     return sha256.hexdigest()
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args, get_type_hints
 
-from hydra.utils import get_object
+from qbsnn.training.building import locate
 
 EMPTY = inspect.Parameter.empty
 
@@ -46,12 +46,25 @@ def _hints(target: Any) -> dict[str, Any]:
     return get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
 
 
-def defaults(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys below a node of settings with the defaults of what its ``_target_`` entries build."""
-    if isinstance(target := node.get("_target_"), str):
-        for name, value in arguments(get_object(target)).items():
+def defaults(node: Mapping[str, Any], trust: Sequence[str] = (), where: str = "") -> Iterator[tuple[str, Any]]:
+    """The defaults of what the ``_target_`` entries of settings build.
+
+    Args:
+        node: settings, or a node of them.
+        trust: packages that may be built besides those of this project.
+        where: the node's place, empty for all settings.
+
+    Yields:
+        Dotted keys with their defaults.
+
+    Raises:
+        SettingsError: a ``_target_`` may not be built.
+    """
+    prefix = f"{where}." if where else ""
+    if (target := node.get("_target_")) is not None:
+        for name, value in arguments(locate(where, target, trust)).items():
             if value is not EMPTY:
                 yield prefix + name, value
     for key, below in node.items():
         if isinstance(below, Mapping):
-            yield from defaults(below, f"{prefix}{key}.")
+            yield from defaults(below, trust, prefix + str(key))

@@ -22,7 +22,9 @@ from qbsnn.models.network import SpikingNetwork
 from qbsnn.tracking.wandb_logger import OfflineCapableWandbLogger
 from qbsnn.training.budget import EnergyBudget
 from qbsnn.training.building import build_object
+from qbsnn.training.checkpoints import VERSION
 from qbsnn.training.optim import make_optimizer, parameter_groups
+from qbsnn.training.settings import for_files
 
 Batch = tuple[Tensor, Tensor]
 
@@ -193,7 +195,7 @@ class Classifier(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the resolved configuration into the checkpoint, so that evaluation needs nothing else, and the W&B id."""
-        checkpoint["qbsnn"] = {"version": __version__, "config": self.config}
+        checkpoint["qbsnn"] = {"version": VERSION, "package": __version__, "config": self.config}
         for logger in self.trainer.loggers:
             if isinstance(logger, OfflineCapableWandbLogger):
                 checkpoint["qbsnn"]["wandb_id"] = logger.version
@@ -270,7 +272,7 @@ def classifier(
         optimizer=build_object(optim["optimizer"], "optim.optimizer"),
         scheduler=scheduler
         or (build_object(optim["scheduler"], "optim.scheduler") if optim.get("scheduler") else None),
-        config=settings,
+        config=for_files(settings),
         budget=budget,
     )
 

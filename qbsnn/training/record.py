@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from lightning.pytorch.loggers import Logger
 
-from qbsnn.errors import BusyError, SettingsError, VerificationError
+from qbsnn.errors import BusyError, EnvironmentFault, SettingsError, VerificationError, environment_fault
 from qbsnn.report.run.page import build as write_page
 from qbsnn.results.fingerprint import EPOCHS
 from qbsnn.results.reading import read_result
@@ -26,7 +26,7 @@ from qbsnn.tracking import runs
 from qbsnn.tracking.loggers import close_loggers
 from qbsnn.training.devices.host import git_state
 from qbsnn.training.resume import STEPS
-from qbsnn.training.settings import identify
+from qbsnn.training.settings import for_files, identify
 
 
 def begin(settings: dict[str, Any], host: Host, **facts: Any) -> Result:
@@ -40,7 +40,7 @@ def begin(settings: dict[str, Any], host: Host, **facts: Any) -> Result:
     commit, dirty = git_state(Path(__file__).parent)
     return Result(
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        config=settings,
+        config=for_files(settings),
         seed=settings["seed"],
         host=host,
         git_commit=commit,
@@ -125,8 +125,12 @@ def recorded(
         except BaseException as error:
             # Lightning turns Ctrl-C into SystemExit once it has shut down.
             stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
-            words = "stopped by a signal" if stopped else f"{type(error).__name__}: {error}"
+            fault = None if stopped else _fault(error, folder)
+            told = error if fault is None else fault
+            words = "stopped by a signal" if stopped else f"{type(told).__name__}: {told}"
             record.keep(status="interrupted" if stopped else "failed", error=words)
+            if fault is not None:
+                raise fault from error
             raise
     finally:
         timing = replace(record.result.timing, total_seconds=before() + time.perf_counter() - started)
@@ -138,6 +142,19 @@ def recorded(
         finally:
             runs.log_files(loggers, folder, record.result)
             close_loggers(record.result.status in ("failed", "interrupted"))
+
+
+def _fault(error: BaseException, folder: Path) -> EnvironmentFault | None:
+    """What the machine did not give, with the checkpoint that training can go on from."""
+    fault = environment_fault(error)
+    if fault is None:
+        return None
+    files = sorted(folder.glob("checkpoints/*.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not files:
+        return EnvironmentFault(f"{fault}. No checkpoint was written before")
+    return EnvironmentFault(
+        f"{fault}. The last good checkpoint is {files[-1]}; the same command with hydra.run.dir={folder} goes on"
+    )
 
 
 def silent_layers(result: Result) -> list[str]:

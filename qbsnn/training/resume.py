@@ -21,7 +21,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from qbsnn.errors import CheckpointError
+from qbsnn.errors import CheckpointError, SettingsError
 from qbsnn.results.fingerprint import EPOCHS
 from qbsnn.training import checkpoints
 from qbsnn.training.module import Classifier
@@ -153,12 +153,13 @@ def unfinished(settings: dict[str, Any], first: bool = True) -> Path | None:
             continue
         try:
             contents = checkpoints.load(folder / name)
-        except CheckpointError as error:
+            there = (_without_epochs if grows else identify)(
+                {**checkpoints.stored(contents, folder / name), "trust": settings.get("trust")}
+            )
+        except (CheckpointError, SettingsError) as error:
             log.warning("%s", error)
             continue
-        stored = contents.get("qbsnn", {}).get("config", {})
-        same = "resumption" in contents and (_without_epochs if grows else identify)(stored) == identity
-        if same:
+        if "resumption" in contents and there == identity:
             found[name] = {"step": contents["global_step"], "best": _best_of(contents)}
     if not found:
         return None

@@ -5,10 +5,10 @@ Bounds of a neuron, a network or a data set are checked by its own constructor, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, Field
@@ -18,9 +18,13 @@ from qbsnn.checks import nearest, place
 from qbsnn.deploy.convert.settings import DeploySettings
 from qbsnn.errors import ArgumentError, SettingsError
 from qbsnn.results.fingerprint import identity
+from qbsnn.training.building import check, locate
 from qbsnn.training.defaults import arguments, defaults
 
 Node = dict[str, Any]
+Package = Annotated[str, Field(pattern=r"^[A-Za-z]\w*(\.\w+)*$")]
+FOLDERS = ("dirpath", "folder", "save_dir", "default_root_dir", "dir", "root_dir", "log_dir", "output_dir")
+"""Names of arguments of callbacks, loggers and the trainer that say where files are written."""
 
 
 class TrainerSettings(Checked):
@@ -59,6 +63,7 @@ class RunSettings(Checked):
     test: bool = True
     overwrite: bool = False
     resume: bool = False
+    trust: Package | list[Package] | None = None
     compile: Literal["auto", "none", "neuron", "block", "model"] = "auto"
     channels_last: bool = False
     memory: Literal["none", "packed", "checkpoint"] = "none"
@@ -85,7 +90,7 @@ def validate(cfg: DictConfig) -> dict[str, Any]:
         cfg: what Hydra composed. A sweep file in it is no setting of a run and left out.
 
     Returns:
-        The resolved configuration as plain containers.
+        The resolved configuration as plain containers; ``trust`` is a list of packages, or absent.
 
     Raises:
         SettingsError: naming every bad key, its value and what would be right.
@@ -99,14 +104,23 @@ def validate(cfg: DictConfig) -> dict[str, Any]:
         RunSettings(**plain)
     except ArgumentError as error:
         raise SettingsError(str(error)) from error
+    trust = plain.pop("trust", None) or []
+    trust = [trust] if isinstance(trust, str) else trust
+    check(plain, trust)
     for group, model in GROUPS.items():
         with place(group):
             model(**plain.get(group, {}))
     groups = {group: plain[group] for group in ("neuron", "model", "data", "budget") if plain.get(group)}
     groups |= {f"model.neurons.{stage}": node for stage, node in (plain["model"].get("neurons") or {}).items()}
     for group, node in groups.items():
-        _check_keys(group, node)
-    return plain
+        _check_keys(group, node, trust)
+    _check_outputs(plain)
+    return {**plain, "trust": trust} if trust else plain
+
+
+def for_files(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What is written into files of validated settings: all but whom the user trusts, which no file may say."""
+    return {key: value for key, value in settings.items() if key != "trust"}
 
 
 def deploy_settings(settings: dict[str, Any]) -> DeploySettings:
@@ -116,7 +130,7 @@ def deploy_settings(settings: dict[str, Any]) -> DeploySettings:
 
 def identify(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The identity of a run with these validated settings, see :func:`qbsnn.results.fingerprint.identity`."""
-    known = dict(defaults(settings))
+    known = dict(defaults(settings, settings.get("trust") or ()))
     for prefix, model in (("", RunSettings), ("deploy.", DeploySettings)):
         fields = model.model_fields.items()
         known |= {
@@ -127,15 +141,33 @@ def identify(settings: Mapping[str, Any]) -> dict[str, Any]:
     return identity(settings, known)
 
 
-def _check_keys(group: str, node: Node) -> None:
+def _check_keys(group: str, node: Node, trust: Sequence[str]) -> None:
     """Refuse keys that the ``_target_`` of a group does not take."""
     target = node.get("_target_")
     if not isinstance(target, str):
         raise SettingsError(f"{group} needs a _target_, the class or function to build; got {target!r}")
-    try:
-        takes = arguments(get_object(target))
-    except Exception as error:
-        raise SettingsError(f"{group}._target_ {target!r} cannot be imported: {error}") from error
+    takes = arguments(locate(group, target, trust))
     unknown = [key for key in node if not key.startswith("_") and key not in takes]
     if unknown:
         raise SettingsError(f"{group}.{unknown[0]} is not a setting of {target}: {nearest(unknown[0], takes)}")
+
+
+def _check_outputs(plain: Node) -> None:
+    """Refuse a callback, logger or trainer that would write outside the run directory."""
+    run = Path(plain["paths"]["run"]).resolve()
+    for group in ("callbacks", "logger", "trainer"):
+        for key, text in _texts(plain.get(group), group):
+            path = Path(text).expanduser()
+            leads_out = path.is_absolute() or ".." in path.parts
+            if (leads_out or key.rpartition(".")[2] in FOLDERS) and not path.resolve().is_relative_to(run):
+                raise SettingsError(f"{key} must be a folder in the run directory {run}, got {text}")
+
+
+def _texts(node: Any, where: str) -> Iterator[tuple[str, str]]:
+    """Every text in settings, with its dotted key."""
+    if isinstance(node, str):
+        yield where, node
+    for key, below in node.items() if isinstance(node, dict) else ():
+        yield from _texts(below, f"{where}.{key}")
+    for below in node if isinstance(node, list) else ():
+        yield from _texts(below, where)

@@ -18,7 +18,7 @@ from torch import nn
 from qbsnn.checks import place
 from qbsnn.data import DataModule
 from qbsnn.energy.activity import spikes
-from qbsnn.errors import SettingsError
+from qbsnn.errors import CheckpointError, SettingsError
 from qbsnn.models.execution import prepare
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.results.schema import Result
@@ -166,7 +166,21 @@ def build_trainer(settings: Mapping[str, Any], loggers: list[Any], callbacks: Se
 
 
 def load_weights(module: nn.Module, contents: dict[str, Any], path: Path) -> None:
-    """Load the weights of a checkpoint's ``contents`` into the module."""
+    """Load the weights of a checkpoint into the module.
+
+    Args:
+        module: takes them.
+        contents: of the checkpoint.
+        path: its file.
+
+    Raises:
+        CheckpointError: a weight is no number.
+        SettingsError: the checkpoint does not fit the network of its configuration.
+    """
+    for name, value in (contents.get("state_dict") or {}).items():
+        if isinstance(value, torch.Tensor) and value.is_floating_point() and not bool(value.isfinite().all()):
+            wrong = int((~value.isfinite()).sum())
+            raise CheckpointError(f"checkpoint {path}: {wrong} of {value.numel()} values of {name} are NaN or infinite")
     try:
         module.load_state_dict(contents["state_dict"])
     except (KeyError, RuntimeError) as error:

@@ -1,8 +1,11 @@
 """Checkpoints survive kills, notice damage and refuse what is not a checkpoint."""
 
+import hashlib
 import os
+import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -11,8 +14,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
-from qbsnn.errors import CheckpointError
-from qbsnn.training.checkpoints import AtomicCheckpointIO, load
+from qbsnn.errors import CheckpointError, EnvironmentFault
+from qbsnn.training.checkpoints import VERSION, AtomicCheckpointIO, load, stored
 
 IO = AtomicCheckpointIO()
 
@@ -28,20 +31,55 @@ def saved(tmp_path: Path) -> Path:
     return path
 
 
+def names(path: Path) -> list[str]:
+    return sorted(file.name for file in path.parent.iterdir())
+
+
 def whole(loaded: dict) -> int:
     assert torch.equal(loaded["x"], torch.full_like(loaded["x"], loaded["k"]))
     return loaded["k"]
 
 
-def test_round_trip_and_digest_file(saved: Path) -> None:
+def test_round_trip(saved: Path) -> None:
     assert whole(load(saved)) == 1
-    assert sorted(file.name for file in saved.parent.iterdir()) == ["a.ckpt", "a.ckpt.sha256"]
-    check = subprocess.run(["sha256sum", "-c", "a.ckpt.sha256"], cwd=saved.parent, capture_output=True)
-    assert check.returncode == 0
+    assert names(saved) == ["a.ckpt"]
+    assert zipfile.ZipFile(saved).testzip() is None
+    assert torch.load(saved, weights_only=True)["k"] == 1
     IO.save_checkpoint(state(2), saved)
     assert whole(IO.load_checkpoint(saved, map_location=lambda storage, _: storage, weights_only=None)) == 2
     IO.remove_checkpoint(saved)
     assert list(saved.parent.iterdir()) == []
+
+
+@pytest.fixture
+def earlier(saved: Path) -> Path:
+    """A checkpoint as earlier versions wrote it, with its digest beside it."""
+    torch.save(state(1), saved)
+    digest = hashlib.sha256(saved.read_bytes()).hexdigest()
+    saved.with_name("a.ckpt.sha256").write_text(f"{digest}  a.ckpt\n")
+    return saved
+
+
+def test_a_checkpoint_of_an_earlier_version_loads_with_its_digest_beside_it(earlier: Path) -> None:
+    assert whole(load(earlier)) == 1
+    data = bytearray(earlier.read_bytes())
+    data[len(data) // 2] ^= 1
+    earlier.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"is damaged.*a\.ckpt\.sha256 lists"):
+        load(earlier)
+    IO.save_checkpoint(state(2), earlier)
+    assert whole(load(earlier)) == 2
+    assert names(earlier) == ["a.ckpt"]
+
+
+@pytest.mark.parametrize("version", [VERSION + 1, 99, "99", "0.2.0", None, []])
+def test_a_checkpoint_of_a_newer_version_is_refused(saved: Path, version: object) -> None:
+    IO.save_checkpoint({"qbsnn": {"version": version, "config": {}}}, saved)
+    if version is None:
+        load(saved)
+        return
+    with pytest.raises(CheckpointError, match=rf"has format version {re.escape(repr(version))}; .* up to {VERSION}"):
+        load(saved)
 
 
 def test_absent(tmp_path: Path) -> None:
@@ -55,52 +93,80 @@ def test_absent(tmp_path: Path) -> None:
 
 def test_any_truncation_is_noticed(saved: Path) -> None:
     data = saved.read_bytes()
-    for length in [*range(64), *range(64, len(data), 97), len(data) - 1]:
+    lengths = [*range(64), *range(64, len(data), 97), *range(len(data) - 100, len(data))]
+    assert len(lengths) > 50
+    for length in lengths:
         saved.write_bytes(data[:length])
-        with pytest.raises(CheckpointError, match=f"is damaged: it has {length} bytes"):
+        with pytest.raises(CheckpointError, match=r"a\.ckpt is cut short or is not a checkpoint"):
             load(saved)
 
 
 def test_any_flipped_bit_is_noticed(saved: Path) -> None:
     data = saved.read_bytes()
-    for position in range(0, len(data), 53):
+    places = [*range(0, len(data), 23), *range(len(data) - 100, len(data))]
+    assert len(places) > 200
+    for position in places:
         flipped = bytearray(data)
         flipped[position] ^= 1 << position % 8
         saved.write_bytes(flipped)
-        with pytest.raises(CheckpointError, match="is damaged"):
+        with pytest.raises(CheckpointError, match=r"a\.ckpt is (damaged|cut short)"):
             load(saved)
     saved.write_bytes(data)
     assert whole(load(saved)) == 1
 
 
 @pytest.mark.parametrize("content", ["", "\n", "0 a.ckpt\n"])
-def test_damaged_digest_file_is_noticed(saved: Path, content: str) -> None:
-    saved.with_name("a.ckpt.sha256").write_text(content)
+def test_a_damaged_digest_file_is_noticed(earlier: Path, content: str) -> None:
+    earlier.with_name("a.ckpt.sha256").write_text(content)
     with pytest.raises(CheckpointError, match="is damaged"):
+        load(earlier)
+
+
+def test_what_is_no_checkpoint_is_refused(saved: Path) -> None:
+    saved.write_text("some text, of course not a checkpoint")
+    with pytest.raises(CheckpointError, match="is not a checkpoint"):
+        load(saved)
+    torch.save(state(1), saved)  # whole, but nothing says so
+    with pytest.raises(CheckpointError, match="do not end with their digest"):
         load(saved)
 
 
-def test_copied_alone_it_loads_or_says_why_not(saved: Path) -> None:
-    copy = saved.with_name("copy.ckpt")
-    data = saved.read_bytes()
-    copy.write_bytes(data)
-    assert whole(load(copy)) == 1
-    for length in [0, 1, 7, *range(100, len(data), 331), len(data) - 1]:
-        copy.write_bytes(data[:length])
-        with pytest.raises(CheckpointError, match=r"copy\.ckpt is cut short or is not a checkpoint"):
-            load(copy)
-    copy.write_text("some text, of course not a checkpoint")
-    with pytest.raises(CheckpointError, match="is not a checkpoint"):
-        load(copy)
+PLAIN = {"paths": {"run": "/run"}, "T": 4, "stages": [1, {"a": None}]}
+REFUSED = {
+    "interpolation": ({"name": "${oc.env:HOME}"}, "name must be a plain value"),
+    "in a list": ({"model": {"x": [1, {"y": "a ${T}"}]}}, r"model\.x\[1\]\.y must be a plain value"),
+    "in a key": ({"model": {"${T}": 1}}, "must be a plain value"),
+    "object": ({"T": torch.zeros(1)}, "T must be a plain value, got a Tensor"),
+    "trust": ({"trust": "os"}, "says trust=os"),
+    "no paths": ({"paths": None}, r"no paths\.run"),
+    "no run": ({"paths": {"run": ""}}, r"no paths\.run"),
+}
+
+
+def test_a_stored_configuration_is_read() -> None:
+    assert stored({"qbsnn": {"config": PLAIN}}, Path("a.ckpt")) == PLAIN
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_stored_configuration_is_plain_values(case: str) -> None:
+    change, message = REFUSED[case]
+    with pytest.raises(CheckpointError, match=rf"a\.ckpt.*{message}"):
+        stored({"qbsnn": {"config": PLAIN | change}}, Path("a.ckpt"))
+
+
+@pytest.mark.parametrize("contents", [{}, {"qbsnn": 1}, {"qbsnn": {}}, {"qbsnn": {"config": "text"}}])
+def test_without_a_configuration_it_is_not_ours(contents: dict) -> None:
+    with pytest.raises(CheckpointError, match=r"a\.ckpt carries no qbsnn configuration"):
+        stored(contents, Path("a.ckpt"))
 
 
 def test_python_objects_are_refused(saved: Path) -> None:
     IO.save_checkpoint({"model": nn.Linear(1, 1)}, saved)
     with pytest.raises(CheckpointError, match="holds Python objects"):
         IO.load_checkpoint(saved, weights_only=False)
-    torch.save([1, 2], saved.with_name("list.ckpt"))
+    IO.save_checkpoint([1, 2], saved)  # type: ignore[arg-type]
     with pytest.raises(CheckpointError, match="must hold a dict, got list"):
-        load(saved.with_name("list.ckpt"))
+        load(saved)
 
 
 def test_link_is_checked_against_its_target(saved: Path) -> None:
@@ -108,7 +174,7 @@ def test_link_is_checked_against_its_target(saved: Path) -> None:
     link.symlink_to("a.ckpt")
     assert whole(load(link)) == 1
     saved.write_bytes(saved.read_bytes()[:-1])
-    with pytest.raises(CheckpointError, match=r"last\.ckpt is damaged"):
+    with pytest.raises(CheckpointError, match=r"last\.ckpt is cut short"):
         load(link)
     IO.save_checkpoint(state(3), link)
     assert not link.is_symlink()
@@ -120,22 +186,30 @@ def test_full_disk_leaves_the_old_state(saved: Path, monkeypatch: pytest.MonkeyP
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("qbsnn.training.checkpoints._HashingWriter.write", full)
-    with pytest.raises(CheckpointError, match=r"cannot be written: .*No space left"):
+    with pytest.raises(EnvironmentFault, match=r"cannot be written: .*No space left"):
         IO.save_checkpoint(state(2), saved)
     assert whole(load(saved)) == 1
-    assert sorted(file.name for file in saved.parent.iterdir()) == ["a.ckpt", "a.ckpt.sha256"]
+    assert names(saved) == ["a.ckpt"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_what_torch_makes_of_a_full_disk_is_told_as_one(saved: Path) -> None:
+    part = saved.with_name(".a.ckpt.part")
+    part.symlink_to("/dev/full")
+    with pytest.raises(EnvironmentFault, match=r"a\.ckpt cannot be written: .*No space left"):
+        IO.save_checkpoint({"x": torch.zeros(1 << 20)}, saved)
+    assert whole(load(saved)) == 1
 
 
 def test_remains_of_killed_saves_are_not_loaded_and_do_not_accumulate(saved: Path) -> None:
-    for name in (".a.ckpt.part", ".a.ckpt.sha256.part"):
-        saved.with_name(name).write_bytes(b"half")
+    saved.with_name(".a.ckpt.part").write_bytes(b"half")
     assert whole(load(saved)) == 1
     IO.save_checkpoint(state(2), saved)
-    assert sorted(file.name for file in saved.parent.iterdir()) == ["a.ckpt", "a.ckpt.sha256"]
+    assert names(saved) == ["a.ckpt"]
 
 
 KILLS = """
-import os, random, signal, sys, time
+import hashlib, os, random, signal, sys, time
 from pathlib import Path
 import torch
 from qbsnn.training.checkpoints import AtomicCheckpointIO, load
@@ -164,16 +238,18 @@ def die_at(step):  # just before the step-th call that reaches the disk
                 os.kill(os.getpid(), signal.SIGKILL)
             return call(*args, **kwargs)
         return guarded
-    os.fsync, Path.replace = guard(os.fsync), guard(Path.replace)
+    os.fsync, Path.replace, Path.unlink = guard(os.fsync), guard(Path.replace), guard(Path.unlink)
 
-# before each of the nine calls that matter, twice in a row, and once without a digest file at the start
+# before each of the calls that matter, twice in a row, over a file of its own and over one of an earlier version
 seen = set()
-for step in range(1, 11):
-    for digest in (True, False):
+for step in range(1, 7):
+    for own in (True, False):
         save(1)
-        if not digest:
-            path.with_name("a.ckpt.sha256").unlink()
-        for k in (2, 3) if digest else (3,):
+        if not own:
+            torch.save({"k": 1, "x": torch.ones(size)}, path)
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            path.with_name("a.ckpt.sha256").write_text(f"{digest}  a.ckpt\\n")
+        for k in (2, 3):
             _, status = os.waitpid(child(lambda: (die_at(step), save(k))), 0)
             seen.add((os.WIFSIGNALED(status), look()))
 assert {(True, 1), (True, 3), (False, 3)} <= seen, seen
@@ -193,7 +269,7 @@ for _ in range(int(sys.argv[2])):
     kinds.add(look() > 1)
 assert True in kinds, kinds
 save(5)
-assert sorted(os.listdir(sys.argv[1])) == ["a.ckpt", "a.ckpt.sha256"], os.listdir(sys.argv[1])
+assert os.listdir(sys.argv[1]) == ["a.ckpt"], os.listdir(sys.argv[1])
 print("survived")
 """
 
@@ -257,9 +333,7 @@ def test_trainer_saves_prunes_and_resumes(tmp_path: Path, save_last: bool | str)
     torch.manual_seed(0)
     model = Tiny()
     trainer(2).fit(model)
-    names = {file.name for file in tmp_path.iterdir()}
-    assert {"epoch=1.ckpt", "epoch=1.ckpt.sha256", "last.ckpt"} <= names
-    assert not any(name.startswith((".", "epoch=0")) for name in names)
+    assert names(tmp_path / "last.ckpt") == ["epoch=1.ckpt", "last.ckpt"]
     assert load(tmp_path / "last.ckpt")["epoch"] == 1
 
     resumed = Tiny()

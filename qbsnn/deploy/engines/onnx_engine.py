@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from qbsnn.deploy.engines import onnx_file
 from qbsnn.deploy.engines.onnx_graph import available, export
 from qbsnn.deploy.format.network import IntegerNetwork, Trace
 from qbsnn.deploy.format.validation import check_current
@@ -17,7 +18,15 @@ class OnnxEngine:
     """``net`` on onnxruntime's CPU provider, graph optimisations on.
 
     A network exported as ``static`` takes the current ``[1, B, ...]``; otherwise ``[T, B, ...]``, and ``[1, B, ...]``
-    is repeated. model: the file of a graph exported from ``net``, with taps, to run instead of a fresh one.
+    is repeated.
+
+    Args:
+        net: the integer network.
+        static: whether the input is the same in every step.
+        model: the file of a graph exported from ``net``, with taps, to run instead of a fresh one.
+
+    Raises:
+        DeployError: a package is missing, or the file is damaged.
     """
 
     def __init__(self, net: IntegerNetwork, static: bool = False, model: Path | None = None) -> None:
@@ -29,7 +38,7 @@ class OnnxEngine:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors only
         self.net, self.static = net, static
-        content = export(net, static=static).SerializeToString() if model is None else model.read_bytes()
+        content = export(net, static=static).SerializeToString() if model is None else onnx_file.read(model)
         self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def run(self, current: NDArray[np.int32]) -> Trace:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qbsnn.deploy.engines import onnx_file
 from qbsnn.deploy.engines.onnx_neuron import Step
 from qbsnn.deploy.format.network import IntBranch, IntegerNetwork, IntPool, IntStage
 from qbsnn.deploy.format.validation import check
@@ -84,7 +85,7 @@ def export(
     helper.set_model_props(model, {"producer": "qbsnn", "semantics": "QB-INT 1", "T": str(net.T), "s_max": s_max})
     onnx.checker.check_model(model, full_check=True)
     if path is not None:
-        onnx.save(model, str(path))
+        onnx_file.write(model.SerializeToString(), Path(path))
     return model
 
 

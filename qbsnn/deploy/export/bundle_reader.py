@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
 import zipfile
 import zlib
@@ -31,9 +32,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 FORMAT, VERSION, SEMANTICS = "qbsnn-bundle", 1, "QB-INT 1"
-SUMS, MANIFEST, ARRAYS = "SHA256SUMS", "manifest.json", "arrays.npz"
+SUMS, MANIFEST, ARRAYS, READER = "SHA256SUMS", "manifest.json", "arrays.npz", "bundle_reader.py"
 LEAKS, ROUNDINGS = ("none", "shift_floor", "shift_xylo", "mul12_to_zero"), ("floor", "round", "to_zero")
-KINDS, POLICIES = ("conv", "linear", "identity"), ("error", "saturate", "wrap")
+KINDS, POLICIES, SIZES = ("conv", "linear", "identity"), ("error", "saturate", "wrap"), range(1, 2**28)
 
 
 class BundleError(Exception):
@@ -71,9 +72,8 @@ class Bundle:
             mean, std = (np.array(source[key], np.float32).reshape(-1, 1, 1) for key in ("mean", "std"))
             return self.current_of(((x - mean) / std)[None])
         if source["encoding"] == "latency":
-            steps = self.manifest["T"]
-            when = np.rint((1 - x) * np.float32(steps - 1))
-            return self.current_of(np.stack([(when == t) & (x > 0) for t in range(steps)]))
+            when = np.rint((1 - x) * np.float32(self.manifest["T"] - 1))
+            return self.current_of(np.stack([(when == t) & (x > 0) for t in range(self.manifest["T"])]))
         raise BundleError(f"{source['encoding']} coding draws random numbers: encode yourself and call current_of")
 
     def current_of(self, encoded: np.ndarray) -> np.ndarray:
@@ -81,9 +81,8 @@ class Bundle:
         layer, first = self.manifest["input"]["layer"], self.manifest["stages"][0]
         analog = _contract(layer, self.arrays[layer["weight"]].astype(np.float64), encoded.astype(np.float64))
         _require(list(analog.shape[2:]) == first["shape"], f"the input layer gives {list(analog.shape[2:])}")
-        j = np.rint(
-            (analog + self._vector(layer["bias"], first["shape"])) * self._vector(first["theta"], first["shape"])
-        )
+        bias, theta = (self._vector(name, first["shape"]) for name in (layer["bias"], first["theta"]))
+        j = np.rint((analog + bias) * theta)
         _require(bool(np.all(np.abs(j) < 2**31)), "the input current leaves the int32 range or is not a number")
         return j.astype(np.int32)
 
@@ -120,9 +119,8 @@ class Bundle:
         s = outputs[branch["source"]]
         if branch["kind"] == "identity":
             return s * self._vector(branch["scale"], s.shape[2:])
-        weight = self.arrays[branch["weight"]].astype(np.float64)
         try:  # sums of int8 weights times bursts stay far below 2**53, up to which float64 is exact in any order
-            return _contract(branch, weight, s.astype(np.float64)).astype(np.int64)
+            return _contract(branch, self.arrays[branch["weight"]].astype("f8"), s.astype("f8")).astype(np.int64)
         except ValueError as error:
             raise BundleError(f"{at}: array {branch['weight']!r} does not fit its source: {error}") from error
 
@@ -162,16 +160,16 @@ class Bundle:
 
 def read(folder: str | Path) -> Bundle:
     """Read a bundle and check every digest, shape and value. Raises BundleError naming what is wrong."""
-    folder = Path(folder)
-    _check_sums(folder)
+    _check_sums(folder := Path(folder))
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         for key, value in (("format", FORMAT), ("version", VERSION), ("semantics", SEMANTICS)):
-            _require(manifest[key] == value, f"{MANIFEST}: {key} must be {value!r}, got {manifest[key]!r}")
+            _require(manifest[key] == value, f"{key} must be {value!r}, got {manifest[key]!r}")
         bundle = Bundle(manifest, _arrays(folder, manifest["arrays"]))
         _check(bundle)
-    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
-        raise BundleError(f"{folder / MANIFEST} is malformed: {type(error).__name__}: {error}") from error
+    except (BundleError, LookupError, TypeError, AttributeError, ValueError, RecursionError, MemoryError) as error:
+        what = "" if isinstance(error, BundleError) else f"malformed: {type(error).__name__}: "
+        raise BundleError(f"{folder / MANIFEST}: {what}{error}") from error
     return bundle
 
 
@@ -181,17 +179,15 @@ def describe(array: np.ndarray) -> dict[str, Any]:
 
 
 def _check_sums(folder: Path) -> None:
+    names = (MANIFEST, ARRAYS, READER)
     try:
-        lines = (folder / SUMS).read_bytes().decode("ascii").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BundleError(f"{folder} is no bundle: {SUMS} cannot be read: {error}") from error
-    listed = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-    for name in (MANIFEST, ARRAYS):
-        _require(name in listed, f"{folder / SUMS} must list {name}, it lists {', '.join(listed) or 'nothing'}")
-    for name, digest in listed.items():
-        _require(Path(name).name == name, f"{folder / SUMS} lists {name!r}, which is no plain file name")
-        found = hashlib.sha256((folder / name).read_bytes()).hexdigest() if (folder / name).is_file() else "absent"
-        _require(found == digest, f"{folder / name} is damaged: its SHA-256 is {found}, {SUMS} lists {digest}")
+        text = (folder / SUMS).read_bytes()
+        lines = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n".encode() for name in names]
+    except OSError as error:
+        raise BundleError(f"{folder} is no bundle: {error}") from error
+    for name, line in zip(names, lines, strict=True):
+        _require(line in text, f"{folder / name} is damaged: {SUMS} does not list its SHA-256, {line[:64].decode()}")
+    _require(text == b"".join(lines), f"{folder / SUMS} is damaged: it must list {', '.join(names)} and nothing else")
 
 
 def _arrays(folder: Path, declared: dict[str, dict[str, Any]]) -> dict[str, np.ndarray]:
@@ -215,12 +211,13 @@ def _require(holds: bool, message: str) -> None:
 
 
 def _check(bundle: Bundle) -> None:
-    """Values within their bounds; then a black image is run, which finds every shape that does not fit."""
+    """Values within their bounds, no array as large as memory; then a black image is run, which tries every shape."""
     manifest, arrays = bundle.manifest, bundle.arrays
     _allowed("network", T=(manifest["T"], range(1, 2**31)), overflow=(manifest["overflow"], POLICIES))
     _allowed("network", membrane_bits=(manifest["membrane_bits"], range(2, 33)))
     for i, stage in enumerate(manifest["stages"]):
         at, leak, s_max = f"stage {stage['name']!r}", stage["leak"], stage["s_max"]
+        _allowed(at, values_per_image=(math.prod((manifest["T"], *stage["shape"])), SIZES))
         _allowed(at, s_max=(s_max, range(1, 128)), s_min=(stage["s_min"], (0, -s_max)), leak=(leak["kind"], LEAKS))
         _allowed(at, amount=(leak["amount"], range(4097 if leak["kind"] == "mul12_to_zero" else 31)))
         _allowed(at, rounding=(stage["rounding"], ROUNDINGS), reset=(stage["reset"], ("soft", "hard")))
@@ -233,6 +230,7 @@ def _check(bundle: Bundle) -> None:
     for name, array in arrays.items():
         dtype = "float32" if name.startswith("input") else "int8" if name.endswith("weight") else "int32"
         _require(array.dtype.name == dtype, f"array {name!r} must be {dtype}, got {array.dtype}")
+    _allowed("input", values=(math.prod(manifest["input"]["shape"]), SIZES))
     black = bundle.current_of(np.zeros((1, 1, *manifest["input"]["shape"])))
     classes = bundle.run(black).logits.shape[1]
     _require(len(manifest["classes"]) == classes, f"{len(manifest['classes'])} class names for {classes} classes")
@@ -258,6 +256,8 @@ def _leak(kind: str, amount: int, v: np.ndarray) -> np.ndarray:
 def _windows(x: np.ndarray, kernel: Sequence[int], node: dict[str, Any], outside: int = 0) -> np.ndarray:
     """``x [T, B, C, H, W]`` as ``[T, B, C, rows, columns, *kernel]``."""
     (rows, columns), (down, right) = node["padding"], node["stride"]
+    size = x[:, 0, :, 0, 0].size * (x.shape[3] + 2 * rows) * (x.shape[4] + 2 * columns)
+    _allowed(f"padding {node['padding']}", values_per_image=(size, SIZES))
     padded = np.pad(x, [(0, 0)] * 3 + [(rows, rows), (columns, columns)], constant_values=outside)
     return np.lib.stride_tricks.sliding_window_view(padded, tuple(kernel), axis=(3, 4))[:, :, :, ::down, ::right]
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, assume, given, settings
 
 from qbsnn.deploy.engines import reference, scalar
 from qbsnn.deploy.export import bundle, bundle_reader
-from qbsnn.deploy.export.bundle_reader import ARRAYS, MANIFEST, SUMS, BundleError
+from qbsnn.deploy.export.bundle_reader import ARRAYS, MANIFEST, READER, SUMS, BundleError
 from qbsnn.deploy.export.write import identical
 from qbsnn.errors import DeployError
 from tests.deploy import networks
@@ -108,22 +108,31 @@ def copy(made, tmp_path):
     return shutil.copytree(made[0], tmp_path / "copy")
 
 
-@pytest.mark.parametrize("name", [MANIFEST, ARRAYS, "bundle_reader.py", SUMS])
-def test_no_flipped_bit_and_no_truncation_passes(copy, name):
-    content = (copy / name).read_bytes()
+FILES = (MANIFEST, ARRAYS, READER, SUMS)
+
+
+def test_no_flipped_bit_and_no_cut_passes(copy):
+    contents = {name: (copy / name).read_bytes() for name in FILES}
     rng = np.random.default_rng(0)
-    for position in (0, len(content) - 2, *rng.integers(0, len(content) - 1, 30)):
-        damaged = bytearray(content)
-        damaged[position] ^= 1 << int(rng.integers(8))
+    for k in range(250):
+        name = FILES[k % 4]
+        content, damaged = contents[name], bytearray(contents[name])
+        if k < 200:
+            damaged[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
+        else:
+            del damaged[len(content) - 1 if k < 204 else rng.integers(len(content)) :]
         (copy / name).write_bytes(damaged)
-        with pytest.raises(BundleError):
+        with pytest.raises(BundleError, match="is damaged") as refused:
             bundle_reader.read(copy)
-    for size in (0, 1, len(content) // 2, len(content) - 2):
-        (copy / name).write_bytes(content[:size])
-        with pytest.raises(BundleError):
-            bundle_reader.read(copy)
+        assert str(copy) in str(refused.value)
+        (copy / name).write_bytes(content)
+    bundle_reader.read(copy)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_file_is_needed(copy, name):
     (copy / name).unlink()
-    with pytest.raises(BundleError, match=re.escape(name)):
+    with pytest.raises(BundleError, match=re.escape(str(copy / name))):
         bundle_reader.read(copy)
 
 
@@ -176,6 +185,15 @@ CHANGES = {
     "declared type": (lambda m: m["arrays"]["readout.bias"].update(dtype="<i8"), "'readout.bias': dtype must be <i8"),
     "digest": (lambda m: m["arrays"]["readout.bias"].update(sha256="0"), "'readout.bias': sha256 must be 0"),
     "no object": (lambda m: m.update(arrays=[]), "malformed"),
+    "huge padding": (branch(1, padding=[2**20, 2**20]), r"padding .*: values_per_image must be 1 to \d+, got"),
+    "huge pool": (
+        stage(1, pool={"kind": "max", "kernel": [2**21, 1], "stride": [1, 1], "padding": [2**20, 2**20]}),
+        r"padding .*: values_per_image must be",
+    ),
+    "huge steps": (lambda m: m.update(T=2**31 - 1), "values_per_image must be"),
+    "huge input": (lambda m: m["input"].update(shape=[3, 2**20, 2**20]), "input: values must be"),
+    "huge stage": (stage(0, shape=[2**40, 1, 1]), "'conv1': values_per_image must be"),
+    "infinite": (lambda m: m["input"].update(shape=[1, float("inf"), 1]), "input: values must be"),
 }
 
 
@@ -186,8 +204,9 @@ def test_a_signed_bundle_that_is_wrong_names_the_place(copy, name):
     change(manifest)
     (copy / MANIFEST).write_text(json.dumps(manifest))
     sign(copy)
-    with pytest.raises(BundleError, match=message):
+    with pytest.raises(BundleError, match=message) as refused:
         bundle_reader.read(copy)
+    assert str(copy) in str(refused.value) and len(str(refused.value)) < 600
     with pytest.raises(DeployError, match=message):
         bundle.read(copy)
 
@@ -209,9 +228,16 @@ def test_pickled_and_foreign_arrays_are_refused(copy):
         bundle_reader.read(copy)
 
 
+def test_a_manifest_of_brackets_is_refused(copy):
+    (copy / MANIFEST).write_text("[" * 200_000)
+    sign(copy)
+    with pytest.raises(BundleError, match=r"manifest\.json: malformed: RecursionError"):
+        bundle_reader.read(copy)
+
+
 def test_a_listed_path_outside_the_bundle_is_refused(copy):
     (copy / SUMS).write_text((copy / SUMS).read_text() + f"{'0' * 64}  ../other\n")
-    with pytest.raises(BundleError, match=r"lists '\.\./other', which is no plain file name"):
+    with pytest.raises(BundleError, match=r"must list .* and nothing else"):
         bundle_reader.read(copy)
 
 

@@ -1,0 +1,60 @@
+"""ONNX files end with a digest, which their reader checks and other readers take for metadata."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from qbsnn.errors import DeployError
+from tests.deploy import networks
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from qbsnn.deploy.engines import onnx_file  # noqa: E402 (after the skip)
+from qbsnn.deploy.engines.onnx_engine import OnnxEngine  # noqa: E402
+from qbsnn.deploy.engines.onnx_graph import export  # noqa: E402
+
+
+@pytest.fixture
+def written(tmp_path):
+    path = tmp_path / "net.onnx"
+    model = export(networks.worked_by_hand()[0], path)
+    return path, model.SerializeToString()
+
+
+def test_the_digest_is_an_entry_of_the_metadata(written):
+    path, model = written
+    found = onnx.load(path)
+    onnx.checker.check_model(found, full_check=True)
+    entries = {entry.key: entry.value for entry in found.metadata_props}
+    assert entries["sha256"] == hashlib.sha256(model).hexdigest() and entries["semantics"] == "QB-INT 1"
+    assert onnx_file.read(path) == path.read_bytes()
+
+
+def test_no_flipped_bit_and_no_cut_passes(written):
+    path, _ = written
+    net, current, expected = networks.worked_by_hand()
+    assert networks.mismatches(OnnxEngine(net, model=path).run(current), expected) == 0
+    content, rng = path.read_bytes(), np.random.default_rng(0)
+    ends = [len(content) - 1, len(content) - 64, len(content) - 76, *rng.integers(len(content), size=47)]
+    for k in range(250):
+        damaged = bytearray(content)
+        if k < 200:
+            damaged[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
+        else:
+            del damaged[ends[k - 200] :]
+        path.write_bytes(damaged)
+        with pytest.raises(DeployError, match=r"net\.onnx is (damaged|cut short)"):
+            OnnxEngine(net, model=path)
+
+
+def test_a_file_without_a_digest_and_an_absent_one_are_refused(written):
+    path, model = written
+    for content in (model, b"", b"text"):
+        path.write_bytes(content)
+        with pytest.raises(DeployError, match=r"net\.onnx is cut short or was not written by"):
+            onnx_file.read(path)
+    path.unlink()
+    with pytest.raises(DeployError, match=r"net\.onnx cannot be read"):
+        onnx_file.read(path)
