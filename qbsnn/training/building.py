@@ -58,7 +58,7 @@ RULES = {
         partial=True,
     ),
     "optim.loss": Rule((), (), ("qbsnn.functional.decided_cross_entropy", "qbsnn.functional.tet"), partial=True),
-    "budget": Rule(("qbsnn.training.budget",), ("qbsnn.training.budget.EnergyBudget",)),
+    "budget": Rule(("qbsnn.energy.budget",), ("qbsnn.energy.budget.EnergyBudget",)),
     "trainer": Rule(("lightning", "lightning.pytorch.trainer"), ("lightning.Trainer",)),
     "callbacks": Rule(
         ("qbsnn.callbacks", "lightning.pytorch.callbacks"),

@@ -20,7 +20,7 @@ from qbsnn.energy.spending import Spending
 from qbsnn.functional.scan import HALF
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.tracking.wandb_logger import OfflineCapableWandbLogger
-from qbsnn.training.budget import EnergyBudget
+from qbsnn.energy.budget import EnergyBudget
 from qbsnn.training.building import build_object
 from qbsnn.training.checkpoints import VERSION
 from qbsnn.training.optim import make_optimizer, parameter_groups

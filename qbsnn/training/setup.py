@@ -26,7 +26,7 @@ from qbsnn.tracking.curves import Curves
 from qbsnn.tracking.runs import open_loggers
 from qbsnn.training import checkpoints
 from qbsnn.training.autocompile import AutoCompile
-from qbsnn.training.budget import EnergyBudget
+from qbsnn.energy.budget import EnergyBudget
 from qbsnn.training.building import build_all, build_object
 from qbsnn.training.deployment import Check, Listener
 from qbsnn.training.devices import precision

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from qbsnn.errors import ArgumentError, SettingsError
-from qbsnn.training.budget import EnergyBudget
+from qbsnn.energy.budget import EnergyBudget
 from tests.tool import TINY
 
 SMALL = ("report=false", "data.limit_train=256", "data.limit_val=64", "data.limit_test=64", "callbacks.integer=null",
@@ -21,7 +21,7 @@ class Spent:
 
 @pytest.fixture
 def plain(monkeypatch):
-    monkeypatch.setitem(__import__("qbsnn.training.budget", fromlist=["x"]).QUANTITIES, "energy", lambda s: s.value)
+    monkeypatch.setitem(__import__("qbsnn.energy.budget", fromlist=["x"]).QUANTITIES, "energy", lambda s: s.value)
 
 
 def test_the_penalty_by_hand(plain):
