@@ -90,7 +90,7 @@ class Classifier(lightning.LightningModule):
         super().__init__()
         self.network, self.loss = network, loss
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
-        self.config = config
+        self.config, self.num_classes = config, num_classes
         self._tallies = {part: Tally() for part in ("train", "val", "test")}
         self._batch = Tally()
         self._gradient_norm: Tensor | None = None
