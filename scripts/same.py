@@ -54,7 +54,7 @@ def measure(tree: Path, out: Path, overrides: list[str]) -> None:
         found[f"loss {len(found)}"] = loss.item().hex()
         backward(self, loss, *args, **options)
 
-    TorchEngine.run, LightningModule.backward = recorded_run, recorded_backward  # type: ignore[method-assign]
+    TorchEngine.run, LightningModule.backward = recorded_run, recorded_backward  # type: ignore[assignment, method-assign]
     sys.argv = ["train.py", *overrides, f"hydra.run.dir={out.parent}/run"]
     runpy.run_path(str(tree / "train.py"), run_name="__main__")
     for path in sorted((out.parent / "run/checkpoints").glob("*.ckpt")):
@@ -68,7 +68,7 @@ def measured(tree: Path, name: str) -> dict[str, str]:
     """What ``measure`` finds in a process of its own; one thread adds in the same order on a busy machine."""
     with tempfile.TemporaryDirectory() as folder:
         out, start = Path(folder, "found.json"), ["env", f"PYTHONPATH={tree}", "OMP_NUM_THREADS=1", sys.executable]
-        command = [*start, __file__, "measure", tree, out, *COMMON.split(), *SETTINGS[name].split()]
+        command = [*start, __file__, "measure", str(tree), str(out), *COMMON.split(), *SETTINGS[name].split()]
         done = subprocess.run(command, cwd=folder, capture_output=True)
         if not out.is_file():
             sys.exit(f"train.py failed in {tree}\n{done.stderr.decode()}")

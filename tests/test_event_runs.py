@@ -70,7 +70,7 @@ def test_simulated_digits_are_labelled(tool, capsys):
             ["model.encoding=events"],
             "model.encoding must be null or one of direct, rate, latency for digits, got 'events'",
         ),
-        (["data=digits_dvs", "data.slice=count"], "did you mean slice_by?"),
+        (["data=digits_dvs", "data.slice=count"], "did you mean data.slice_by?"),
         (
             ["data=digits_dvs", "data.pixel.threshold=0"],
             "data.pixel.threshold must be a number of at least 0.01, got 0",

@@ -141,7 +141,7 @@ def test_resnet19_on_cifar10_files_in_the_true_layout(tool):
     [
         (["neuron.s_max=0"], "neuron.s_max must be an integer from 1 to 127, got 0"),
         (["neuron.s_max=many"], "got 'many'"),
-        (["neuron.s_maxx=4"], "neuron.s_maxx is not a setting: did you mean s_max?"),
+        (["neuron.s_maxx=4"], "neuron.s_maxx is not a setting: did you mean neuron.s_max?"),
         (["+neuron.burst=4"], "neuron.burst is not a setting of qbsnn.neurons.QBLIF"),
         (["+speed=4"], "speed is not a setting: did you mean seed?"),
         (["T=0"], "T must be an integer from 1 to 1024, got 0"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from qbsnn import checks
 from qbsnn.deploy.verify.absorption import check_absorption
 from qbsnn.deploy.verify.integer import check_integer
 from qbsnn.results.schema import Absorption, Integer
@@ -36,7 +37,7 @@ class IntegerSimulation(Check):
 
     def __init__(self, max_batches: int | None = None, onnx_images: int = 512) -> None:
         super().__init__(max_batches)
-        self.onnx_images = onnx_images
+        self.onnx_images = checks.integer("onnx_images", onnx_images, 0)
 
     def check(self, network: Converted, batches: Iterable[Batch], name: str) -> Integer:
         """Run every engine."""

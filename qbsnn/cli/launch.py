@@ -43,7 +43,7 @@ def uid() -> str:
 
 
 def register_resolvers() -> None:
-    """``${uid:}`` of ``conf/``, the same digits within a process; ``run_dir``, ``job_dir`` and ``options``.
+    """``${uid:}`` of ``conf/``, the same digits within a process; ``outputs``, ``run_dir``, ``job_dir``, ``options``.
 
     See :func:`run_dir`, :func:`job_dir` and :func:`described`.
     """
@@ -55,7 +55,13 @@ def register_resolvers() -> None:
     def job(*, _root_: DictConfig) -> str:
         return job_dir(_root_.hydra.job.num, list(_root_.hydra.overrides.task))
 
+    def outputs(*, _root_: DictConfig) -> str:
+        # ${hydra:...} is not there yet where -m asks for its directory.
+        raw = str(OmegaConf.to_container(_root_.paths, resolve=False)["outputs"])  # type: ignore[call-overload, index]
+        return str(OmegaConf.create({"outputs": raw.replace("${hydra:runtime.cwd}", _root_.hydra.runtime.cwd)}).outputs)
+
     OmegaConf.register_new_resolver("uid", uid, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("outputs", outputs, replace=True)
     OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
     OmegaConf.register_new_resolver("job_dir", job, replace=True)
     OmegaConf.register_new_resolver("options", options, replace=True)

@@ -20,6 +20,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from qbsnn import checks
 from qbsnn.data import DataModule
 from qbsnn.deploy.convert.absorb import absorb
 from qbsnn.deploy.convert.grid import GridNetwork
@@ -88,7 +89,7 @@ class Check(ABC):
     block: str
 
     def __init__(self, max_batches: int | None = None) -> None:
-        self.max_batches = max_batches
+        self.max_batches = None if max_batches is None else checks.integer("max_batches", max_batches, 1)
 
     @abstractmethod
     def check(self, network: Converted, batches: Iterable[Batch], name: str) -> Absorption | Integer:

@@ -16,11 +16,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from qbsnn import __version__
+from qbsnn.energy.budget import EnergyBudget
 from qbsnn.energy.spending import Spending
 from qbsnn.functional.scan import HALF
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.tracking.wandb_logger import OfflineCapableWandbLogger
-from qbsnn.energy.budget import EnergyBudget
 from qbsnn.training.building import build_object
 from qbsnn.training.checkpoints import VERSION
 from qbsnn.training.optim import make_optimizer, parameter_groups
@@ -93,7 +93,7 @@ class Classifier(lightning.LightningModule):
         super().__init__()
         self.network, self.loss, self.budget = network, loss, budget
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
-        self.config = config
+        self.config, self.num_classes = config, num_classes
         self._tallies = {part: Tally() for part in ("train", "val", "test")}
         self._batch = Tally()
         self._gradient_norm: Tensor | None = None
@@ -181,12 +181,23 @@ class Classifier(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         """Optimiser with its schedule, per step or per epoch."""
         optimizer = make_optimizer(self.make_optimizer, parameter_groups(self.network))
-        if self.make_scheduler is None:
+        schedule, interval = self.schedule(optimizer, fit_steps(self.trainer) if self.make_scheduler else 0)
+        if schedule is None:
             return optimizer
-        per_step = "steps" in inspect.signature(self.make_scheduler).parameters
-        schedule = self.make_scheduler(optimizer, **({"steps": fit_steps(self.trainer)} if per_step else {}))
-        interval = "step" if per_step else "epoch"
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": interval}}
+
+    def schedule(self, optimizer: Optimizer, steps: int) -> tuple[LRScheduler | None, str]:
+        """The schedule of an optimiser, if there is one, and whether it moves per ``step`` or ``epoch``.
+
+        Args:
+            optimizer: whose rates it changes.
+            steps: of the whole fit.
+        """
+        if self.make_scheduler is None:
+            return None, "epoch"
+        if "steps" in inspect.signature(self.make_scheduler).parameters:
+            return self.make_scheduler(optimizer, steps=steps), "step"
+        return self.make_scheduler(optimizer), "epoch"
 
     def on_train_epoch_start(self) -> None:
         """Begin the sums of the epoch, and note the learning rate that it begins with."""

@@ -5,6 +5,7 @@ Bounds of a neuron, a network or a data set are checked by its own constructor, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -33,8 +34,35 @@ class TrainerSettings(Checked):
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
     max_epochs: int = Field(ge=1)
+    max_steps: int = Field(default=-1, ge=-1)
+    max_time: str | dict[str, int] | None = None
     gradient_clip_val: float | int | None = Field(default=None, ge=0)
+    gradient_clip_algorithm: Literal["norm", "value"] | None = None
+    accumulate_grad_batches: int = Field(default=1, ge=1)
+    accelerator: str = "auto"
+    devices: int | str | list[int] = "auto"
+    num_nodes: int = Field(default=1, ge=1)
+    precision: int | str | None = None
+    limit_train_batches: int | float | None = Field(default=None, ge=0)
+    limit_val_batches: int | float | None = Field(default=None, ge=0)
+    limit_test_batches: int | float | None = Field(default=None, ge=0)
+    val_check_interval: int | float | None = Field(default=None, gt=0)
+    check_val_every_n_epoch: int | None = Field(default=1, ge=1)
+    num_sanity_val_steps: int | None = Field(default=None, ge=-1)
+    log_every_n_steps: int | None = Field(default=None, ge=1)
+    deterministic: bool | Literal["warn"] | None = None
+    benchmark: bool | None = None
+    detect_anomaly: bool = False
+    enable_checkpointing: bool | None = None
+    enable_progress_bar: bool | None = None
+    enable_model_summary: bool | None = None
+    sync_batchnorm: bool = False
     default_root_dir: str
+    # What a run passes to the Trainer itself.
+    callbacks: None = None
+    logger: None = None
+    plugins: None = None
+    use_distributed_sampler: None = None
 
 
 class OptimSettings(Checked):
@@ -106,12 +134,16 @@ def validate(cfg: DictConfig) -> dict[str, Any]:
         raise SettingsError(str(error)) from error
     trust = plain.pop("trust", None) or []
     trust = [trust] if isinstance(trust, str) else trust
+    _check_finite(plain)
     check(plain, trust)
     for group, model in GROUPS.items():
         with place(group):
             model(**plain.get(group, {}))
     groups = {group: plain[group] for group in ("neuron", "model", "data", "budget") if plain.get(group)}
-    groups |= {f"model.neurons.{stage}": node for stage, node in (plain["model"].get("neurons") or {}).items()}
+    single = plain["model"].get("neurons") or {}
+    if not isinstance(single, Mapping) or not all(isinstance(node, Mapping) for node in single.values()):
+        raise SettingsError(f"model.neurons must give stages their neurons, {{STAGE: {{_target_: ...}}}}, got {single}")
+    groups |= {f"model.neurons.{stage}": node for stage, node in single.items()}
     for group, node in groups.items():
         _check_keys(group, node, trust)
     _check_outputs(plain)
@@ -121,6 +153,15 @@ def validate(cfg: DictConfig) -> dict[str, Any]:
 def for_files(settings: Mapping[str, Any]) -> dict[str, Any]:
     """What is written into files of validated settings: all but whom the user trusts, which no file may say."""
     return {key: value for key, value in settings.items() if key != "trust"}
+
+
+def _check_finite(node: Any, where: str = "") -> None:
+    """Refuse numbers that are infinite or none: no setting means anything with them."""
+    if isinstance(node, float) and not math.isfinite(node):
+        raise SettingsError(f"{where} must be a finite number, got {node}")
+    items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        _check_finite(value, f"{where}.{key}" if where else str(key))
 
 
 def deploy_settings(settings: dict[str, Any]) -> DeploySettings:

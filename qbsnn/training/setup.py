@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,13 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from qbsnn.checks import place
+from qbsnn.checks import nearest, place
 from qbsnn.data import DataModule
 from qbsnn.energy.activity import spikes
-from qbsnn.errors import CheckpointError, SettingsError
+from qbsnn.energy.budget import EnergyBudget
+from qbsnn.errors import CheckpointError, QBSNNError, SettingsError
 from qbsnn.models.execution import prepare
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.results.schema import Result
@@ -26,7 +30,6 @@ from qbsnn.tracking.curves import Curves
 from qbsnn.tracking.runs import open_loggers
 from qbsnn.training import checkpoints
 from qbsnn.training.autocompile import AutoCompile
-from qbsnn.energy.budget import EnergyBudget
 from qbsnn.training.building import build_all, build_object
 from qbsnn.training.deployment import Check, Listener
 from qbsnn.training.devices import precision
@@ -34,10 +37,13 @@ from qbsnn.training.devices.allocator import keep_freed_memory
 from qbsnn.training.devices.host import host_info
 from qbsnn.training.devices.sync_norm import SyncNorm
 from qbsnn.training.module import Classifier, classifier
+from qbsnn.training.optim import make_optimizer, parameter_groups
 from qbsnn.training.record import begin
 from qbsnn.training.resume import Resumption
 
 log = logging.getLogger(__name__)
+LOGGED = ("train/loss", "train/acc", "val/loss", "val/acc", "lr")
+"""What a callback may monitor."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +102,10 @@ def build(settings: dict[str, Any], callbacks: Sequence[Callback] = ()) -> Parts
     wanted = settings["trainer"]
     chosen = precision.choose(wanted.get("precision"), wanted.get("accelerator", "auto"), host.isa)
     module = classifier(network, data.num_classes, settings, budget=build_budget(settings, network))
+    rehearse(module, settings)
     resumption, auto = Resumption(settings["paths"]["run"]), AutoCompile(memory) if compile == "auto" else None
     built = build_all(settings.get("callbacks"), "callbacks")
+    check_callbacks(built, settings)
     checks = [callback for callback in built if isinstance(callback, Check)]
     listeners = [callback for callback in built if isinstance(callback, Listener)]
     trainer = build_trainer(
@@ -115,6 +123,63 @@ def build(settings: dict[str, Any], callbacks: Sequence[Callback] = ()) -> Parts
     parts = Parts(settings, data, module, trainer, checks, listeners, resumption, auto, result)
     open_loggers(parts.loggers, settings)
     return parts
+
+
+def rehearse(module: Classifier, settings: dict[str, Any]) -> None:
+    """Build the optimiser, walk through the schedule, compute the loss of logits that are 0; change nothing.
+
+    Raises:
+        SettingsError: one of them cannot be built or used, or a learning rate is no number of at least 0.
+    """
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the schedule moves before the optimiser, among others
+        with _named("optim.optimizer"):
+            optimizer = make_optimizer(module.make_optimizer, parameter_groups(module.network))
+        with _named("optim.scheduler"):
+            schedule, _ = module.schedule(optimizer, steps=settings["trainer"]["max_epochs"])
+            if isinstance(schedule, ReduceLROnPlateau) or not isinstance(schedule, LRScheduler | None):
+                raise ValueError("a schedule depends on the epoch alone")
+            for epoch in range(settings["trainer"]["max_epochs"]):
+                _check_rates(optimizer, epoch)
+                if schedule is not None:
+                    schedule.step()
+        with _named("optim.loss"):
+            loss = module.loss(torch.zeros(settings["T"], 2, module.num_classes), torch.zeros(2, dtype=torch.int64))
+            if loss.dim() or not bool(torch.isfinite(loss)):
+                raise ValueError(f"the loss of logits that are 0 must be a finite scalar, got {loss}")
+
+
+def check_callbacks(built: Sequence[Any], settings: dict[str, Any]) -> None:
+    """Check what the callbacks of a run are and what they monitor.
+
+    Raises:
+        SettingsError: an entry is no callback, or monitors what no run logs.
+    """
+    names = [name for name, node in (settings.get("callbacks") or {}).items() if node]
+    for name, callback in zip(names, built, strict=True):
+        if not isinstance(callback, (Callback, Check, Listener)):
+            raise SettingsError(f"callbacks.{name} is no callback, but a {type(callback).__name__}")
+        monitor = getattr(callback, "monitor", None)
+        if monitor is not None and monitor not in LOGGED:
+            raise SettingsError(f"callbacks.{name}.monitor: {monitor!r} is not logged: {nearest(str(monitor), LOGGED)}")
+
+
+def _check_rates(optimizer: torch.optim.Optimizer, epoch: int) -> None:
+    for group in optimizer.param_groups:
+        rate = float(group["lr"])
+        if not math.isfinite(rate) or rate < 0:
+            raise ValueError(f"the learning rate of epoch {epoch} must be a number of at least 0, got {rate:g}")
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Turn whatever a part of torch raises into an error that names the settings."""
+    try:
+        yield
+    except QBSNNError:
+        raise
+    except Exception as error:
+        raise SettingsError(f"{where} cannot be used: {' '.join(str(error).split())}") from error
 
 
 def of_training(built: Sequence[Any]) -> list[Callback]:

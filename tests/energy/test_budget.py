@@ -3,8 +3,8 @@ import json
 import pytest
 import torch
 
-from qbsnn.errors import ArgumentError, SettingsError
 from qbsnn.energy.budget import EnergyBudget
+from qbsnn.errors import ArgumentError, SettingsError
 from tests.tool import TINY
 
 SMALL = ("report=false", "data.limit_train=256", "data.limit_val=64", "data.limit_test=64", "callbacks.integer=null",
