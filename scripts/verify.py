@@ -6,7 +6,6 @@ Exits with 1 at the first batch in which anything differs, or in which a membran
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from pydantic import Field
 from torch import Tensor
