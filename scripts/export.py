@@ -5,12 +5,12 @@ The checkpoint carries its configuration; other words change single keys of it. 
 
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from qbsnn import checks
 from qbsnn.cli import launch as cli
 from qbsnn.cli.keys import CheckpointKeys
 from qbsnn.data import DataModule
@@ -20,7 +20,7 @@ from qbsnn.deploy.export.write import FORMATS, Job, export
 class Export(CheckpointKeys):
     """The keys of this tool."""
 
-    format: str = Field(description=f"what to write: {', '.join(FORMATS)}")
+    format: Literal[tuple(FORMATS)] = Field(description="what to write")  # type: ignore[valid-type]
     out: Path | None = Field(default=None, description="where; default: below outputs/export")
     images: int = Field(default=4, ge=1, description="how many test images prove the export")
     allow_metadata_only: bool = Field(
@@ -32,7 +32,7 @@ def main(given: Export) -> None:
     """Quantise, export, prove, and say where it is."""
     from qbsnn.cli.checkpoints import deployed_network, opened
 
-    kind = checks.choice("format", given.format, FORMATS)
+    kind = given.format
     run = given.outputs / "export" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{cli.uid()}"
     with torch.no_grad():
         parts, deployed = deployed_network(opened(given), run)

@@ -13,9 +13,8 @@ import base64
 import copy
 import io
 import os
-import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,11 +24,13 @@ from matplotlib import animation
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
+from pydantic import Field
 
-from qbsnn import checks
+from qbsnn.cli import launch as cli
+from qbsnn.cli.keys import Overriding
 from qbsnn.data import DataModule, EventDataModule
 from qbsnn.data.loading import Split
-from qbsnn.errors import QBSNNError, SettingsError
+from qbsnn.errors import SettingsError
 from qbsnn.training.building import build_object
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -39,29 +40,27 @@ MOST = 512
 """Of at most so many samples sizes, rates and means are computed."""
 
 
-def main(arguments: list[str]) -> int:
-    try:
-        own = {"part": "test", "count": "4", "out": "data.png"}
-        for text in arguments:
-            key, _, value = text.partition("=")
-            if key in own:
-                own[key] = value
-        part, out = checks.choice("part", own["part"], ("train", "val", "test")), Path(own["out"])
-        count = checks.integer("count", int(own["count"]) if own["count"].isdecimal() else own["count"], 1, 64)
-        if out.suffix not in (".png", ".gif", ".html"):
-            raise SettingsError(f"out must end in .png, .gif or .html, got {out}")
-        data = build([text for text in arguments if text.partition("=")[0] not in own])
-        if out.suffix == ".gif" and not isinstance(data, EventDataModule):
-            raise SettingsError(f"out must end in .png or .html for pictures, got {out}")
-        data.prepare_data()
-        data.setup("test" if part == "test" else "fit")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        draw(data, part, count, out)
-    except QBSNNError as error:
-        print(error, file=sys.stderr)
-        return 1
+class Show(Overriding):
+    """The keys of this tool."""
+
+    part: Literal["train", "val", "test"] = Field(default="test", description="which part of the set")
+    count: int = Field(default=4, ge=1, le=64, description="how many samples of each class, or recordings")
+    out: Path = Field(default=Path("data.png"), description="a .png, a .gif (events), or an .html")
+
+
+def main(given: Show) -> None:
+    """Read the set, draw it, say where."""
+    part, out, count = given.part, given.out, given.count
+    if out.suffix not in (".png", ".gif", ".html"):
+        raise SettingsError(f"out must end in .png, .gif or .html, got {out}")
+    data = build(list(given.overrides))
+    if out.suffix == ".gif" and not isinstance(data, EventDataModule):
+        raise SettingsError(f"out must end in .png or .html for pictures, got {out}")
+    data.prepare_data()
+    data.setup("test" if part == "test" else "fit")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draw(data, part, count, out)
     print(out)
-    return 0
 
 
 def build(overrides: list[str]) -> DataModule:
@@ -242,4 +241,4 @@ def save(figure: Figure, moving: list[Any], data: DataModule, out: Path) -> None
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    cli.script(main, Show, __doc__)

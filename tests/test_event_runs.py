@@ -89,21 +89,9 @@ def test_absent_gestures_are_explained(tool, capsys):
     assert "ibmGestureTrain is missing from" in message and "By hand: save https://figshare.com" in message
 
 
-@pytest.mark.parametrize("suffix", ["png", "gif"])
-def test_the_viewer_draws(tool, suffix, capsys):
-    out = tool.folder / f"events.{suffix}"
-    arguments = ["digits_dvs", "T=3", "limit_test=4", "cache=none", "--count", "2", "--out", str(out)]
-    assert tool("scripts/show_events.py", *arguments) == 0
-    assert out.read_bytes()[:4] == {"png": b"\x89PNG", "gif": b"GIF8"}[suffix]
-    assert tool("scripts/show_events.py", "digits") == 1
-    assert "digits is a set of images, not of events" in capsys.readouterr().err
-    assert tool("scripts/show_events.py", "nope") == 1
-    assert "no such data set: nope; there are: cifar10" in capsys.readouterr().err
-
-
 @pytest.mark.slow
 def test_the_benchmark_runs(tool, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["data.py", "--small", "--rounds", "1", "--out", str(tool.folder / "data.json")])
+    monkeypatch.setattr(sys, "argv", ["data.py", "small=true", "rounds=1", f"out={tool.folder / 'data.json'}"])
     runpy.run_path(str(ROOT / "benchmarks/data.py"), run_name="__main__")
     result = json.loads((tool.folder / "data.json").read_text())
     assert all(row["cache_share"] < 1 / 8 for row in result["epochs"])

@@ -146,7 +146,7 @@ def test_resnet19_on_cifar10_files_in_the_true_layout(tool):
         (["+speed=4"], "speed is not a setting: did you mean seed?"),
         (["T=0"], "T must be an integer from 1 to 1024, got 0"),
         (["T=true"], "T must be an integer from 1 to 1024, got True"),
-        (["model=nope"], "model=nope: no such model; there are: mlp, resnet18"),
+        (["model=nope"], "model=nope: no such model; there are: fast, mlp, resnet18"),
         (["model=resnet118"], "did you mean resnet18?"),
         (["trainer.max_epochs=0"], "trainer.max_epochs"),
         (["seed=-1"], "seed"),

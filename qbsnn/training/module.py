@@ -181,22 +181,22 @@ class Classifier(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         """Optimiser with its schedule, per step or per epoch."""
         optimizer = make_optimizer(self.make_optimizer, parameter_groups(self.network))
-        schedule, interval = self.schedule(optimizer, fit_steps(self.trainer) if self.make_scheduler else 0)
+        schedule, interval = self.schedule(optimizer, lambda: fit_steps(self.trainer))
         if schedule is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": interval}}
 
-    def schedule(self, optimizer: Optimizer, steps: int) -> tuple[LRScheduler | None, str]:
+    def schedule(self, optimizer: Optimizer, steps: Callable[[], int]) -> tuple[LRScheduler | None, str]:
         """The schedule of an optimiser, if there is one, and whether it moves per ``step`` or ``epoch``.
 
         Args:
             optimizer: whose rates it changes.
-            steps: of the whole fit.
+            steps: gives the steps of the whole fit.
         """
         if self.make_scheduler is None:
             return None, "epoch"
         if "steps" in inspect.signature(self.make_scheduler).parameters:
-            return self.make_scheduler(optimizer, steps=steps), "step"
+            return self.make_scheduler(optimizer, steps=steps()), "step"
         return self.make_scheduler(optimizer), "epoch"
 
     def on_train_epoch_start(self) -> None:

@@ -136,7 +136,7 @@ def rehearse(module: Classifier, settings: dict[str, Any]) -> None:
         with _named("optim.optimizer"):
             optimizer = make_optimizer(module.make_optimizer, parameter_groups(module.network))
         with _named("optim.scheduler"):
-            schedule, _ = module.schedule(optimizer, steps=settings["trainer"]["max_epochs"])
+            schedule, _ = module.schedule(optimizer, lambda: settings["trainer"]["max_epochs"])
             if isinstance(schedule, ReduceLROnPlateau) or not isinstance(schedule, LRScheduler | None):
                 raise ValueError("a schedule depends on the epoch alone")
             for epoch in range(settings["trainer"]["max_epochs"]):
