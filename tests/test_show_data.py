@@ -37,7 +37,7 @@ def test_pictures_in_memory(tool):
         (["data=digits", "out=digits.gif"], "out must end in .png or .html for pictures, got digits.gif"),
         (["data=digits", "out=digits.bmp"], "out must end in .png, .gif or .html, got digits.bmp"),
         (["data=digits", "part=all"], "part must be one of train, val, test, got 'all'"),
-        (["data=digits", "count=0"], "count must be an integer from 1 to 64, got 0"),
+        (["data=digits", "count=0"], "count must be an integer from 1 to 64, got '0'"),
         (["data=nope"], "cannot compose the settings: "),
         (["data=digits", "data.batch_size=0"], "data.batch_size must be an integer from 1"),
         (["data=image_folder", "data.root=none"], "cannot list"),
