@@ -2,6 +2,8 @@
 
 import re
 
+import pandas as pd
+
 from qbsnn.results.quantities import values
 from qbsnn.results.reading import read_result
 from tests.tool import ROOT
@@ -21,3 +23,16 @@ def test_the_fast_run_on_cifar10():
     assert result.integer.images == 10_000 and result.integer.passed and result.absorption.passed
     assert shown["relative energy (budget 15 %)"] == f"{100 * found['relative_energy']:.1f}"
     assert f"10 epochs in {result.timing.fit_seconds / 60:.1f} minutes" in page and result.timing.epochs == 10
+
+
+def test_the_front_on_digits():
+    page = (ROOT / "docs/training.md").read_text(encoding="utf-8")
+    runs = pd.read_csv(ROOT / "docs/results/energy_front_runs.csv")
+    for method, found in runs.groupby("method"):
+        neuron, target = method.split(", budget.target=")
+        accuracy, integer = 100 * found["test/acc"], 100 * found["integer/proven_acc"]
+        spent = 100 * found["relative_energy"].mean()
+        line = (
+            f"| {neuron} | {100 * float(target):.0f} % | {spent:.1f} % | {accuracy.mean():.2f} ± {accuracy.std():.2f} "
+        )
+        assert f"{line}| {integer.mean():.2f} ± {integer.std():.2f} |" in page, method

@@ -127,9 +127,7 @@ def test_bad_settings(key, values, right):
 
 
 def test_a_validation_share_of_no_image_is_refused():
-    with pytest.raises(
-        SettingsError, match=r"val_fraction must hold out at least one of the 1437 .*got 1e-05"
-    ):
+    with pytest.raises(SettingsError, match=r"val_fraction must hold out at least one of the 1437 .*got 1e-05"):
         Digits(val_fraction=1e-5).setup("fit")
 
 
