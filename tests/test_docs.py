@@ -132,7 +132,8 @@ def test_the_readme_explains_lines_that_a_run_prints(tmp_path, capsys):
     (shown,) = re.findall(r"^qbsnn: [^\n]*\n(.*?)```", read("README.md"), re.MULTILINE | re.DOTALL)
     for name in ("result.json", "report.html"):
         (tmp_path / name).touch()
-    config = {"name": "some", "T": 4, "neuron": {"s_max": 8}, "paths": {"run": str(tmp_path)}}
+    budget = {"quantity": "energy", "target": 0.15}
+    config = {"name": "some", "T": 4, "neuron": {"s_max": 8}, "budget": budget, "paths": {"run": str(tmp_path)}}
     data = {"name": "digits", "simulated": False, "samples": {"test": 360}}
     summarise(make_result(config=config, data=data, checkpoints={"best": "best.ckpt"}))
     printed = capsys.readouterr().out
