@@ -23,7 +23,6 @@ class Evaluation(CheckpointKeys):
 def main(given: Evaluation) -> None:
     """Evaluate, print the summary, leave ``result.json`` and ``report.html`` in a directory of their own."""
     from qbsnn.cli.checkpoints import opened
-    from qbsnn.cli.summary import summarise
     from qbsnn.tracking.runs import evaluation_loggers
     from qbsnn.training.run import evaluate
 
@@ -32,8 +31,7 @@ def main(given: Evaluation) -> None:
     loggers = evaluation_loggers(given.logger, conf, checkpoint.contents) if given.logger else None
     run = given.outputs / "evaluate" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{cli.uid()}"
     result = evaluate(checkpoint.checkpoint, checkpoint.config(run, loggers), checkpoint.contents)
-    summarise(result)
-    cli.unless_finished(result)
+    cli.conclude(result)
 
 
 if __name__ == "__main__":

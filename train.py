@@ -22,27 +22,23 @@ def main(cfg: DictConfig) -> float | None:
     if cfg.get("sweep"):
         return cli.sweep(cfg)
 
-    from qbsnn.cli.summary import summarise
     from qbsnn.training.run import train
 
     result = cli.guarded(train, cfg)
     if result is None:
         return None
-    summarise(result)
-    cli.unless_finished(result)
+    cli.conclude(result)
     return result.metrics.best.get("val/acc")
 
 
 def go_on(given: ResumeKeys) -> None:
     """Go on with a run, or extend it."""
     from qbsnn.cli.resuming import resumed
-    from qbsnn.cli.summary import summarise
     from qbsnn.training.run import train
 
     result = train(resumed(given.resume, given.overrides, given.trust))
     if result is not None:
-        summarise(result)
-        cli.unless_finished(result)
+        cli.conclude(result)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from qbsnn.deploy.convert.quantize import quantize
     from qbsnn.deploy.convert.settings import DeploySettings
     from qbsnn.deploy.verify.integer import verify
+    from qbsnn.models.fast import fast
     from qbsnn.models.mlp import mlp
     from qbsnn.models.network import SpikingNetwork
     from qbsnn.models.resnet import resnet
@@ -56,6 +57,7 @@ __all__ = [
     "SpikingNetwork",
     "TernaryBurst",
     "absorb",
+    "fast",
     "load",
     "mlp",
     "quantize",
@@ -71,7 +73,7 @@ _HOMES = {
     "load": "qbsnn.cli.checkpoints",
     "quantize": "qbsnn.deploy.convert.quantize",
     "verify": "qbsnn.deploy.verify.integer",
-    **dict.fromkeys(("SpikingNetwork", "mlp", "resnet", "vgg"), "qbsnn.models"),
+    **dict.fromkeys(("SpikingNetwork", "fast", "mlp", "resnet", "vgg"), "qbsnn.models"),
 }
 """Where a name is at home; all others are neurons."""
 

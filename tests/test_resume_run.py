@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from qbsnn.cli.checkpoints import stored_config
 from tests.tool import one_paragraph
 
 SMALL = ("report=false", "data.limit_train=128", "data.limit_val=32", "data.limit_test=64", "callbacks.integer=null",
@@ -61,3 +62,11 @@ def test_what_is_refused(trained, capsys, words, said):
 def test_another_experiment_in_its_directory_is_told_of_resume(trained, capsys):
     assert trained("train.py", *SMALL, "trainer.max_epochs=3", "hydra.run.dir=outputs/a") == 1
     assert "resume=RUN" in capsys.readouterr().err
+
+
+def test_the_loggers_of_a_moved_run_write_where_it_lies(tmp_path):
+    logger = {"wandb": {"_target_": "qbsnn.tracking.loggers.wandb_logger", "save_dir": "/old/run/wandb"}}
+    contents = {"qbsnn": {"config": {"paths": {"run": "/old/run"}, "logger": logger}}}
+    cfg = stored_config(contents, tmp_path / "last.ckpt", [], tmp_path, same_loggers=True)
+    assert cfg.logger.wandb.save_dir == f"{tmp_path}/wandb"
+    assert stored_config(contents, tmp_path / "last.ckpt", [], tmp_path).logger is None

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from qbsnn import checks
-from qbsnn.energy.spending import StepSpending
+from qbsnn.energy.spending import StepSpending, Synapses
 from qbsnn.errors import DeployError
 from qbsnn.functional.early_exit import choose_margin, leave
 from qbsnn.layers.stage import INPUT
@@ -35,6 +35,7 @@ class EarlyExit(Listener):
         self.loss = checks.number("loss", loss, 0, 1)
         self._found: Block | str = "nothing was tested"
         self._handles: list[RemovableHandle] = []
+        self._synapses: Synapses | None = None
         self._spending: StepSpending | None = None
         self._logits: Tensor | None = None
 
@@ -60,6 +61,11 @@ class EarlyExit(Listener):
         network = pl_module.network
         if isinstance(self._found, str):
             return
+        try:
+            self._synapses = Synapses(network)
+        except DeployError as error:
+            self._found = str(error)
+            return
         parts = {INPUT: network.encoder, **dict(network.named_stages())}
         self._handles = [
             part.register_forward_hook(lambda _, __, output, name=name: self._hear(name, output))
@@ -77,11 +83,8 @@ class EarlyExit(Listener):
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Begin to count anew."""
-        if not isinstance(self._found, str):
-            try:
-                self._spending = StepSpending(pl_module.network)
-            except DeployError as error:
-                self._found = str(error)
+        if self._synapses is not None:
+            self._spending = StepSpending(self._synapses)
 
     def on_test_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf, open_dict
-from torch import nn
 
 from qbsnn.cli.keys import CheckpointKeys
 from qbsnn.cli.suggestions import dotted, suggestion
@@ -20,7 +19,7 @@ from qbsnn.training.deployment import Deployed, convert, present
 from qbsnn.training.devices.processes import one_process
 from qbsnn.training.fine_tuning import stored
 from qbsnn.training.settings import deploy_settings, validate
-from qbsnn.training.setup import Parts, build, build_network, load_weights
+from qbsnn.training.setup import Parts, build, build_network, load_network, load_weights
 
 
 def load(path: str | Path, trust: Sequence[str] = ()) -> SpikingNetwork:
@@ -44,8 +43,7 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> SpikingNetwork:
     data = build_object(settings["data"], "data")
     settings["model"]["encoding"] = data.encoding(settings["model"].get("encoding"))
     network = build_network(settings, data)
-    weights = {name: value for name, value in contents.get("state_dict", {}).items() if name.startswith("network.")}
-    load_weights(nn.ModuleDict({"network": network}), {"state_dict": weights}, checkpoint)
+    load_network(network, contents, checkpoint)
     return network.eval()
 
 
@@ -93,6 +91,7 @@ def stored_config(
     overrides: Sequence[str],
     run: Path,
     loggers: dict[str, Any] | None = None,
+    same_loggers: bool = False,
 ) -> DictConfig:
     """The configuration that a checkpoint carries, changed for a new run.
 
@@ -102,6 +101,7 @@ def stored_config(
         overrides: ``key=value`` for keys that it has.
         run: the new run directory.
         loggers: in the place of those that the run had.
+        same_loggers: keep those that the run had.
 
     Raises:
         CheckpointError: the checkpoint carries none, or one that is no plain values.
@@ -109,7 +109,8 @@ def stored_config(
     """
     config = checkpoints.stored(contents, checkpoint)
     cfg = OmegaConf.create(_relocate(config, config["paths"]["run"], str(run.resolve())))
-    cfg.logger = loggers
+    if not same_loggers:
+        cfg.logger = loggers
     OmegaConf.set_struct(cfg, True)
     for override in overrides:
         key, value = override.split("=", 1)

@@ -113,8 +113,11 @@ def guarded(task: Callable[[DictConfig], Value], cfg: DictConfig) -> Value | Non
     return None
 
 
-def unless_finished(result: Result) -> None:
-    """Say of a run that did not end as asked what it is, and remember it for the exit code."""
+def conclude(result: Result) -> None:
+    """Print the summary of a run; say what is wrong with one that did not end as asked, and remember it."""
+    from qbsnn.cli.summary import summarise
+
+    summarise(result)
     if result.status != "finished":
         fail(QBSNNError(f"{result.status}: {result.error}"))
 

@@ -31,13 +31,13 @@ def resumed(run: Path, overrides: Sequence[str], trust: Sequence[str] = ()) -> D
     found = [folder / name for name in (LAST, RESUME, BEST) if (folder / name).is_file()]
     if not found:
         raise CheckpointError(f"{run} has no checkpoint to go on from: {folder} holds none of {LAST}, {RESUME}, {BEST}")
-    contents = _first_whole(found)
+    checkpoint, contents = _first_whole(found)
     for key in (override.partition("=")[0] for override in overrides):
         if key != EPOCHS and not dropped(key):
             raise SettingsError(
                 f"{key} would make another experiment: resume= takes all settings from the run, {EPOCHS} may be raised"
             )
-    cfg = stored_config(contents, found[0], overrides, run, contents["qbsnn"]["config"].get("logger"))
+    cfg = stored_config(contents, checkpoint, overrides, run, same_loggers=True)
     before = contents["qbsnn"]["config"]["trainer"]["max_epochs"]
     asked = OmegaConf.select(cfg, EPOCHS)
     if not isinstance(asked, int) or asked < before:
@@ -48,10 +48,10 @@ def resumed(run: Path, overrides: Sequence[str], trust: Sequence[str] = ()) -> D
     return cfg
 
 
-def _first_whole(paths: list[Path]) -> dict[str, Any]:
+def _first_whole(paths: list[Path]) -> tuple[Path, dict[str, Any]]:
     for path in paths[:-1]:
         try:
-            return checkpoints.load(path)
+            return path, checkpoints.load(path)
         except CheckpointError:
             continue
-    return checkpoints.load(paths[-1])
+    return paths[-1], checkpoints.load(paths[-1])

@@ -134,6 +134,10 @@ class DataModule(lightning.LightningDataModule, Generic[Source]):
         done, self.batches_done = self.batches_done, 0
         return train_loader(self._placed("train"), self.batch_size, self.seed, self.num_workers, self._share(), done)
 
+    def train_batches(self) -> int:
+        """How many batches an epoch of training has, known after ``setup``; makes no loader."""
+        return max(len(self._split("train")) // self.batch_size, 1)  # as train_loader drops an incomplete one
+
     def val_dataloader(self) -> DataLoader:
         """The samples held out from training, as they are."""
         return eval_loader(self._placed("val"), self.batch_size, self.num_workers, self._share())

@@ -13,10 +13,12 @@ CANDIDATES = 256
 MOST = 1_000_000  # margins whose quantiles are taken
 
 
-def running_mean(logits: Tensor) -> Tensor:
-    """Z_t for logits of every step, both ``[T, B, classes]``."""
+def decisions(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Margins and classes of the decision after every step, both ``[T, B]``, from logits ``[T, B, classes]``."""
     steps = torch.arange(1, len(logits) + 1, device=logits.device, dtype=logits.dtype)
-    return logits.cumsum(0) / steps[:, None, None]
+    means = logits.cumsum(0) / steps[:, None, None]
+    top = means.topk(2, dim=2).values
+    return top[..., 0] - top[..., 1], means.argmax(2)
 
 
 def leave(logits: Tensor, margin: float) -> tuple[Tensor, Tensor]:
@@ -33,12 +35,7 @@ def leave(logits: Tensor, margin: float) -> tuple[Tensor, Tensor]:
     >>> [found.tolist() for found in leave(logits, 2.0)]
     [[1, 2], [0, 1]]
     """
-    means = running_mean(logits)
-    top = means.topk(2, dim=2).values
-    safe = top[..., 0] - top[..., 1] >= margin
-    safe[-1] = True
-    first = safe.int().argmax(0)
-    return first + 1, means.argmax(2).gather(0, first[None])[0]
+    return _first_safe(*decisions(logits), margin)
 
 
 def choose_margin(logits: Tensor, labels: Tensor, loss: float) -> float:
@@ -52,14 +49,21 @@ def choose_margin(logits: Tensor, labels: Tensor, loss: float) -> float:
     Returns:
         One of the margins that occur (their quantiles, where there are many); infinity where all steps are needed.
     """
-    top = running_mean(logits).topk(2, dim=2).values
-    seen = (top[..., 0] - top[..., 1]).flatten().double()
+    margins, decided = decisions(logits)
+    seen = margins.flatten().double()
     places = torch.linspace(0, 1, CANDIDATES, dtype=torch.float64, device=seen.device)
-    whole = (leave(logits, float("inf"))[1] == labels).double().mean()
+    whole = float((decided[-1] == labels).double().mean())
     best, fewest = float("inf"), float(len(logits))
     for margin in torch.quantile(seen[:: len(seen) // MOST + 1], places).tolist():
-        steps, classes = leave(logits, margin)
+        steps, classes = _first_safe(margins, decided, margin)
         mean = float(steps.double().mean())
-        if mean < fewest and float((classes == labels).double().mean()) >= float(whole) - loss:
+        if mean < fewest and float((classes == labels).double().mean()) >= whole - loss:
             best, fewest = margin, mean
     return best
+
+
+def _first_safe(margins: Tensor, classes: Tensor, margin: float) -> tuple[Tensor, Tensor]:
+    safe = margins >= margin
+    safe[-1] = True
+    first = safe.int().argmax(0)
+    return first + 1, classes.gather(0, first[None])[0]

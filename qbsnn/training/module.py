@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from qbsnn import __version__
 from qbsnn.energy.budget import EnergyBudget
-from qbsnn.energy.spending import Spending
+from qbsnn.energy.spending import Spending, Synapses
 from qbsnn.functional.scan import HALF
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.tracking.wandb_logger import OfflineCapableWandbLogger
@@ -92,6 +92,7 @@ class Classifier(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.network, self.loss, self.budget = network, loss, budget
+        self._synapses = None if budget is None else Synapses(network)
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.config, self.num_classes = config, num_classes
         self._tallies = {part: Tally() for part in ("train", "val", "test")}
@@ -216,7 +217,8 @@ class Classifier(lightning.LightningModule):
         pixels, labels = batch
         whole = nullcontext() if part == "train" else torch.autocast(pixels.device.type, enabled=False)
         budget = self.budget if part == "train" else None
-        spending = Spending(self.network) if budget is not None and budget.due(self._batches()) else None
+        due = budget is not None and budget.due(self.trainer.fit_loop.total_batch_idx)
+        spending = Spending(self._synapses) if due and self._synapses is not None else None
         with whole:
             logits = self.network(pixels, spending)
         if logits.dtype in HALF:
@@ -235,10 +237,6 @@ class Classifier(lightning.LightningModule):
             reduce = self.trainer.strategy.reduce
             loss = loss + budget.penalty(spending, self.progress(), lambda value: reduce(value, reduce_op="mean"))
         return {"loss": loss, "predicted": predicted, "classes": decided.shape[1]}
-
-    def _batches(self) -> int:
-        """Training batches that were taken so far in this fit."""
-        return self.trainer.fit_loop.total_batch_idx
 
     def progress(self) -> float:
         """The share of the fit's optimiser steps that are done."""
@@ -259,7 +257,7 @@ def fit_steps(trainer: lightning.Trainer) -> int:
     Lightning's own estimate makes a loader, which a fit that goes on within an epoch could not use again.
     """
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    batches = max(data.split_sizes()["train"] // data.batch_size, 1)  # an incomplete one is dropped
+    batches = data.train_batches()
     limit = trainer.limit_train_batches
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * (1.0 if limit is None else limit))
     epochs = trainer.max_epochs or 1

@@ -29,7 +29,7 @@ from qbsnn.training.devices.signals import SIGNALS
 from qbsnn.training.record import Record, claim, held, recorded
 from qbsnn.training.resume import unfinished
 from qbsnn.training.settings import deploy_settings, identify, validate
-from qbsnn.training.setup import Parts, build, build_trainer, load_weights, of_training, quieten, start_from
+from qbsnn.training.setup import Parts, build, build_trainer, load_network, load_weights, of_training, quieten
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +117,8 @@ def fit(parts: Parts) -> Fitted:
     if checkpoint is not None:
         log.info("going on from %s", checkpoint)
     elif settings.get("init_from"):
-        start_from(parts.module, Path(settings["init_from"]))
+        first = Path(settings["init_from"])
+        load_network(parts.module.network, checkpoints.load(first), first, what="this network")
     started = time.perf_counter()
     trainer.fit(parts.module, datamodule=parts.data, ckpt_path=checkpoint)
     seconds = parts.resumption.seconds + time.perf_counter() - started
@@ -234,7 +235,8 @@ def _recorded(parts: Parts, **fields: Any) -> Iterator[Record]:
         yield Record(result, parts.folder)
         return
     with held(parts.folder):
-        claim(parts.folder, result.identity, *(parts.settings.get(key, False) for key in ("overwrite", "resume")))
+        overwrite, resume = (parts.settings.get(key, False) for key in ("overwrite", "resume"))
+        claim(parts.folder, result.identity, overwrite, resume)
         seconds = lambda: parts.resumption.seconds  # noqa: E731
         with recorded(result, parts.folder, parts.loggers, parts.data.describe, seconds) as record:
             yield record

@@ -139,7 +139,9 @@ def validate(cfg: DictConfig) -> dict[str, Any]:
     for group, model in GROUPS.items():
         with place(group):
             model(**plain.get(group, {}))
-    groups = {group: plain[group] for group in ("neuron", "model", "data", "budget") if plain.get(group)}
+    groups = {group: plain[group] for group in ("neuron", "model", "data")}
+    if plain.get("budget", {}).get("_target_"):
+        groups["budget"] = plain["budget"]
     single = plain["model"].get("neurons") or {}
     if not isinstance(single, Mapping) or not all(isinstance(node, Mapping) for node in single.values()):
         raise SettingsError(f"model.neurons must give stages their neurons, {{STAGE: {{_target_: ...}}}}, got {single}")

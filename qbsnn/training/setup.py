@@ -95,13 +95,14 @@ def build(settings: dict[str, Any], callbacks: Sequence[Callback] = ()) -> Parts
         encoding = data.encoding(settings["model"].get("encoding"))
     settings = {**settings, "model": {**settings["model"], "encoding": encoding}}
     network = build_network(settings, data)
+    budget = build_budget(settings, network)
     if settings.get("channels_last"):
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     host, compile, memory = host_info(), settings["compile"], settings["memory"]
     prepare(network, "none" if compile == "auto" else compile, memory)
     wanted = settings["trainer"]
     chosen = precision.choose(wanted.get("precision"), wanted.get("accelerator", "auto"), host.isa)
-    module = classifier(network, data.num_classes, settings, budget=build_budget(settings, network))
+    module = classifier(network, data.num_classes, settings, budget=budget)
     rehearse(module, settings)
     resumption, auto = Resumption(settings["paths"]["run"]), AutoCompile(memory) if compile == "auto" else None
     built = build_all(settings.get("callbacks"), "callbacks")
@@ -205,13 +206,15 @@ def build_network(settings: dict[str, Any], data: DataModule) -> SpikingNetwork:
 
 def build_budget(settings: dict[str, Any], network: SpikingNetwork) -> EnergyBudget | None:
     """The budget of energy of validated settings; none for a network without spikes, which costs what it costs."""
-    if not settings.get("budget"):
+    if not settings.get("budget", {}).get("_target_"):  # budget=none, whatever else an experiment says of it
         return None
     budget: EnergyBudget = build_object(settings["budget"], "budget")
-    if any(spikes(neuron) for *_, neuron in network.spiking_stages()):
-        return budget
-    log.info("no budget of energy: the network has no spikes to save")
-    return None
+    if not any(spikes(neuron) for *_, neuron in network.spiking_stages()):
+        log.info("no budget of energy: the network has no spikes to save")
+        return None
+    if settings["compile"] == "model":  # one graph that tells of its spikes is more than torch's compiler can make
+        raise SettingsError("compile=model cannot be used with a budget of energy: use compile=block")
+    return budget
 
 
 def build_trainer(settings: Mapping[str, Any], loggers: list[Any], callbacks: Sequence[Callback]) -> lightning.Trainer:
@@ -230,17 +233,20 @@ def build_trainer(settings: Mapping[str, Any], loggers: list[Any], callbacks: Se
     return trainer
 
 
-def load_weights(module: nn.Module, contents: dict[str, Any], path: Path) -> None:
+def load_weights(
+    module: nn.Module, contents: dict[str, Any], path: Path, what: str = "the network of its configuration"
+) -> None:
     """Load the weights of a checkpoint into the module.
 
     Args:
         module: takes them.
         contents: of the checkpoint.
         path: its file.
+        what: must fit, for the message.
 
     Raises:
         CheckpointError: a weight is no number.
-        SettingsError: the checkpoint does not fit the network of its configuration.
+        SettingsError: the checkpoint does not fit.
     """
     for name, value in (contents.get("state_dict") or {}).items():
         if isinstance(value, torch.Tensor) and value.is_floating_point() and not bool(value.isfinite().all()):
@@ -250,23 +256,13 @@ def load_weights(module: nn.Module, contents: dict[str, Any], path: Path) -> Non
         module.load_state_dict(contents["state_dict"])
     except (KeyError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]
-        raise SettingsError(f"checkpoint {path} does not fit the network of its configuration: {first}") from error
+        raise SettingsError(f"checkpoint {path} does not fit {what}: {first}") from error
 
 
-def start_from(module: Classifier, path: Path) -> None:
-    """Load the network's weights from another run's checkpoint, before training.
-
-    Raises:
-        CheckpointError: it cannot be read.
-        SettingsError: its network has other weights.
-    """
-    stored = checkpoints.load(path)["state_dict"]
-    weights = {name.removeprefix("network."): value for name, value in stored.items() if name.startswith("network.")}
-    try:
-        module.network.load_state_dict(weights)
-    except RuntimeError as error:
-        first = " ".join(str(error).split())[:300]
-        raise SettingsError(f"init_from={path} does not fit this network: {first}") from error
+def load_network(network: SpikingNetwork, contents: dict[str, Any], path: Path, **what: str) -> None:
+    """As :func:`load_weights`, the weights of the network alone: whatever else was trained with them is left out."""
+    weights = {name: value for name, value in contents.get("state_dict", {}).items() if name.startswith("network.")}
+    load_weights(nn.ModuleDict({"network": network}), {"state_dict": weights}, path, **what)
 
 
 def quieten() -> None:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from qbsnn.energy.spending import Spending, StepSpending
+from qbsnn.energy.spending import Spending, StepSpending, Synapses
 from qbsnn.errors import SettingsError
 from qbsnn.functional.early_exit import choose_margin, leave
 from qbsnn.models import vgg
@@ -31,7 +31,7 @@ def test_steps_and_samples_sum_to_the_whole():
     torch.manual_seed(0)
     network = vgg(lambda: QBLIF(delta=0.05), name="vgg5", width=0.1, in_shape=(1, 8, 8), num_classes=4, mean=(0.5,),
                   std=(0.5,), T=3).eval()  # fmt: skip
-    pixels, whole, each = torch.rand(5, 1, 8, 8), Spending(network), StepSpending(network)
+    pixels, whole, each = torch.rand(5, 1, 8, 8), Spending(Synapses(network)), StepSpending(Synapses(network))
     with torch.no_grad():
         network(pixels, whole)
         network(pixels, each)

@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from qbsnn.energy.budget import EnergyBudget
+from qbsnn.energy.budget import QUANTITIES, EnergyBudget
 from qbsnn.errors import ArgumentError, SettingsError
 from tests.tool import TINY
 
@@ -21,7 +21,7 @@ class Spent:
 
 @pytest.fixture
 def plain(monkeypatch):
-    monkeypatch.setitem(__import__("qbsnn.energy.budget", fromlist=["x"]).QUANTITIES, "energy", lambda s: s.value)
+    monkeypatch.setitem(QUANTITIES, "energy", lambda spent: spent.value)
 
 
 def test_the_penalty_by_hand(plain):
@@ -87,3 +87,14 @@ def test_weights_of_another_run_are_the_start(tool, capsys):
     assert tool("train.py", *TINY, f"init_from={best}", "model.width=0.5") == 1
     assert "does not fit this network" in capsys.readouterr().err
     assert json.loads((tool.folder / "outputs/b/result.json").read_text())["config"]["init_from"] == str(best)
+
+
+def test_an_experiment_with_a_budget_runs_without_it(tool):
+    assert tool("train.py", "experiment=digits_energy", "budget=none", *SMALL[:-1], "trainer.max_epochs=1") == 0
+    assert "train/energy" not in (tool.runs()[-1] / "metrics.csv").read_text()
+
+
+def test_a_network_in_one_graph_has_no_budget(tool, capsys):
+    assert tool("train.py", *SMALL, "compile=model") == 1
+    assert "compile=model cannot be used with a budget of energy: use compile=block" in capsys.readouterr().err
+    assert not tool.runs()

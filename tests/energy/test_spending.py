@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from qbsnn.energy import ActivityMeter, count_operations, estimate
-from qbsnn.energy.spending import Spending
+from qbsnn.energy.spending import Spending, Synapses
 from qbsnn.models import fast, mlp, resnet, vgg
 from qbsnn.models.execution import prepare
 from qbsnn.neurons import ILIF, LIF, QBLIF, ReLU, TernaryBurst
@@ -33,7 +33,7 @@ def test_it_is_what_the_exact_count_finds(network, neuron):
     torch.manual_seed(0)
     net = NETWORKS[network](neuron).eval()
     pixels = torch.rand(4, 2, 9, 9)
-    meter, spending = ActivityMeter(net), Spending(net)
+    meter, spending = ActivityMeter(net), Spending(Synapses(net))
     meter.attach()
     with torch.no_grad():
         net(pixels, spending)
@@ -42,7 +42,7 @@ def test_it_is_what_the_exact_count_finds(network, neuron):
     acs = sum(stage.usage["network"].counts.acs for stage in stages)
     assert acs > 0
     assert 4 * float(sum(spending.accumulates.values())) == pytest.approx(acs, rel=1e-5)
-    assert sum(spending.dense.values()) == sum(stage.dense for stage in stages)
+    assert sum(spending.synapses.dense.values()) == sum(stage.dense for stage in stages)
     found = estimate(meter, "best")
     assert float(spending.relative()) == pytest.approx(found.relative_synapses, rel=1e-5)
     if network != "rate":
@@ -50,7 +50,7 @@ def test_it_is_what_the_exact_count_finds(network, neuron):
 
 
 def test_its_gradient_is_the_exact_fanout():
-    """By hand: a 3×3 kernel with padding on a 2×2 map of two channels to 5 outputs; then 8 inputs to 5 classes."""
+    """By hand for the last layer, behind which no spike follows: each of its spikes drives 5 classes."""
     torch.manual_seed(0)
     net = vgg(busy, name="vgg5", width=0.05, **{**SHAPE, "in_shape": (2, 4, 4)})
     seen = {}
@@ -62,17 +62,18 @@ def test_its_gradient_is_the_exact_fanout():
                 seen[name] = output
             super().__call__(name, output)
 
-    spending = Listening(net)
+    spending = Listening(Synapses(net))
     net(torch.rand(2, 2, 4, 4), spending)
-    dense = sum(spending.dense.values())
+    dense = sum(spending.synapses.dense.values())
     spending.relative().backward()
     last = [name for name, _, _ in net.spiking_stages()][-1]
     assert seen[last].grad.flatten().tolist() == pytest.approx([0.9 * 5 / (4.6 * dense * 2)] * seen[last].numel())
 
 
 def test_a_network_without_spikes_spends_nothing():
-    spending = Spending(NETWORKS["vgg"](ReLU).eval())
-    spending.network(torch.rand(2, 2, 9, 9), spending)
+    net = NETWORKS["vgg"](ReLU).eval()
+    spending = Spending(Synapses(net))
+    net(torch.rand(2, 2, 9, 9), spending)
     assert not spending.accumulates
 
 
@@ -81,7 +82,7 @@ def test_the_gradient_is_the_same_however_the_network_runs(how):
     def gradients(**how):
         torch.manual_seed(0)
         net = prepare(NETWORKS["fast"](busy), **how)
-        spending = Spending(net)
+        spending = Spending(Synapses(net))
         logits = net(torch.rand(3, 2, 9, 9, generator=torch.Generator().manual_seed(1)), spending)
         (logits.mean() + spending.relative()).backward()
         return [p.grad for p in net.parameters()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +23,19 @@ class Sensor(NamedTuple):
     width: int
     height: int
     polarities: int
+
+
+@contextmanager
+def naming(where: str) -> Iterator[None]:
+    """Turn whatever reading raises into a DataError that names the recording: readers raise almost anything."""
+    try:
+        yield
+    except DataError:
+        raise
+    except OSError as error:
+        raise DataError(f"{where}: cannot be read: {error.strerror or error}") from error
+    except Exception as error:
+        raise DataError(f"{where}: is damaged: {type(error).__name__}: {error}") from error
 
 
 def check_events(events: Events, sensor: Sensor, where: str) -> Events:

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qbsnn.data.events.events import Events, Sensor, check_events
+from qbsnn.data.events.events import Events, Sensor, check_events, naming
 from qbsnn.data.events.frames import Framing, Losses
 from qbsnn.data.skipping import record
-from qbsnn.errors import DataError
 
 LOST = struct.Struct("<4I")
 SPARSE, DENSE = b"s", b"d"
@@ -37,14 +36,8 @@ class Recordings(ABC):
     def events(self, index: int) -> Events:
         """The events of one recording, checked; raises DataError naming it."""
         where = self.names[index]
-        try:
+        with naming(where):
             events = self.read(index)
-        except DataError:
-            raise
-        except OSError as error:
-            raise DataError(f"{where}: cannot be read: {error.strerror or error}") from error
-        except Exception as error:  # readers raise almost anything for damaged files
-            raise DataError(f"{where}: is damaged: {type(error).__name__}: {error}") from error
         return check_events(events, self.sensor, where)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from qbsnn.report.runs.rows import Collection
 from qbsnn.results.quantities import PAGE, Quantity, of_columns
+from qbsnn.results.reading import STATES
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Column:
 FIRST = (
     Column("run", "run", "Directory of the run. The link opens its page."),
     Column("name", "name", "The setting name.", shown=False),
-    Column("status", "status", "Of the run: running, finished or failed.", facet=True),
+    Column("status", "status", f"Of the run: {', '.join(STATES)}.", facet=True),
     Column("data", "data", facet=True),
     Column("model", "model", facet=True),
     Column("neuron", "neuron", facet=True),

@@ -17,6 +17,7 @@ from qbsnn.report.runs.rows import Collection, collect
 from qbsnn.report.templates import templates
 from qbsnn.results import formatting as words
 from qbsnn.results.files import write_atomically
+from qbsnn.results.reading import STATES
 
 
 def build_index(outputs: Path) -> Path:
@@ -72,7 +73,8 @@ def headline(found: Collection) -> list[tuple[str, str, str, str]]:
     tone = "" if not checks else "good" if passed == len(checks) else "bad"
     sets = sorted(set(found.frame["data"].dropna()))
     groups = len({row.group for row in found.rows})
-    states = ", ".join(f"{count[state]} {state}" for state in ("finished", "running", "failed") if state in count)
+    order = ("finished", *(state for state in STATES if state != "finished"))
+    states = ", ".join(f"{count[state]} {state}" for state in order if state in count)
     return [
         ("Runs", words.number(len(found.rows)), states, ""),
         ("Configurations", words.number(groups), "the runs of one differ in the seed", ""),

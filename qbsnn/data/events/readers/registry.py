@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from qbsnn.data.events.events import naming
 from qbsnn.data.events.readers import binary, prophesee, tables
 from qbsnn.data.events.readers.recording import Convention, Recording
 from qbsnn.errors import DataError
@@ -41,14 +42,8 @@ def read(path: Path, convention: Convention | None = None) -> Recording:
         raise DataError(
             f"{path}: no reader for {path.suffix or 'a file without suffix'}; there are {', '.join(READERS)}"
         )
-    try:
+    with naming(str(path)):
         found = READERS[path.suffix.lower()](path, convention or Convention())
-    except DataError:
-        raise
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # readers raise almost anything for damaged files
-        raise DataError(f"{path}: is damaged: {type(error).__name__}: {error}") from error
     if len(found.events) == 0:
         raise DataError(f"{path}: it holds no events")
     return found
