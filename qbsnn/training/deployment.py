@@ -35,6 +35,9 @@ from qbsnn.results.schema import Absorption, Integer
 log = logging.getLogger(__name__)
 
 Batch = tuple[Tensor, Tensor]
+PART = 32
+"""Samples that a check sees at a time on a CPU."""
+
 Form = TypeVar("Form")
 
 
@@ -219,8 +222,10 @@ def frozen(network: SpikingNetwork, device: torch.device) -> SpikingNetwork:
 
 
 def _on(device: torch.device, batches: Iterable[Batch]) -> Iterator[Batch]:
+    """The batches on a device; on a CPU in parts, since a check keeps every spike and membrane of what it sees."""
     for pixels, labels in batches:
-        yield pixels.to(device), labels.to(device)
+        size = PART if device.type == "cpu" else len(labels)
+        yield from zip(pixels.to(device).split(size), labels.to(device).split(size), strict=True)
 
 
 def _classes(grid: GridNetwork) -> Callable[[Tensor], Tensor]:
