@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 REF ?= main
-BENCHMARKS := neuron train_step inference time_to_accuracy scaling data
+BENCHMARKS := startup neuron train_step inference time_to_accuracy scaling data
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'

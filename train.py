@@ -11,6 +11,9 @@ from omegaconf import DictConfig
 
 from qbsnn.cli import launch as cli
 from qbsnn.cli.keys import ResumeKeys
+from qbsnn.errors import SettingsError
+from qbsnn.results.schema import Result
+from qbsnn.training.settings import screen
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -22,13 +25,23 @@ def main(cfg: DictConfig) -> float | None:
     if cfg.get("sweep"):
         return cli.sweep(cfg)
 
-    from qbsnn.training.run import train
-
     result = cli.guarded(train, cfg)
     if result is None:
         return None
     cli.conclude(result)
     return result.metrics.best.get("val/acc")
+
+
+def train(cfg: DictConfig) -> Result | None:
+    """Answer wrong settings before PyTorch and Lightning are imported, which takes seconds; then train."""
+    run = Path(screen(cfg)["paths"]["run"])
+    first = cfg.get("init_from")
+    if first and not Path(first).exists() and not (run / "checkpoints").exists():
+        raise SettingsError(f"init_from: checkpoint {first} does not exist")
+
+    from qbsnn.training import run as story
+
+    return story.train(cfg)
 
 
 def go_on(given: ResumeKeys) -> None:

@@ -24,6 +24,7 @@ from qbsnn.errors import DataError, SettingsError
 from qbsnn.results.files import write_atomically
 
 TITLES = {
+    "startup": "First answer",
     "neuron": "Neuron",
     "train_step": "Training step",
     "inference": "Inference",

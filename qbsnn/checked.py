@@ -57,9 +57,12 @@ def _described(field: dict[str, Any]) -> str:
     """What a value of this JSON schema is, as the functions above say it; empty for what they do not check."""
     if "enum" in field or "const" in field:
         return f"one of {', '.join(map(str, field.get('enum', [field.get('const')])))}"
-    low, high, above = field.get("minimum"), field.get("maximum"), field.get("exclusiveMinimum")
+    low, high = field.get("minimum"), field.get("maximum")
+    above, below = field.get("exclusiveMinimum"), field.get("exclusiveMaximum")
     if field.get("type") == "integer":
         return f"an integer from {low} to {high}" if high is not None else f"an integer of at least {low}"
     if field.get("type") == "number":
-        return f"a number above {above:g}" if above is not None else f"a number of at least {low or 0:g}"
+        least = f"above {above:g}" if above is not None else f"of at least {low or 0:g}"
+        most = f" and at most {high:g}" if high is not None else f" and below {below:g}" if below is not None else ""
+        return f"a number {least}{most}"
     return {"boolean": "true or false", "null": "null"}.get(field.get("type", ""), "")

@@ -3,24 +3,27 @@
 The checkpoint carries its configuration; other words change single keys of it. Formats: docs/exports.md.
 """
 
+from __future__ import annotations
+
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from qbsnn.cli import launch as cli
 from qbsnn.cli.keys import CheckpointKeys
-from qbsnn.data import DataModule
-from qbsnn.deploy.export.write import FORMATS, Job, export
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from qbsnn.data import DataModule
 
 
 class Export(CheckpointKeys):
     """The keys of this tool."""
 
-    format: Literal[tuple(FORMATS)] = Field(description="what to write")  # type: ignore[valid-type]
+    format: Literal["onnx", "bundle", "nir", "c"] = Field(description="what to write")
     out: Path | None = Field(default=None, description="where; default: below outputs/export")
     images: int = Field(default=4, ge=1, description="how many test images prove the export")
     allow_metadata_only: bool = Field(
@@ -30,7 +33,10 @@ class Export(CheckpointKeys):
 
 def main(given: Export) -> None:
     """Quantise, export, prove, and say where it is."""
+    import torch
+
     from qbsnn.cli.checkpoints import deployed_network, opened
+    from qbsnn.deploy.export.write import FORMATS, Job, export
 
     kind = given.format
     run = given.outputs / "export" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{cli.uid()}"
@@ -50,6 +56,8 @@ def main(given: Export) -> None:
 
 def first_images(data: DataModule, count: int) -> Tensor:
     """The first test images, ``[N, C, H, W]``, all there are if they are fewer."""
+    import torch
+
     batches: list[Tensor] = []
     for pixels, _ in data.test_dataloader():
         batches.append(pixels[: count - sum(map(len, batches))])

@@ -5,14 +5,19 @@ compile=neuron or block also has the int8 engine run its neurons as compiled ker
 Exits with 1 at the first batch in which anything differs, or in which a membrane overflows under the policy "error".
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from pydantic import Field
-from torch import Tensor
 
 from qbsnn.cli import launch as cli
 from qbsnn.cli.keys import CheckpointKeys
 from qbsnn.errors import VerificationError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Verification(CheckpointKeys):
@@ -58,7 +63,7 @@ def main(given: Verification) -> None:
         raise VerificationError(f"engines differ: {wrong}")
 
 
-def show(rows: "list", images: int, mode: str) -> None:
+def show(rows: list, images: int, mode: str) -> None:
     """Print differences per layer and engine."""
     names = list(dict.fromkeys(row.engine for row in rows))
     layers = list(dict.fromkeys(row.layer for row in rows))

@@ -11,6 +11,7 @@ ROOMS = [
     "errors",
     "checks",
     "checked",
+    "bounds",
     "functional",
     "results",
     "report",

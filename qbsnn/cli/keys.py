@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
 from qbsnn.checked import explained
@@ -41,12 +41,26 @@ class CheckpointKeys(Overriding):
     trust: tuple[str, ...] = Field(default=(), description="packages of yours that the configuration may name")
     ckpt: Path = Field(description="the checkpoint, such as outputs/runs/RUN/checkpoints/best.ckpt")
 
+    @field_validator("ckpt")
+    @classmethod
+    def _there(cls, ckpt: Path) -> Path:
+        if not ckpt.exists():
+            raise ValueError(f"checkpoint {ckpt.resolve()} does not exist")
+        return ckpt
+
 
 class ResumeKeys(Overriding):
     """The keys of going on with a run; other words change what a run may change of its settings."""
 
     resume: Path = Field(description="the run directory")
     trust: tuple[str, ...] = Field(default=(), description="packages of yours that the configuration may name")
+
+    @field_validator("resume")
+    @classmethod
+    def _begun(cls, resume: Path) -> Path:
+        if not (resume / "checkpoints").is_dir():
+            raise ValueError(f"{resume} has no checkpoint to go on from: there is no folder {resume / 'checkpoints'}")
+        return resume
 
 
 class ComparisonKeys(Keys):

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -160,7 +161,10 @@ def launch(main: Callable[[], object], conf: Path, config_name: str) -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
         _check_subdir(sys.argv[1:])
-        main()
+        if {"-h", "--help"} & set(sys.argv[1:]):
+            print(_help(conf, config_name, [word for word in sys.argv[1:] if not word.startswith("-")]))
+        else:
+            main()
     except QBSNNError as error:
         fail(error)
     except Exception as error:
@@ -201,6 +205,16 @@ def described(conf: Path, group: str, words: str, choices: Mapping[str, Any]) ->
     options = [f"[{name}]" if name == chosen else name for name in group_options(conf, group)]
     listed = textwrap.fill(", ".join(options), 96, initial_indent=INDENT, subsequent_indent=INDENT)
     return f"  {group:11} {words}\n{listed}"
+
+
+def _help(conf: Path, config_name: str, words: Sequence[str]) -> str:
+    """The text of ``conf/hydra/_help.yaml`` for these overrides.
+
+    Hydra prints it too, and first lists all groups for a template of its own, which takes as long as all else together.
+    """
+    with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+        cfg = compose(config_name, list(words), return_hydra_config=True)
+    return str(cfg.hydra.help.template).replace("$$", "$")
 
 
 def _check_subdir(words: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from qbsnn import checks
+from qbsnn.bounds import DataBounds
 from qbsnn.data.loading import Share, Split, eval_loader, train_loader
 from qbsnn.data.randomness import Purpose, permutation
 from qbsnn.data.split import hold_out
@@ -61,17 +61,9 @@ class DataModule(lightning.LightningDataModule, Generic[Source]):
         super().__init__()
         if not isinstance(root, (str, Path)) or not str(root):
             raise ArgumentError(f"root must be the path of a folder, got {root!r}")
-        for key, value in (("download", download), ("verify", verify)):
-            checks.boolean(key, value)
-        checks.integer("batch_size", batch_size, 1, 2**31)
-        checks.integer("split_seed", split_seed, 0, 2**63 - 1)
-        checks.integer("seed", seed, 0, 2**63 - 1)
-        checks.integer("num_workers", num_workers, 0, 1024)
-        if type(val_fraction) is not float or not 0 < val_fraction < 1:
-            raise ArgumentError(f"val_fraction must be a number above 0 and below 1, got {val_fraction!r}")
-        for part, limit in limits.items():
-            if limit is not None:
-                checks.integer(f"limit_{part}", limit, 1, 2**31)
+        given = {"download": download, "verify": verify, "batch_size": batch_size, "val_fraction": val_fraction}
+        given |= {"split_seed": split_seed, "seed": seed, "num_workers": num_workers}
+        DataBounds.check_known(given | {f"limit_{part}": limit for part, limit in limits.items()})
         self.root = Path(root).expanduser().absolute()
         self.download, self.verify, self.batch_size, self.num_workers = download, verify, batch_size, num_workers
         self.val_fraction, self.split_seed, self.seed, self._limits = val_fraction, split_seed, seed, limits

@@ -12,6 +12,7 @@ from torch import nn
 from typing_extensions import TypedDict
 
 from qbsnn import checks
+from qbsnn.bounds import ModelBounds
 from qbsnn.errors import ArgumentError, SettingsError
 from qbsnn.functional.loss import DECISIONS
 from qbsnn.layers.encoder import Encoder
@@ -26,7 +27,6 @@ log = logging.getLogger(__name__)
 
 NeuronFactory = Callable[[], Neuron]
 POOLS = ("max", "avg")
-READOUTS = ("current", "membrane", "rate")
 
 
 class Options(TypedDict, total=False):
@@ -89,9 +89,9 @@ class Builder:
         given: Options = {**DEFAULTS, **options}
         self.neuron, self.in_shape, self.options = neuron, check_shape(in_shape), given
         self.norm_name = checks.choice("norm", given["norm"], NORMS)
-        self.v_th = checks.number("v_th", given["v_th"], 0, open_low=True)
-        self.width = checks.number("width", given["width"], 0, open_low=True)
-        self.steps = checks.integer("T", given["T"], 1, 1024)
+        self.v_th = ModelBounds.check("v_th", given["v_th"])
+        self.width = ModelBounds.check("width", given["width"])
+        self.steps = ModelBounds.check("T", given["T"])
         self.neurons = dict(given["neurons"] or {})
         self.stages: dict[str, Stage] = {}
         self.shapes: dict[str, tuple[int, ...]] = {INPUT: self.in_shape}
@@ -152,8 +152,8 @@ class Builder:
     def finish(self, source: str, num_classes: int, mean: Sequence[float], std: Sequence[float]) -> SpikingNetwork:
         """Add the readout and return the network. mean, std: normalisation of the pixels, per channel."""
         classes = checks.integer("num_classes", num_classes, 2)
-        kind = checks.choice("readout", self.options["readout"], READOUTS)
-        population = checks.integer("population", self.options["population"], 1)
+        kind = ModelBounds.check("readout", self.options["readout"])
+        population = ModelBounds.check("population", self.options["population"])
         if kind == "rate":
             source = self.add("output", self.linear(source, classes * population))
         layer = nn.Linear(prod(self.shapes[source]), classes, bias=kind != "rate")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from qbsnn import checks
+from qbsnn.bounds import NeuronBounds
 from qbsnn.errors import ArgumentError
 from qbsnn.functional.burst import QUANTISERS, burst_step
 from qbsnn.functional.drive import Drive, Part
@@ -278,8 +279,8 @@ def checked_surrogate(
     checks.choice("surrogate", given, SURROGATES)
     if alpha is not None:
         checks.number("alpha", alpha, 0, open_low=given != "relsg_et")
-    checks.number("beta", beta, 0)
-    checks.choice("tail", tail, ("document", "continuous"))
+    NeuronBounds.check("beta", beta)
+    NeuronBounds.check("tail", tail)
     return surrogate(given, alpha, beta, tail)
 
 

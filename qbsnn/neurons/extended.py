@@ -8,15 +8,13 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from qbsnn import checks
+from qbsnn.bounds import NeuronBounds
 from qbsnn.errors import ArgumentError
 from qbsnn.functional.burst import adaptive_step, two_compartment_step
 from qbsnn.functional.parameters import integer_cap
 from qbsnn.functional.scan import Step
 from qbsnn.neurons.base import Operations
 from qbsnn.neurons.qb_lif import QBLIF, BurstOptions
-
-SHARES = ("sample", "channel")
 
 
 class AdaptiveQB(QBLIF):
@@ -45,8 +43,8 @@ class AdaptiveQB(QBLIF):
         **options: Unpack[BurstOptions],
     ) -> None:
         super().__init__(s_max=s_max, tau=tau, learn_delta=learn_delta, output=output, **options)
-        self.share = checks.choice("share", share, SHARES)
-        units = checks.integer("hidden", hidden, 1)
+        self.share = NeuronBounds.check("share", share)
+        units = NeuronBounds.check("hidden", hidden)
         self.cap_net = nn.Sequential(nn.Linear(2, units), nn.ReLU(), nn.Linear(units, 1))
 
     def cap(self, scaled: Tensor) -> Tensor:
@@ -95,7 +93,7 @@ class MultiCompartment(QBLIF):
         **options: Unpack[BurstOptions],
     ) -> None:
         super().__init__(s_max=s_max, tau=1.0, learn_delta=learn_delta, output=output, **options)
-        self.gamma = checks.number("gamma", gamma, 0, 1)
+        self.gamma = NeuronBounds.check("gamma", gamma)
         self.coupling = nn.Parameter(torch.zeros(2))
 
     def operations(self) -> Operations:

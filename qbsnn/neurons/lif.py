@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from qbsnn import checks
+from qbsnn.bounds import NeuronBounds
 from qbsnn.functional.reset import RESETS, Reset, ResetFunction
 from qbsnn.functional.surrogate import Surrogate
 from qbsnn.neurons.base import SpikingNeuron, checked_reset, checked_surrogate
@@ -48,15 +48,15 @@ class LIF(SpikingNeuron):
         surrogate: str | Surrogate = "arctan",
         alpha: float | None = None,
     ) -> None:
-        hidden = checks.boolean("detach_reset", detach_reset)
+        hidden = NeuronBounds.check("detach_reset", detach_reset)
         super().__init__(
             s_max=1,
-            tau=tau if tau == math.inf else checks.number("tau", tau, 1),
+            tau=NeuronBounds.check("tau", tau),
             surrogate=checked_surrogate(surrogate, alpha),
             reset=RESETS[NAMES[reset, hidden]] if (reset, hidden) in NAMES else checked_reset(reset, ("soft", "hard")),
             learn_tau=self.learns_tau,
         )
-        self.register_buffer("v_th", torch.tensor(checks.number("v_th", v_th, 0, open_low=True)))
+        self.register_buffer("v_th", torch.tensor(NeuronBounds.check("v_th", v_th)))
 
     def scale(self) -> Tensor:
         """The constant threshold."""

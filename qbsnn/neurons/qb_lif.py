@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor
 from typing_extensions import TypedDict, Unpack
 
 from qbsnn import checks
+from qbsnn.bounds import NeuronBounds
 from qbsnn.functional.burst import QUANTISERS
 from qbsnn.functional.reset import Reset, ResetFunction
 from qbsnn.functional.surrogate import Surrogate
@@ -27,7 +26,6 @@ class BurstOptions(TypedDict, total=False):
 
 
 RESET_NAMES = ("detach", "detach_s", "full")
-OUTPUTS = ("counts", "graded")
 
 
 class QBLIF(SpikingNeuron):
@@ -76,13 +74,13 @@ class QBLIF(SpikingNeuron):
         tail: str = "document",
     ) -> None:
         super().__init__(
-            s_max=checks.integer("s_max", s_max, 1, 127),
-            tau=tau if tau == math.inf else checks.number("tau", tau, 1),
+            s_max=NeuronBounds.check("s_max", s_max),
+            tau=NeuronBounds.check("tau", tau),
             surrogate=checked_surrogate(surrogate, alpha, beta, tail),
             reset=checked_reset(reset, RESET_NAMES),
-            graded=checks.choice("output", output, OUTPUTS) == "graded",
+            graded=NeuronBounds.check("output", output) == "graded",
             rounding=checks.choice("rounding", rounding, QUANTISERS),
-            learn_tau=checks.boolean("learn_tau", learn_tau),
+            learn_tau=NeuronBounds.check("learn_tau", learn_tau),
         )
         self.delta = Scale(delta, s_max, learn_delta, granularity, parametrisation, lsq, init, percentile)
 
@@ -182,7 +180,7 @@ class QATQBLIF(QBLIF):
         super().__init__(
             s_max=s_max, tau=tau, learn_delta=learn_delta, granularity=granularity, output=output, **options
         )
-        self.weight_bits = checks.integer("num_bits", num_bits, 2, 8)
+        self.weight_bits = NeuronBounds.check("num_bits", num_bits)
 
 
 class QuantReLU(QBLIF):
@@ -203,7 +201,7 @@ class QuantReLU(QBLIF):
     emits_spikes = False
 
     def __init__(self, bits: int = 4, delta: float = 0.5, init: str = "fixed", percentile: float = 99.0) -> None:
-        levels = 2 ** checks.integer("bits", bits, 1, 7) - 1
+        levels = 2 ** NeuronBounds.check("bits", bits) - 1
         super().__init__(
             s_max=levels, tau=1.0, delta=delta, lsq=True, init=init, percentile=percentile, output="graded",
             rounding="round", surrogate="rectangular",

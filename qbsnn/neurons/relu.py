@@ -7,7 +7,7 @@ from functools import partial
 from torch import Tensor
 from torch.nn import functional as F
 
-from qbsnn import checks
+from qbsnn.bounds import ModelBounds
 from qbsnn.functional.burst import leaky_step
 from qbsnn.functional.parameters import decay_of
 from qbsnn.functional.scan import scan
@@ -41,7 +41,7 @@ class LeakyIntegrator(Neuron):
 
     def __init__(self, tau: float = 2.0) -> None:
         super().__init__()
-        self.tau = checks.number("readout_tau", tau, 1)
+        self.tau = ModelBounds.check("readout_tau", tau)
 
     def operations(self) -> Operations:
         """One membrane, which leaks unless λ is 0."""

@@ -6,11 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from qbsnn import checks
+from qbsnn.bounds import NeuronBounds
 from qbsnn.errors import ArgumentError
 from qbsnn.functional.parameters import PARAMETRISATIONS, lsq_factor, percentile_scale, scale_gradient
-
-GRANULARITIES = ("layer", "channel")
-INITS = ("fixed", "percentile")
 
 
 class Scale(nn.Module):
@@ -39,19 +37,19 @@ class Scale(nn.Module):
     ) -> None:
         super().__init__()
         self.s_max = s_max
-        self.per_channel = checks.choice("granularity", granularity, GRANULARITIES) == "channel"
+        self.per_channel = NeuronBounds.check("granularity", granularity) == "channel"
         name = checks.choice("parametrisation", parametrisation, PARAMETRISATIONS)
         self.parametrisation = PARAMETRISATIONS[name]
-        self.lsq = checks.boolean("lsq", lsq)
-        self.percentile = checks.number("percentile", percentile, 0, 100, open_low=True)
-        delta = torch.tensor(checks.number("delta", initial, 0, open_low=True))
+        self.lsq = NeuronBounds.check("lsq", lsq)
+        self.percentile = NeuronBounds.check("percentile", percentile)
+        delta = torch.tensor(NeuronBounds.check("delta", initial))
         raw = self.parametrisation.inverse(delta)
-        if checks.boolean("learn_delta", learn):
+        if NeuronBounds.check("learn_delta", learn):
             self.raw = nn.Parameter(raw)
         else:
             self.register_buffer("raw", raw)
         self.dims, self.neurons = 0, 1
-        self.waits = checks.choice("init", init, INITS) == "percentile"
+        self.waits = NeuronBounds.check("init", init) == "percentile"
         self.register_buffer("pending", torch.tensor(self.waits))
 
     def size_to(self, shape: tuple[int, ...]) -> None:

@@ -13,14 +13,16 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import Callback
 
 from qbsnn.checks import nearest, place
 from qbsnn.errors import ArgumentError, QBSNNError, SettingsError
+
+if TYPE_CHECKING:
+    from lightning.pytorch.callbacks import Callback
 
 
 @dataclass(frozen=True)
@@ -89,24 +91,29 @@ def check(settings: Any, trust: Sequence[str] = (), where: str = "") -> None:
 
     Raises:
         SettingsError: naming the place, the name, and what may stand there.
+    """
+    check_names(settings, trust, where)
+    for at, node in _nodes(settings, where):
+        if "_target_" in node:
+            locate(at, node["_target_"], trust)
 
-    >>> check({"callbacks": {"x": {"_target_": "os.system", "command": "ls"}}})
+
+def check_names(settings: Any, trust: Sequence[str] = (), where: str = "") -> None:
+    """The part of :func:`check` that imports nothing: the names, and that they may stand where they stand.
+
+    >>> check_names({"callbacks": {"x": {"_target_": "os.system", "command": "ls"}}})
     Traceback (most recent call last):
     ...
     qbsnn.errors.SettingsError: callbacks.x._target_ may not be 'os.system': callbacks takes what is defined in \
 qbsnn.callbacks or lightning.pytorch.callbacks. If the package is your own, name it on the command line: trust=PACKAGE
     """
-    found = list(_nodes(settings, where))
-    for at, node in found:
+    for at, node in _nodes(settings, where):
         for key in _HYDRA:
             rule = _rule(at)[1]
             if key in node and not (key == "_partial_" and rule and rule.partial and type(node[key]) is bool):
                 raise SettingsError(f"{at}.{key} is not a setting, got {node[key]!r}")
         if "_target_" in node:
             _named(at, node["_target_"], trust)
-    for at, node in found:
-        if "_target_" in node:
-            locate(at, node["_target_"], trust)
 
 
 def locate(where: str, target: Any, trust: Sequence[str] = ()) -> Any:
@@ -127,15 +134,15 @@ def locate(where: str, target: Any, trust: Sequence[str] = ()) -> Any:
     except Exception as error:  # a module can raise anything
         raise SettingsError(f"{where}._target_ {target!r} cannot be imported: {error}") from error
     defined = str(getattr(found, "__module__", ""))
-    if _within(module, trust):
-        if not callable(found) or inspect.ismodule(found) or not _within(defined, trust):
+    if within(module, trust):
+        if not callable(found) or inspect.ismodule(found) or not within(defined, trust):
             raise SettingsError(f"{where}._target_ must be a class or function of {', '.join(trust)}, got {target!r}")
         return found
     if target in rule.functions:
         return found
     if not inspect.isclass(found) or not issubclass(found, tuple(map(pkgutil.resolve_name, rule.bases))):
         raise SettingsError(f"{where}._target_ may not be {target!r}: {group} takes a {' or '.join(rule.bases)}")
-    if not _within(defined, (*rule.modules, *trust)):
+    if not within(defined, (*rule.modules, *trust)):
         raise SettingsError(f"{where}._target_ may not be {target!r}, which is defined in {defined}")
     return found
 
@@ -148,7 +155,7 @@ def _named(where: str, target: Any, trust: Sequence[str]) -> tuple[str, Rule]:
     if not isinstance(target, str) or not _NAME.fullmatch(target):
         raise SettingsError(f"{where}._target_ must be the full name of a class or function, got {target!r}")
     module = target.rpartition(".")[0]
-    if target not in rule.functions and not _within(module, (*rule.modules, *trust)):
+    if target not in rule.functions and not within(module, (*rule.modules, *trust)):
         known = " or ".join(rule.modules or rule.functions)
         raise SettingsError(
             f"{where}._target_ may not be {target!r}: {group} takes what is defined in {known}. If the package is your "
@@ -163,7 +170,8 @@ def _rule(where: str) -> tuple[str, Rule | None]:
     return group, RULES.get(group)
 
 
-def _within(module: str, packages: Sequence[str]) -> bool:
+def within(module: str, packages: Sequence[str]) -> bool:
+    """Whether a module, or a name in it, is one of some packages or lies in one."""
     return any(module == package or module.startswith(f"{package}.") for package in packages)
 
 

@@ -1,6 +1,8 @@
 """The settings of a run, validated once after composition and before anything is built or read.
 
-Bounds of a neuron, a network or a data set are checked by its own constructor, which runs right after this.
+:func:`screen` is the first stage: it imports nothing that settings name, so it answers most of what is wrong in a
+second. :func:`validate` also imports what they name, and checks that it takes their keys. Choices from a registry and
+bounds that depend on other values are left to the constructors, which run right after this.
 """
 
 from __future__ import annotations
@@ -14,12 +16,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, Field
 
+from qbsnn.bounds import BOUNDS
 from qbsnn.checked import Checked
 from qbsnn.checks import nearest, place
 from qbsnn.deploy.convert.settings import DeploySettings
 from qbsnn.errors import ArgumentError, SettingsError
 from qbsnn.results.fingerprint import identity
-from qbsnn.training.building import check, locate
+from qbsnn.training.building import check, check_names, locate, within
 from qbsnn.training.defaults import arguments, defaults
 
 Node = dict[str, Any]
@@ -111,8 +114,8 @@ class RunSettings(Checked):
 GROUPS = {"optim": OptimSettings, "trainer": TrainerSettings, "deploy": DeploySettings, "paths": PathSettings}
 
 
-def validate(cfg: DictConfig) -> dict[str, Any]:
-    """Check a composed configuration.
+def screen(cfg: DictConfig) -> dict[str, Any]:
+    """Check of a composed configuration what can be checked before PyTorch is imported.
 
     Args:
         cfg: what Hydra composed. A sweep file in it is no setting of a run and left out.
@@ -135,21 +138,33 @@ def validate(cfg: DictConfig) -> dict[str, Any]:
     trust = plain.pop("trust", None) or []
     trust = [trust] if isinstance(trust, str) else trust
     _check_finite(plain)
-    check(plain, trust)
+    check_names(plain, trust)
     for group, model in GROUPS.items():
         with place(group):
             model(**plain.get(group, {}))
-    groups = {group: plain[group] for group in ("neuron", "model", "data")}
-    if plain.get("budget", {}).get("_target_"):
-        groups["budget"] = plain["budget"]
     single = plain["model"].get("neurons") or {}
     if not isinstance(single, Mapping) or not all(isinstance(node, Mapping) for node in single.values()):
         raise SettingsError(f"model.neurons must give stages their neurons, {{STAGE: {{_target_: ...}}}}, got {single}")
-    groups |= {f"model.neurons.{stage}": node for stage, node in single.items()}
-    for group, node in groups.items():
-        _check_keys(group, node, trust)
+    _check_bounds(plain, trust)
     _check_outputs(plain)
     return {**plain, "trust": trust} if trust else plain
+
+
+def validate(cfg: DictConfig) -> dict[str, Any]:
+    """Check a composed configuration: :func:`screen` it, then import what it names and check the keys of that.
+
+    Args, Returns, Raises: as of :func:`screen`.
+    """
+    plain = screen(cfg)
+    trust = plain.get("trust", ())
+    check(plain, trust)
+    groups = {group: plain[group] for group in ("neuron", "model", "data")}
+    if plain.get("budget", {}).get("_target_"):
+        groups["budget"] = plain["budget"]
+    groups |= {f"model.neurons.{stage}": node for stage, node in (plain["model"].get("neurons") or {}).items()}
+    for group, node in groups.items():
+        _check_keys(group, node, trust)
+    return plain
 
 
 def for_files(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,6 +179,18 @@ def _check_finite(node: Any, where: str = "") -> None:
     items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
     for key, value in items:
         _check_finite(value, f"{where}.{key}" if where else str(key))
+
+
+def _check_bounds(plain: Node, trust: Sequence[str]) -> None:
+    """Refuse arguments out of bounds, except of what the user's own packages define, whose bounds are their own."""
+    stages = {f"model.neurons.{stage}": "neuron" for stage in plain["model"].get("neurons") or {}}
+    for where, group in ({group: group for group in BOUNDS} | stages).items():
+        node: Any = plain
+        for key in where.split(".", 2):
+            node = (node or {}).get(key) or {}
+        if not within(str(node.get("_target_")), trust):
+            with place(where):
+                BOUNDS[group].check_known(node)
 
 
 def deploy_settings(settings: dict[str, Any]) -> DeploySettings:

@@ -25,6 +25,12 @@ def run(name, folder, *arguments):
     return result
 
 
+def test_startup(tmp_path):
+    result = run("startup", tmp_path)
+    assert set(table(result, "Wall")) == {"import torch", "a wrong value"} == set(table(result, "CPU"))
+    assert table(result, "Wall")["a wrong value"]["goal"] == "≤ 1.5"
+
+
 def table(result, word):
     return {row["name"]: row for row in result["rows"] if word in row["table"]}
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qbsnn import checks
+from qbsnn.bounds import DataBounds
 from qbsnn.data import shards
 from qbsnn.data.base import DataModule
 from qbsnn.data.events import recordings as record_of
@@ -153,7 +154,7 @@ class EventDataModule(DataModule[Recordings]):
     ) -> None:
         limits = {"train": limit_train, "val": limit_val, "test": limit_test}
         super().__init__(root, download, verify, batch_size, val_fraction, split_seed, seed, num_workers, limits)
-        self.T = checks.integer("T", T, 1, 1024)
+        self.T = DataBounds.check("T", T)
         total = self.T if frames is None else checks.integer("frames", frames, self.T)
         self.framing = Framing(self.sensor, total, slice_by, window_ms, keep_tail, size, polarity)
         self.in_shape = self.framing.shape

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
 import torch
 
 from qbsnn.data.images.arrays import ImageDataModule, Images
+from qbsnn.errors import DataError
 
-TEST_IMAGES = 360
+CHOICE = Path(__file__).with_name("digits_test.txt")
+"""Positions of the test images: what scikit-learn's ``train_test_split`` chooses for ``random_state=0``, stratified.
+
+They are written down because results on different test images cannot be compared, and because it would take a second
+to import scikit-learn.
+"""
 
 
 class Digits(ImageDataModule):
@@ -34,13 +44,20 @@ class Digits(ImageDataModule):
 
     def read(self, train: bool) -> Images:
         """Load all images and pick the training or the test part."""
-        from sklearn.datasets import load_digits  # here: it takes a second, and only this set needs it
-        from sklearn.model_selection import train_test_split
+        table = torch.from_numpy(np.loadtxt(source(), np.uint8, delimiter=","))  # [N, 65]: pixels from 0 to 16, label
+        test = np.loadtxt(CHOICE.read_text(encoding="utf-8").split(), np.int64)
+        ids = torch.from_numpy(np.setdiff1d(np.arange(len(table)), test) if train else test)
+        return Images(table[ids, :-1].view(-1, *self.image_shape), table[ids, -1].long(), ids)
 
-        source = load_digits()
-        # random_state is a constant, not split_seed: results on different test images cannot be compared
-        labels = source.target
-        parts = train_test_split(range(len(labels)), test_size=TEST_IMAGES, random_state=0, stratify=labels)
-        ids = torch.tensor(sorted(parts[0 if train else 1]))
-        pixels = torch.from_numpy(source.images).to(torch.uint8)[:, None]  # the floats are whole numbers from 0 to 16
-        return Images(pixels[ids], torch.from_numpy(labels).long()[ids], ids)
+
+def source() -> Path:
+    """The file that scikit-learn's ``load_digits`` reads.
+
+    Raises:
+        DataError: scikit-learn is not installed, or has no such file.
+    """
+    package = find_spec("sklearn")
+    file = Path(package.origin if package and package.origin else "sklearn").parent / "datasets/data/digits.csv.gz"
+    if not file.is_file():
+        raise DataError(f"{file} does not exist: install scikit-learn, which brings the digits")
+    return file

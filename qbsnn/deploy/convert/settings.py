@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from qbsnn import checks
 from qbsnn.checked import Checked
-from qbsnn.deploy.format.network import IntegerNetwork
+
+if TYPE_CHECKING:
+    from qbsnn.deploy.format.network import IntegerNetwork
 
 PROFILES: dict[str, dict[str, Any]] = {
     "generic-fpga": {"leak": "shift_floor", "membrane_bits": 24, "overflow": "saturate"},

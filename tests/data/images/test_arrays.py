@@ -39,6 +39,15 @@ def test_digits_are_scikit_learns(digits):
         assert np.array_equal(labels.numpy(), source.target[ids])
 
 
+def test_the_test_images_are_scikit_learns_choice(digits):
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    labels = load_digits().target
+    chosen = train_test_split(range(len(labels)), test_size=360, random_state=0, stratify=labels)[1]
+    assert digits.indices["test"].tolist() == sorted(chosen)
+
+
 def test_parts_are_disjoint_complete_and_stratified(digits):
     parts = digits.indices
     assert torch.equal(torch.cat(list(parts.values())).sort().values, torch.arange(1797))

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from qbsnn.data.events.readers.recording import (
@@ -71,6 +70,8 @@ def read_text(path: Path, convention: Convention) -> Recording:
     A first line of words names the columns. Without it four columns are t x y p where the first has a decimal point
     (the format of the Event Camera Dataset, arXiv 1610.08336), else they are told apart as in :func:`ordered_columns`.
     """
+    import pandas as pd  # here: it takes as long as PyTorch, and only text needs it
+
     with path.open(encoding="utf-8") as file:
         first = next((line.strip() for line in file if line.strip() and not line.startswith("#")), "")
     if not first:
