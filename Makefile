@@ -1,6 +1,6 @@
 # make help lists the targets. Everything runs in .venv, which is made on first use and again when the lock changes.
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-all lint format report bench same clean
+.PHONY: help install train test test-all lint format report pages bench same clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -43,6 +43,9 @@ format: $(STAMP) ## format the code
 
 report: $(STAMP) ## write outputs/report.html over all runs (ARGS=folder=RUN_DIR: one run's page again)
 	@$(BIN)/python scripts/make_report.py $(ARGS)
+
+pages: $(STAMP) ## write the numbers and figures of docs/ and README.md from docs/results (ARGS=store=NAME: keep a sweep first)
+	@$(BIN)/python scripts/make_tables.py docs=true $(ARGS)
 
 bench: $(STAMP) ## measure beside peers (about 25 minutes on two cores), write docs/benchmarks.md, print the goals
 	@for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; done

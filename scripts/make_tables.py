@@ -1,6 +1,7 @@
 """Tables and figures of a sweep from its result files: ``python scripts/make_tables.py table=NAME``.
 
-Writes NAME.md, .tex, .csv, NAME_runs.csv (a row per run) and the figures (PNG, PDF).
+Writes NAME.md, .tex, .csv, NAME_runs.csv (a row per run) and the figures (PNG, PDF). ``store=NAME`` keeps the finished
+cells of a sweep as docs/results/NAME.json; ``docs=true`` makes the pages of docs/ and README.md from these files.
 """
 
 from pathlib import Path
@@ -26,25 +27,32 @@ class Tables(Keys):
         default=None, description="another figure: timesteps, s_max, alpha_beta, energy, rows, delta"
     )
     sweeps: Path = Field(default=Path("outputs/sweeps"), description="where the sweeps lie")
+    store: str | None = Field(
+        default=None, description="a sweep, or all that were started: keep their finished cells in docs/results"
+    )
     docs: str | None = Field(
-        default=None, description="true: write docs/results.md with all tables instead; DIR: the same elsewhere"
+        default=None, description="true: fill docs/*.md and README.md from docs/results; DIR: another folder of pages"
     )
 
 
 def main(given: Tables) -> None:
-    from qbsnn.report.tables.documents import find_plan, write_results, write_table
+    from qbsnn.report.tables.documents import find_plan, store_sweeps, write_table
+    from qbsnn.report.tables.pages import write_pages
 
-    if (given.table is None) == (given.docs is None):
-        raise SettingsError("give table=NAME, or docs=true for all of them")
-    if given.docs is not None:
-        for name in ("out", "figure"):
-            if getattr(given, name) is not None:
-                raise SettingsError(f"{name} goes with table=NAME, not with docs")
-        print(write_results(CONF, given.sweeps, ROOT / "docs" if given.docs == "true" else Path(given.docs)))
-    elif given.table is not None:
+    if (given.table is None) == (given.docs is None and given.store is None):
+        raise SettingsError("give table=NAME, or store=NAME to keep results, or docs=true for all pages")
+    if given.table is not None:
         plan = find_plan(given.table, CONF)
         for path in write_table(plan, given.sweeps, given.out or Path("outputs/tables"), given.figure):
             print(path)
+        return
+    for name in ("out", "figure"):
+        if getattr(given, name) is not None:
+            raise SettingsError(f"{name} goes with table=NAME, not with store or docs")
+    docs = ROOT / "docs" if given.docs in (None, "true") else Path(given.docs)
+    found = store_sweeps(given.store, CONF, given.sweeps, docs / "results") if given.store is not None else []
+    for path in [*found, *(write_pages(CONF, docs) if given.docs is not None else [])]:
+        print(path)
 
 
 if __name__ == "__main__":

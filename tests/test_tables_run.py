@@ -30,8 +30,11 @@ def test_a_sweep_gives_its_table_and_figure(tool, name):
         assert row["commit"] == (result["git_commit"] or "")
     text = (out / f"{name}.md").read_text()
     assert len(re.findall(r"\[0\]\(<\.\./sweeps/", text)) == len(runs)
-    assert tool("scripts/make_tables.py", "docs=docs") == 0
-    page = (tool.folder / "docs" / "results.md").read_text()
+    docs = tool.folder / "docs"
+    docs.mkdir()
+    (docs / "page.md").write_text(f"<!-- begin: tables {name} -->\n<!-- end -->")
+    assert tool("scripts/make_tables.py", f"store={name}", "docs=docs") == 0
+    page = (docs / "page.md").read_text()
     assert f"![{'Mean' if name == 'alpha_beta' else 'Accuracy'}" in page and f"results_{name}_{name}.png" in page
     assert "Not run here. Command: `python train.py sweep=table_imagenet`" in page and "62.1" in page
 
@@ -54,7 +57,8 @@ def test_rows_of_a_table_come_from_their_own_runs(tool):
         (["table=digits"], "run `python train.py sweep=table_digits`"),
         (["tabel=digits"], "tabel is not a key of this tool: did you mean table?"),
         (["digits"], "digits is no key=value: did you mean table=digits?"),
-        ([], "give table=NAME, or docs=true"),
+        ([], "give table=NAME, or store=NAME to keep results, or docs=true"),
+        (["store=s_max"], "s_max has no cells in"),
         (["docs=true", "out=x"], "out goes with table=NAME"),
         (["table=gone.yaml"], "gone.yaml cannot be read"),
     ],

@@ -1,8 +1,8 @@
 """A budget of energy: a penalty in the training step on what the network spends above its target.
 
-loss + λ·max(0, A/a − 1)², with A the relative energy of the tables (:mod:`qbsnn.energy.spending`) and a the target, in
-the spirit of the synaptic operations loss of Sorbaro et al. 2020 (Frontiers in Neuroscience 14:662). The target begins
-at what the network spends after a part of training and falls geometrically to what is asked.
+The loss is (P1), with E the relative energy of the tables (:mod:`qbsnn.energy.spending`) and a the target, in the
+spirit of the synaptic operations loss of Sorbaro et al. 2020 (Frontiers in Neuroscience 14:662). The target begins at
+what the network spends after a part of training and falls geometrically to what is asked, (P2).
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class EnergyBudget(nn.Module):
 
     Args:
         target: of the quantity, at the end.
-        weight: λ.
+        weight: w.
         begin: share of the training steps after which the target begins to fall, from what is then spent.
         end: share of the training steps after which the target stays.
         every: steps between two penalties, each of which counts as often; one of them costs a pass over all spikes.
-        floor: mean burst of a layer below which it is pushed up again, by λ·max(0, 1 − burst/floor)²; 0 for none.
+        floor: mean burst of a layer below which it is pushed up again, by w·max(0, 1 − burst/floor)²; 0 for none.
         quantity: ``energy``, relative to the dense ReLU network's, or ``accumulates`` per synapse and image.
         layers: by stage, the largest mean burst (behind its pool), each with a penalty of its own; ``None`` for none.
 

@@ -43,7 +43,7 @@ class Model:
     state_update: float | None = None
 
     def mac(self, bits: int | None) -> float:
-        """One multiply-accumulate with an activation of this width; ``None`` is the multiplier's own.
+        """One multiply-accumulate with an activation of this width, (E4); ``None`` is the multiplier's own.
 
         >>> [round(MODELS["int"].mac(bits), 4) for bits in (None, 8, 6)]
         [0.3, 0.3, 0.25]

@@ -1,8 +1,8 @@
 """What a network spends in a forward pass, differentiably: the accumulates that :mod:`qbsnn.energy.count` counts.
 
-Per image, A = Σ_l Σ_t Σ_i f_l(i)·|s_l,t(i)| over sources l, steps t and positions i, with the exact fan-out f. The
-relative energy of the tables is (0.9 pJ·A + 4.6 pJ·M)/(4.6 pJ·D), with M products of real-valued inputs that are not 0
-and D the synaptic operations of the dense ReLU network. Its gradient with respect to a spike is f up to a constant.
+Per image, A of (E1) over sources, steps and positions, with the exact fan-out. The relative energy of the tables is
+(E2), with M products of real-valued inputs that are not 0 and D the synaptic operations of the dense ReLU network. Its
+gradient with respect to a spike is the fan-out up to a constant, (P3).
 """
 
 from __future__ import annotations

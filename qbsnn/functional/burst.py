@@ -7,8 +7,8 @@ Time first: a step sees ``[B, ...]``. u = V/Δ; λ = 1 − 1/τ.
     (N3)  U_t = V_t − Δ s_t                   (or another function of qbsnn.functional.reset)
     (N4)  o_t = s_t ("counts")     or  Δ s_t ("graded")
 
-Source: arXiv 2604.25688, with the gradient of Δ that follows from ∂s/∂u = g: for counts ∂o/∂V = g/Δ and
-∂o/∂Δ = −u·g/Δ, for graded ∂o/∂V = g and ∂o/∂Δ = s − u·g.
+Source: arXiv 2604.25688, with the gradients of V and Δ that follow from ∂s/∂u = g: (G1) for counts, (G2) for graded.
+Equations that are cited here and elsewhere by number alone stand in docs/mathematical_derivations.md.
 """
 
 from __future__ import annotations

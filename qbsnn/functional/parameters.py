@@ -32,7 +32,7 @@ PARAMETRISATIONS = {
     "softplus": Parametrisation(F.softplus, _softplus_inverse),
     "exp": Parametrisation(torch.exp, torch.log),
 }
-"""Ways to keep Δ positive, by the names that settings use."""
+"""Ways to keep Δ positive, by the names that settings use; their gradients are (G3)."""
 
 
 def straight_through(value: Tensor, carrier: Tensor) -> Tensor:
@@ -41,12 +41,12 @@ def straight_through(value: Tensor, carrier: Tensor) -> Tensor:
 
 
 def scale_gradient(x: Tensor, factor: float) -> Tensor:
-    """x itself, with its gradient multiplied by ``factor`` (learned step size quantization, arXiv 1902.08153)."""
+    """x itself, with its gradient multiplied by ``factor``, as in (G7)."""
     return straight_through(x, factor * x)
 
 
 def lsq_factor(neurons: int, s_max: int) -> float:
-    """1/√(N·s_max): the gradient scale of learned step size quantization for a scale shared by N neurons."""
+    """The factor of (G7) for a scale that N neurons share (learned step size quantization, arXiv 1902.08153)."""
     return (neurons * s_max) ** -0.5
 
 

@@ -2,8 +2,8 @@
 
 A surrogate is a function (p, s_max) -> g of the same shape as p, which is V/Δ for bursts that round down (see
 :mod:`qbsnn.functional.burst`). Levels are the integers 1..s_max; k is the level nearest to p and d = |p − k| is the
-distance to it. Clamping k gives the tails below the first and above the last level: an unclamped k would leave d ≤ 1/2
-everywhere. At s_max = 1, d = |V/Δ − 1|, and the comparison set is that of binary neurons.
+distance to it. Clamping k gives the tails below the first and above the last level, equation (S9): an unclamped k would
+leave d ≤ 1/2 everywhere. At s_max = 1, d = |V/Δ − 1|, and the comparison set is that of binary neurons.
 
 In the functions below, p has any shape and ``alpha`` is the width; each returns a fresh tensor of p's shape.
 """

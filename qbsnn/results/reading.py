@@ -70,18 +70,29 @@ def read_result(path: Path | str) -> Result:
         DataError: No such file, not JSON, another ``schema_version``, or a key missing, unknown or of the wrong type;
             the message names file and key.
     """
-    path = Path(path)
-    data = read_json(path)
+    return parse_result(read_json(Path(path)), str(path))
+
+
+def parse_result(data: Any, place: str) -> Result:
+    """The result that JSON holds.
+
+    Args:
+        data: What :meth:`Result.as_json` gives.
+        place: Where it was read, for messages.
+
+    Raises:
+        DataError: As :func:`read_result`.
+    """
     if not isinstance(data, dict):
-        raise DataError(f"{path} must hold a JSON object, got {_shown(data)}")
+        raise DataError(f"{place} must hold a JSON object, got {_shown(data)}")
     if "schema_version" not in data:
-        raise DataError(f"{path}: schema_version is missing; a result file of this framework has one")
+        raise DataError(f"{place}: schema_version is missing; a result file of this framework has one")
     if data["schema_version"] != SCHEMA_VERSION:
         version = _shown(data["schema_version"])
-        raise DataError(f"{path}: schema_version must be {SCHEMA_VERSION}, got {version}")
-    result: Result = _value(Result, data, str(path), "")
+        raise DataError(f"{place}: schema_version must be {SCHEMA_VERSION}, got {version}")
+    result: Result = _value(Result, data, place, "")
     if result.status not in STATES:
-        raise DataError(f"{path}: status must be one of {', '.join(STATES)}, got {_shown(result.status)}")
+        raise DataError(f"{place}: status must be one of {', '.join(STATES)}, got {_shown(result.status)}")
     return result
 
 

@@ -140,11 +140,13 @@ class Result:
     identity: dict[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
+    def as_json(self) -> dict[str, Any]:
+        """What JSON can hold of it; see the module's docstring for numbers that are not finite."""
+        return {key: _finite(value, key == "config") for key, value in asdict(self).items()}
+
     def write(self, path: Path) -> None:
         """Write the result as JSON; a reader never sees half a file."""
-        fields = asdict(self)
-        content = {key: _finite(value, key == "config") for key, value in fields.items()}
-        text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
+        text = json.dumps(self.as_json(), indent=2, allow_nan=False, ensure_ascii=False)
         # Config values may hold lone surrogates (undecodable file names): escape these rather than lose the run.
         write_atomically(path, (text + "\n").encode("utf-8", "backslashreplace"))
 

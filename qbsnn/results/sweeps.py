@@ -1,8 +1,9 @@
-"""What a sweep left: its plan, and a row for each of its cells with the result or why there is none."""
+"""What a sweep left: its plan, and each of its cells with the result or why there is none."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from qbsnn.errors import DataError
 from qbsnn.results.fingerprint import fingerprint
 from qbsnn.results.frames import frame_of
 from qbsnn.results.reading import read_json, read_result
+from qbsnn.results.run_files import Series, read_curves
 from qbsnn.results.schema import Result
 
 if TYPE_CHECKING:
@@ -65,55 +67,98 @@ def read_plan(path: Path) -> Plan:
     return Plan(path.stem, str(content.get("title") or path.stem), published, baseline, content.get("figure"))
 
 
-def read_cells(folder: Path) -> pd.DataFrame:
-    """The cells listed in ``cells.json`` of a sweep's folder.
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep, as ``cells.json`` or a stored file has it.
 
-    Returns:
-        A row per cell: ``label`` (of its table row), ``row`` (the same without the values of a grid), ``seed``,
-        ``status`` (done, running, failed or missing), ``identity``, ``fingerprint``, ``overrides``, ``error``,
-        ``folder`` (of its run), then what :func:`~qbsnn.results.frame` says of a run that is done.
+    Args:
+        label: Of its table row.
+        row: The same without the values of a grid.
+        seed: Its seed.
+        status: ``done``, ``running``, ``failed`` or ``missing``.
+        identity: What determines its result; empty where it does not compose.
+        fingerprint: Of the identity.
+        overrides: All of its settings.
+        error: Why it failed.
+        folder: Of its run; empty where there is none.
+        result: Of a cell that is done.
+        scales: By layer, the scale Δ over the epochs of a cell that is done.
+    """
+
+    label: str
+    row: str
+    seed: int
+    status: str
+    identity: dict[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
+    overrides: str = ""
+    error: str | None = None
+    folder: str = ""
+    result: Result | None = None
+    scales: dict[str, Series] = field(default_factory=dict)
+
+
+def read_cells(folder: Path) -> list[Cell]:
+    """The cells listed in ``cells.json`` of a sweep's folder, with the results of those that are done.
 
     Raises:
         DataError: ``cells.json`` is absent or not one, a cell that is done has no ``result.json``, or that result is of
             another configuration than the cell's.
     """
-    import pandas as pd
-
     path = folder / "cells.json"
     content = read_json(path)
     if not isinstance(content, list):
         raise DataError(f"{path} must hold the cells of a sweep, a list")
-    cells = pd.DataFrame([_cell(path, entry) for entry in content], columns=list(CELL), dtype=object)
-    done = cells[cells["status"] == "done"]
-    results = {Path(cell.folder): _result(path, cell) for cell in done.itertuples()}
-    runs = frame_of(results, folder)
-    found = cells.join(runs.drop(columns=[name for name in CELL if name in runs]).set_index(done.index))
+    cells = [_cell(path, entry) for entry in content]
+    return [_with_result(path, cell) if cell.status == "done" else cell for cell in cells]
+
+
+def cells_frame(cells: Sequence[Cell]) -> pd.DataFrame:
+    """Cells as a frame.
+
+    Returns:
+        A row per cell: the fields of :class:`Cell` but ``result``, then what :func:`~qbsnn.results.frame` says of a
+        run that is done.
+    """
+    import pandas as pd
+
+    names = [entry.name for entry in fields(Cell) if entry.name != "result"]
+    rows = pd.DataFrame([{name: getattr(cell, name) for name in names} for cell in cells], columns=names, dtype=object)
+    done = {index: cell.result for index, cell in enumerate(cells) if cell.result is not None}
+    runs = frame_of({Path(f"{index}"): result for index, result in done.items()}, Path())
+    found = rows.join(runs.drop(columns=[name for name in names if name in runs]).set_index(pd.Index(list(done))))
     found.attrs = runs.attrs
     return found
 
 
-CELL = ("label", "row", "seed", "status", "identity", "fingerprint", "overrides", "error", "folder")
-
-
-def _cell(path: Path, entry: Any) -> dict[str, Any]:
-    """The values of :data:`CELL`. A run is where it is recorded, or beside ``cells.json`` if it was moved since."""
+def _cell(path: Path, entry: Any) -> Cell:
+    """A run is where it is recorded, or beside ``cells.json`` if it was moved since."""
     try:
         run, error = entry["run"], entry["error"]
         moved = path.parent / Path(run or "").name
-        return {
-            **{key: str(entry[key] or "") for key in ("label", "status", "fingerprint")},
-            "row": str(entry["row"] or entry["label"]),
-            "seed": int(entry["seed"]),
-            "identity": dict(entry.get("identity") or {}),
-            "overrides": " ".join(str(override) for override in entry["overrides"]),
-            "error": None if error is None else " ".join(str(error).split()),
-            "folder": str(moved if run and not Path(run).is_dir() and moved.is_dir() else run or ""),
-        }
+        return Cell(
+            label=str(entry["label"] or ""),
+            status=str(entry["status"] or ""),
+            fingerprint=str(entry["fingerprint"] or ""),
+            row=str(entry["row"] or entry["label"]),
+            seed=int(entry["seed"]),
+            identity=dict(entry.get("identity") or {}),
+            overrides=" ".join(str(override) for override in entry["overrides"]),
+            error=None if error is None else " ".join(str(error).split()),
+            folder=str(moved if run and not Path(run).is_dir() and moved.is_dir() else run or ""),
+        )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not a cell of a sweep ({error!r}): {str(entry)[:80]}") from error
 
 
-def _result(path: Path, cell: Any) -> Result:
+def _with_result(path: Path, cell: Cell) -> Cell:
+    result, curves = _result(path, cell), Path(cell.folder) / "metrics.csv"
+    found = read_curves(curves) if curves.is_file() else {}
+    scales = {name.removeprefix("delta/"): line for name, line in found.items() if name.startswith("delta/")}
+    return replace(cell, result=result, scales=scales)
+
+
+def _result(path: Path, cell: Cell) -> Result:
     """The result of a cell that is done, which must be of the cell's configuration."""
     if not cell.folder:
         raise DataError(f"{path}: cell {cell.label}, seed {cell.seed} is done, but has no run")

@@ -58,6 +58,7 @@ def run(cfg: DictConfig) -> list[State]:
     states = [_state(here, cell, folder) for cell in cells(sweep, given)]
     files.reuse(states, outputs)
     if sweep.list_only:
+        files.write_cells(folder / "cells.json", states)
         listing(f"{name}: {sweep.title}", states)
         return states
     start = [*here.overrides.hydra, f"hydra.sweep.dir={written(str(folder))}"]

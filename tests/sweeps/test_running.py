@@ -42,7 +42,7 @@ def test_overrides_of_the_command_line_make_other_cells_and_finished_runs_count_
     run = tool.runs()[-1]
     assert sweep("trainer.max_epochs=1", "sweep.seeds=[5]", "--list") == 0
     assert "2 cells: 1 done, 0 running, 0 failed, 1 missing" in capsys.readouterr().out
-    assert not sweep.folder.joinpath("cells.json").exists()
+    assert [(cell["status"], cell["run"]) for cell in sweep.cells()] == [("done", str(run)), ("missing", None)]
     assert sweep("trainer.max_epochs=1", "sweep.seeds=[5]") == 0
     lif, qb = sweep.cells()
     assert lif["run"] == str(run) and Path(qb["run"]).parent == sweep.folder

@@ -1,7 +1,7 @@
 """Absorption: norms and scales folded into weights, so that every neuron emits integers at Δ = 1.
 
-With c the emission scale of each branch's own source, W' = c·W/Δ, b' = b/Δ, Δ' = 1 and, for an identity shortcut, the
-constant c/Δ per source spike. Exact in real arithmetic, because leak, reset and clamp are positively homogeneous.
+Equations (F1) to (F4), with c the emission scale of each branch's own source. Exact in real arithmetic, because leak,
+reset and clamp are positively homogeneous, (H1).
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Post-training quantisation: an absorbed network to QB-INT 1 (see :mod:`qbsnn.deploy.format.network`).
 
-A plan (:mod:`qbsnn.deploy.convert.plan`) fixes the grid of every layer; ``convert`` rounds to it:
-q = round_half_even(W'·r) in ±(2^(bits−1) − 1), b = round_half_even(b'·r), shortcut m = round_half_even(r·c/Δ), with
-r = θ but for weights that lie on a grid already. The analog first layer keeps its weights.
+A plan (:mod:`qbsnn.deploy.convert.plan`) fixes the grid of every layer; ``convert`` rounds to it by (I2), with a unit r
+in place of θ for weights that lie on a grid already. The analog first layer keeps its weights, (I3).
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class Inputs:
 
 
 def power_of_two_theta(largest: Floats, q_max: int = 127, limit: int = 2**15) -> NDArray[np.int32]:
-    """θ = 2^k ≤ limit per channel for max|w| per channel: the finest such grid on which the weights fit ±q_max.
+    """θ = 2^k ≤ limit per channel for max|w| per channel, (I1): the finest such grid on which the weights fit ±q_max.
 
     >>> power_of_two_theta(np.array([0.9, 127.0, 128.0, 0.0])).tolist()
     [128, 1, 1, 32768]
@@ -61,7 +61,7 @@ def power_of_two_theta(largest: Floats, q_max: int = 127, limit: int = 2**15) ->
 
 
 def rounded(weight: Floats, unit: Floats, q_max: int) -> Floats:
-    """q of weights ``[O, ...]`` for units r ``[O]`` (or ``[O, 1]`` and more, which broadcast)."""
+    """q of (I2) of weights ``[O, ...]`` for units r ``[O]`` (or ``[O, 1]`` and more, which broadcast)."""
     r = unit.reshape(*unit.shape, *[1] * (weight.ndim - unit.ndim))
     return np.clip(np.rint(weight * r), -q_max, q_max)
 

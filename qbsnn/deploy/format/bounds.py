@@ -1,4 +1,4 @@
-"""Static ranges of the integer network: what no input can exceed, and the bits that needs."""
+"""Static ranges of the integer network, (I9) and (I10): what no input can exceed, and the bits that needs."""
 
 from __future__ import annotations
 

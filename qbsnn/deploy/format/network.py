@@ -1,8 +1,8 @@
 """QB-INT 1: the integer network as plain data.
 
 Every engine reads this and nothing else, so that engines share numbers but no code. All arrays are numpy: int8
-weights in [−127, 127]; int32 biases, thresholds and shortcut constants. Per time step, for each stage in order
-(docs/hardware.md):
+weights in [−127, 127]; int32 biases, thresholds and shortcut constants. Per time step, for each stage in order,
+equations (I4) to (I7) (docs/hardware.md):
 
     V ← leak(V)                         see Leak
     V ← fit(V + Σ q·s + b + Σ m·s)      conv/linear branches, bias, identity shortcuts; see IntegerNetwork.overflow
@@ -12,8 +12,8 @@ weights in [−127, 127]; int32 biases, thresholds and shortcut constants. Per t
 
 V starts at 0 for every sample. Spikes leave a stage through its ``pool``. The first stage has one branch of kind
 ``input``: its current J (int32, bias included) is computed outside, in floating point, and rounded once; J is the
-input of every engine. The readout accumulates Z = Σ_t (Σ q·s + b) over the steps, one scale for all classes; the
-predicted class is the lowest index among the largest Z.
+input of every engine. The readout accumulates Z of (I8) over the steps, one scale for all classes; the predicted class
+is the lowest index among the largest Z.
 """
 
 from __future__ import annotations

@@ -39,9 +39,9 @@ def check_absorption(
     """Compare a trained network with its absorbed form on (pixels ``[B, C, H, W]``, labels ``[B]``).
 
     Teacher-forced: each layer and step of the absorbed network is fed the trained network's own spikes and membrane.
-    There a difference is a tie if u lies within rounding of a level, |u − k| ≤ ε·(fan-in + 4)·Σ|terms|, the sum over
-    every product, bias, norm mean and carried membrane that went into u; any other difference is a mismatch. Both
-    networks must be in evaluation mode and on one device.
+    There a difference is a tie if u lies within rounding of a level, (H2), the sum over every product, bias, norm mean
+    and carried membrane that went into u; any other difference is a mismatch. Both networks must be in evaluation mode
+    and on one device.
     """
     scales = emission_scales(trained)
     layers = {name: LayerCheck(name, 0, 0, 0) for name, _, _ in trained.spiking_stages()}

@@ -18,7 +18,6 @@ from qbsnn.errors import DataError
 from qbsnn.report.style import DEPTH, HEAT, INK, MUTED, grid, label, styled
 from qbsnn.report.tables.points import lines, pareto, points
 from qbsnn.results.files import write_atomically
-from qbsnn.results.run_files import read_curves
 from qbsnn.results.sweeps import Plan
 
 # Okabe and Ito's colours, which people with any kind of colour vision tell apart; markers repeat the distinction.
@@ -46,14 +45,14 @@ def figures(plan: Plan, cells: pd.DataFrame) -> dict[str, Figure]:
 
 
 @styled
-def write(figure: Figure, stem: Path, kinds: tuple[str, ...] = ("png", "pdf")) -> list[Path]:
-    """The figure as ``stem``.png (300 dpi) and ``stem``.pdf; the same figure gives the same bytes."""
+def write(figure: Figure, stem: Path, kinds: tuple[str, ...] = ("png", "pdf"), dpi: int = DPI) -> list[Path]:
+    """The figure as ``stem``.png and ``stem``.pdf; the same figure gives the same bytes."""
     written = []
     undated = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
     with mpl.rc_context({"pdf.fonttype": 42}):
         for kind in kinds:
             content = io.BytesIO()
-            figure.savefig(content, format=kind, dpi=DPI, metadata=undated[kind])
+            figure.savefig(content, format=kind, dpi=dpi, metadata=undated[kind])
             written.append(stem.with_name(f"{stem.name}.{kind}"))
             write_atomically(written[-1], content.getvalue())
     return written
@@ -191,20 +190,17 @@ def delta(cells: pd.DataFrame) -> Figure | None:
 
 def _moving(cells: pd.DataFrame) -> pd.DataFrame:
     """``layer``, ``epoch``, ``mean``, ``sd``, ``n`` of Δ over the epochs that all seeds have; empty if none moves."""
-    files = [Path(folder) / "metrics.csv" for folder in cells.loc[cells["status"] == "done", "folder"]]
-    read = [read_curves(file) for file in files if file.is_file()]
     found = pd.DataFrame(
         [
-            (name.removeprefix("delta/"), epoch, value)
-            for curves in read
-            for name, line in curves.items()
-            if name.startswith("delta/")
+            (name, epoch, value)
+            for scales in cells["scales"]
+            for name, line in scales.items()
             for epoch, value in zip(line.epoch.tolist(), line.value.tolist(), strict=True)
         ],
         columns=["layer", "epoch", "value"],
     )
     scales = found.groupby(["layer", "epoch"], sort=False)["value"].agg(mean="mean", sd="std", n="count").reset_index()
-    moves = any(np.ptp(line.value) > 0 for curves in read for name, line in curves.items() if name.startswith("delta/"))
+    moves = any(np.ptp(line.value) > 0 for each in cells["scales"] for line in each.values())
     return scales[scales["n"] == scales.groupby("layer")["n"].transform("max")] if moves else scales[:0]
 
 

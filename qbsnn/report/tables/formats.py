@@ -54,6 +54,11 @@ def others(found: list[Published]) -> list[str]:
     return _markdown(shown.map(lambda text: text.translate(MARKDOWN)).rename(columns=columns))
 
 
+def table_lines(rows: pd.DataFrame) -> list[str]:
+    """The lines of a Markdown table of texts."""
+    return _markdown(rows.map(lambda text: text.translate(MARKDOWN)))
+
+
 def _markdown(rows: pd.DataFrame) -> list[str]:
     lines = [list(rows.columns), ["---", *["--:"] * (rows.shape[1] - 1)], *rows.itertuples(index=False)]
     return [f"| {' | '.join(line)} |" for line in lines]

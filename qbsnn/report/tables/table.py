@@ -12,6 +12,7 @@ from qbsnn.results.quantities import TABLE, Quantity, listed, of_columns, spread
 from qbsnn.results.statistics import Difference, paired
 from qbsnn.results.sweeps import Plan
 
+NOT_RUN = "not run"
 COMPARED = "test/acc"
 """The quantity whose difference to the baseline a table shows."""
 
@@ -22,7 +23,7 @@ class Table:
 
     Args:
         plan: The sweep's plan.
-        cells: A row per run, see :func:`~qbsnn.results.sweeps.read_cells`.
+        cells: A row per run, see :func:`~qbsnn.results.sweeps.cells_frame`.
         means: By label, for each quantity ``(column, mean | std | count)`` over the runs that are done.
         differences: By label, to the baseline; a row without one is left out.
         published: By label, what others published of that setting.
@@ -92,7 +93,7 @@ def _row(table: Table, label: str) -> dict[str, str]:
         each = [spread(quantity, found["mean"], found["std"]) for found in means if found["count"]]
         row[quantity.heading] = " / ".join(each) or NONE
         if quantity.key == COMPARED:
-            row[quantity.heading] += _seeds(cells, int(means[0]["count"]))
+            row[quantity.heading] = told_with_n(each, cells)
             row["difference (points)"] = difference(table.differences.get(label))
     row["published (%)"] = "; ".join(f"{item.accuracy:g} ({item.source})" for item in table.published[label]) or NONE
     return row
@@ -103,11 +104,12 @@ def _all(column: pd.Series) -> str:
     return ", ".join(str(value) for value in column.dropna().unique()) or NONE
 
 
-def _seeds(cells: pd.DataFrame, count: int) -> str:
+def told_with_n(each: list[str], cells: pd.DataFrame) -> str:
+    """An accuracy with the number of seeds behind it, and of how many where runs are missing."""
     done = int((cells["status"] == "done").sum())
-    if done < len(cells):
-        return f" ({done} of {len(cells)} seeds)"
-    return f" (n = {count})" if count else ""
+    if not done:
+        return NOT_RUN
+    return f"{' / '.join(each) or NONE} (n = {done}{f' of {len(cells)}' if done < len(cells) else ''})"
 
 
 def difference(found: Difference | None) -> str:
@@ -147,9 +149,10 @@ def caption(table: Table) -> list[str]:
 
 
 def absent(table: Table) -> list[str]:
-    """Which runs are not done, and why."""
+    """Which runs are not done, and why; seeds with the same reason stand in one line."""
     cells = table.cells[table.cells["status"] != "done"]
-    return [
-        f"{cell.label}, seed {cell.seed}: {cell.status}{f': {cell.error}' if cell.error else ''}"
-        for cell in cells.itertuples()
-    ]
+    found: dict[tuple[str, str], list[str]] = {}
+    for cell in cells.itertuples():
+        status = NOT_RUN if cell.status == "missing" else cell.status
+        found.setdefault((cell.label, f"{status}{f': {cell.error}' if cell.error else ''}"), []).append(str(cell.seed))
+    return [f"{label}, seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}: {why}" for (label, why), seeds in found.items()]

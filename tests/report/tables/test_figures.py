@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,7 +12,7 @@ from qbsnn.errors import DataError
 from qbsnn.report.tables.figures import FIGURES, figures, write
 from qbsnn.report.tables.points import lines, pareto, points
 from qbsnn.results.energy_schema import Parts
-from qbsnn.results.sweeps import Plan, read_cells
+from qbsnn.results.sweeps import Plan, cells_frame, read_cells
 from tests.report.samples import make_energy
 from tests.report.sweeps import BOTH, LIF, NEURONS, write_sweep
 
@@ -30,7 +29,7 @@ def grid_sweep(tmp_path, figure: str, settings: dict, spread: float = 0.01, seed
     folder = write_sweep(tmp_path, accuracies, settings, "grid", **changes) / "grid"
     cells = json.loads((folder / "cells.json").read_text())
     (folder / "cells.json").write_text(json.dumps([{**cell, "row": ""} for cell in cells]))
-    return Plan("grid", "A grid", figure=figure), read_cells(folder)
+    return Plan("grid", "A grid", figure=figure), cells_frame(read_cells(folder))
 
 
 def drawn(figure) -> dict[str, tuple[list, list]]:
@@ -85,17 +84,17 @@ def test_the_pareto_front(tmp_path):
 
 
 def test_the_scale_over_training_has_a_panel_per_row_that_learns_it(tmp_path):
-    cells = read_cells(write_sweep(tmp_path, BOTH) / "table_some")
-    for folder in cells["folder"][:3]:  # a scale that never moves
-        path = Path(folder) / "metrics.csv"
+    sweep = write_sweep(tmp_path, BOTH) / "table_some"
+    for number in range(3):  # of LIF: a scale that never moves
+        (path,) = sweep.glob(f"{number}_*/metrics.csv")
         path.write_text(path.read_text().replace("0.51", "0.5").replace("0.52", "0.5"))
-    figure = figures(SOME, cells)["delta"]
+    figure = figures(SOME, cells_frame(read_cells(sweep)))["delta"]
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["QB-LIF, T = 4"]
     assert drawn(figure)["stem.neuron"] == ([0, 1, 2], [0.5, 0.51, 0.52])
 
 
 def test_rows_show_every_seed(tmp_path):
-    cells = read_cells(write_sweep(tmp_path, BOTH) / "table_some")
+    cells = cells_frame(read_cells(write_sweep(tmp_path, BOTH) / "table_some"))
     axes = figures(SOME, cells)["rows"].axes[0]
     dots = [np.round(line.get_xdata(), 6).tolist() for line in axes.lines if len(line.get_xdata()) == 3]
     assert dots == [[90, 91, 92], [91, 93, 95]]
@@ -103,7 +102,7 @@ def test_rows_show_every_seed(tmp_path):
 
 
 def test_files_are_written_for_print_and_are_the_same_each_time(tmp_path):
-    cells = read_cells(write_sweep(tmp_path, BOTH) / "table_some")
+    cells = cells_frame(read_cells(write_sweep(tmp_path, BOTH) / "table_some"))
     paths = write(figures(SOME, cells)["rows"], tmp_path / "a")
     assert [path.name for path in paths] == ["a.png", "a.pdf"]
     with Image.open(paths[0]) as image:
@@ -114,7 +113,7 @@ def test_files_are_written_for_print_and_are_the_same_each_time(tmp_path):
 
 
 def test_a_figure_that_is_none_or_has_nothing_to_draw_is_refused(tmp_path):
-    cells = read_cells(write_sweep(tmp_path, LIF) / "table_some")
+    cells = cells_frame(read_cells(write_sweep(tmp_path, LIF) / "table_some"))
     with pytest.raises(DataError, match=r"figure must be one of timesteps, s_max, .*, got 'smax'"):
         figures(replace(SOME, figure="smax"), cells)
     for name in set(FIGURES) - {"rows", "delta"}:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from qbsnn.errors import DataError
-from qbsnn.report.tables.documents import find_plan, write_results, write_table
+from qbsnn.report.tables.documents import find_plan, write_table
 from qbsnn.report.tables.formats import tex
 from qbsnn.results.published import published
 from qbsnn.results.sweeps import read_plan
@@ -105,10 +105,10 @@ def test_incomplete_cells_are_named(tmp_path):
     parts = {**LIF, "QB-LIF, T = 4": {0: 0.91, 1: "failed", 2: "missing"}}
     found = tables(tmp_path, accuracies=parts)
     qb = rows_of(found[".md"])[1]
-    assert qb["test accuracy (%)"] == "91.00 (1 of 3 seeds)"
+    assert qb["test accuracy (%)"] == "91.00 (n = 1 of 3)"
     assert qb["difference (points)"] == "+1.00, 1 pair"
     assert "- QB-LIF, T = 4, seed 1: failed: it broke in two lines" in found[".md"]
-    assert "- QB-LIF, T = 4, seed 2: missing" in found[".md"]
+    assert "- QB-LIF, T = 4, seed 2: not run" in found[".md"]
     assert qb["runs by seed"].endswith("1: failed 2: missing")
     status = [(run["status"], run["test/acc"]) for run in csv.DictReader(found["_runs.csv"].splitlines())]
     assert status[4:] == [("failed", ""), ("missing", "")]
@@ -116,7 +116,7 @@ def test_incomplete_cells_are_named(tmp_path):
 
 def test_a_sweep_without_a_finished_cell_has_a_table_without_figures(tmp_path):
     found = tables(tmp_path, accuracies={"LIF, T = 4": {0: "running"}, "QB-LIF, T = 4": {0: "missing"}})
-    assert rows_of(found[".md"])[0]["test accuracy (%)"] == "– (0 of 1 seeds)"
+    assert rows_of(found[".md"])[0]["test accuracy (%)"] == "not run"
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".md", ".tex", ".csv"}
 
 
@@ -201,32 +201,6 @@ def test_the_baseline_of_a_grid_is_the_row_with_the_same_values(tmp_path):
         == "+2.00 [−0.48, +4.48], p = 0.074, 3 pairs"
     )
     assert differences["LIF, T = 4, s=2"] == differences["LIF, T = 4, s=3"] == "–"
-
-
-def test_the_results_page(tmp_path):
-    conf = write_plan(write_plan(tmp_path / "conf"), PLAN.replace("Some_data", "Other"), "table_cifar10")
-    docs = tmp_path / "docs"
-    with pytest.raises(DataError, match="nothing to make results of"):
-        write_results(conf, tmp_path / "sweeps", docs)
-    assert not docs.exists()
-    sweeps = write_sweep(tmp_path / "sweeps")
-    (docs / "images").mkdir(parents=True)
-    (docs / "images" / "results_gone.png").write_bytes(b"old")
-    (docs / "images" / "report.png").write_bytes(b"not ours")
-    page = write_results(conf, sweeps, docs).read_text()
-    assert "Not run here. Command: `python train.py sweep=table_cifar10`. It needs the data set `cifar10`" in page
-    assert "Hardware: a CPU, 2 cores. Code: 0123abc with changes." in page and "93.00 ± 2.00 (n = 3)" in page
-    targets = re.findall(r"\]\(([^)]+)\)", page)
-    assert any(target.endswith(".png") for target in targets) and any(
-        target.endswith("_runs.csv") for target in targets
-    )
-    assert all((docs / target).is_file() for target in targets if target != "data.md")
-    assert sorted(path.name for path in (docs / "images").iterdir()) == [
-        "report.png", "results_table_some_delta.png", "results_table_some_energy.png", "results_table_some_rows.png"
-    ]  # fmt: skip
-    before = {path: path.read_bytes() for path in docs.rglob("*") if path.is_file()}
-    write_results(conf, sweeps, docs)
-    assert before == {path: path.read_bytes() for path in docs.rglob("*") if path.is_file()}
 
 
 def test_the_documents_figures_are_copied_right():

@@ -1,0 +1,106 @@
+"""What the committed result files say: a table per sweep, and how a number of one is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from scipy import stats
+
+from qbsnn.errors import DataError
+from qbsnn.report.tables.stored import read_stored
+from qbsnn.report.tables.table import COMPARED, NOT_RUN, Table, make_table
+from qbsnn.results.quantities import QUANTITIES, of_columns, spread
+from qbsnn.results.sweeps import Plan, cells_frame, read_plan
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A sweep: its plan, and its table where at least one of its cells is stored."""
+
+    plan: Plan
+    table: Table | None
+
+    def cells(self, label: str) -> pd.DataFrame:
+        """The runs of a row that are done.
+
+        Raises:
+            DataError: The sweep has no such row; not for one without any stored run.
+        """
+        if self.table is None:
+            return pd.DataFrame()
+        found = self.table.cells[self.table.cells["label"] == label]
+        if not len(found):
+            known = "; ".join(str(name) for name in self.table.means.index)
+            raise DataError(f"sweep {self.plan.name} has no row {label!r}; there are {known}")
+        return found[found["status"] == "done"]
+
+
+def gather(conf: Path, results: Path) -> dict[str, Evidence]:
+    """Every sweep of ``conf`` by name, with what ``results``/NAME.json holds.
+
+    Raises:
+        DataError: No sweep is stored, a stored file has no sweep, or see
+            :func:`~qbsnn.report.tables.stored.read_stored`.
+    """
+    plans = sorted((read_plan(path) for path in conf.glob("*.yaml")), key=_order)
+    names = {plan.name for plan in plans}
+    files = {path.stem: path for path in sorted(results.glob("*.json"))}
+    if not files:
+        raise DataError(f"{results} holds no stored sweep: make_tables.py store=NAME writes one")
+    if strange := sorted(set(files) - names):
+        raise DataError(f"{files[strange[0]]} belongs to no sweep of {conf}")
+    found = {}
+    for plan in plans:
+        cells = cells_frame(read_stored(files[plan.name])) if plan.name in files else None
+        has = cells is not None and (cells["status"] == "done").any()
+        found[plan.name] = Evidence(plan, make_table(plan, cells) if has and cells is not None else None)
+    return found
+
+
+def _order(plan: Plan) -> tuple[bool, str, bool]:
+    """Tables first, each before its ``_document`` variant, then the sweeps that are there for a figure."""
+    return not plan.name.startswith("table_"), plan.name.removesuffix("_document"), plan.name.endswith("_document")
+
+
+def values(evidence: Evidence, label: str, key: str) -> dict[int, float]:
+    """A quantity of a row by seed, in the units of ``result.json``; empty where nothing is stored.
+
+    Raises:
+        DataError: No such quantity or row.
+    """
+    if key not in {name.key for name in QUANTITIES} and key.rpartition("/")[0] not in {one.key for one in QUANTITIES}:
+        raise DataError(f"{key!r} is no quantity; qbsnn/results/quantities.py has them")
+    cells = evidence.cells(label)
+    if key not in cells:
+        return {}
+    return {int(seed): float(value) for seed, value in zip(cells["seed"], cells[key], strict=True) if pd.notna(value)}
+
+
+def told(evidence: Evidence, label: str, key: str) -> str:
+    """Mean ± standard deviation over seeds as tables write it, ``not run`` without any; ``n`` tells how many seeds."""
+    if key == "n":
+        return str(len(evidence.cells(label)))
+    found = pd.Series(values(evidence, label, key), dtype="float64")
+    if not len(found):
+        return NOT_RUN
+    return spread(of_columns([key])[key], found.mean(), found.std())
+
+
+def reading(table: Table) -> str:
+    """Two lines: best and lowest row, and whether rows differ by more than seeds do."""
+    accuracies = table.means[COMPARED].dropna(subset=["mean"]).sort_values("mean", ascending=False)
+    lines = []
+    for word, label in (("Best", accuracies.index[0]), ("lowest", accuracies.index[-1])):
+        row = accuracies.loc[label]
+        text = spread(of_columns([COMPARED])[COMPARED], row["mean"], row["std"])
+        lines.append(f"{word}: {label}, {text} % (n = {int(row['count'])})")
+    first = f"{lines[0]}; {lines[1]}." if len(accuracies) > 1 else f"One row: {lines[0].removeprefix('Best: ')}."
+    groups = [group[COMPARED].dropna() for _, group in table.cells.groupby("label", sort=False)]
+    groups = [group.astype(float) for group in groups if len(group) > 1]
+    if len(groups) < 2:
+        return f"{first}\nToo few seeds to say whether rows differ by more than seeds do."
+    p = float(stats.f_oneway(*groups).pvalue)
+    verb = "differ by more than seeds explain" if p < 0.05 else "do not differ by more than seeds explain"
+    return f"{first}\nThe rows {verb} (one-way analysis of variance, p {'< 0.001' if p < 0.001 else f'= {p:.2g}'})."

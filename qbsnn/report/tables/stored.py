@@ -1,0 +1,133 @@
+"""The cells of a sweep in one small file that can be committed: no weights, no paths, no number rounded.
+
+A file is a JSON object with ``sweep``, the name, and ``cells``, one a line. Of a result it keeps what tables, figures
+and pages read: operations are summed over the layers, and checks by layer are left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qbsnn.errors import DataError
+from qbsnn.results.energy_schema import EnergyLayer
+from qbsnn.results.files import write_atomically
+from qbsnn.results.fingerprint import fingerprint
+from qbsnn.results.reading import parse_result, read_json
+from qbsnn.results.run_files import Series
+from qbsnn.results.schema import Result, ran
+from qbsnn.results.sweeps import Cell
+
+SETTINGS = {"model": ("_target_",), "data": ("_target_",), "neuron": ("_target_", "s_max", "alpha", "beta"),
+            "budget": ("quantity", "target")}  # fmt: skip
+"""What is kept of the groups of the configuration; ``identity`` has every setting that differs from its default."""
+NOT_SAID = ("status", "error", "checkpoints", "execution")
+
+
+def store(cells: Sequence[Cell], path: Path) -> None:
+    """Write the cells of a sweep to ``path``. A cell that is still running counts as missing."""
+    lines = ",\n".join(json.dumps(_entry(cell), allow_nan=False, ensure_ascii=False) for cell in cells)
+    text = f'{{"sweep": {json.dumps(path.stem)}, "cells": [\n{lines}\n]}}\n'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text.encode())
+
+
+def read_stored(path: Path) -> list[Cell]:
+    """The cells that :func:`store` wrote.
+
+    Raises:
+        DataError: The file is not one of these, or a result is of another configuration than its fingerprint says.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("sweep") != path.stem or not isinstance(content.get("cells"), list):
+        raise DataError(
+            f"{path} must hold the cells of the sweep {path.stem}: make_tables.py store={path.stem} writes it"
+        )
+    return [_cell(f"{path}, cell {index + 1}", entry) for index, entry in enumerate(content["cells"])]
+
+
+def merged(new: Sequence[Cell], old: Sequence[Cell]) -> list[Cell]:
+    """The new cells, and in place of each that is not done the old one of its label and seed that is."""
+    done = {(cell.label, cell.seed): cell for cell in old if cell.result is not None}
+    return [cell if cell.result is not None else done.get((cell.label, cell.seed), cell) for cell in new]
+
+
+def _entry(cell: Cell) -> dict[str, Any]:
+    status = "missing" if cell.status == "running" else cell.status
+    told = {"label": cell.label, "row": cell.row, "seed": cell.seed, "status": status, "overrides": cell.overrides}
+    if cell.error is not None:
+        told["error"] = cell.error
+    if cell.result is not None:
+        told["result"] = _kept(cell)
+        told["scales"] = {name: [line.epoch.tolist(), line.value.tolist()] for name, line in cell.scales.items()}
+    return told
+
+
+def _kept(cell: Cell) -> dict[str, Any]:
+    result = cell.result
+    assert result is not None
+    groups = {
+        name: {key: group[key] for key in keys if key in group}
+        for name, keys in SETTINGS.items()
+        if isinstance(group := result.config.get(name), dict)
+    }
+    checks = {
+        name: replace(block, layers=[])
+        for name in ("absorption", "integer")
+        if (block := ran(getattr(result, name))) is not None
+    }
+    if (energy := ran(result.energy)) is not None:
+        energy = replace(energy, layers=[_summed(energy.layers)])
+    few = replace(
+        result,
+        command=f"train.py {cell.overrides}",
+        config={"name": result.config.get("name"), "T": result.config.get("T"), **groups},
+        host=replace(
+            result.host, platform="", isa=[], versions={k: v for k, v in result.host.versions.items() if k == "torch"}
+        ),
+        energy=energy or result.energy,
+        **checks,
+    )
+    return {key: value for key, value in few.as_json().items() if key not in NOT_SAID}
+
+
+def _summed(layers: Sequence[EnergyLayer]) -> EnergyLayer:
+    """The counts of all layers as one."""
+    counts = [entry.name for entry in fields(EnergyLayer) if entry.type == "int" and entry.name != "steps"]
+    sums = {name: sum(getattr(layer, name) for layer in layers) for name in counts}
+    return EnergyLayer(name="all", steps=layers[0].steps, rate=None, spikes_per_synapse=None, estimates={}, **sums)
+
+
+def _cell(place: str, entry: Any) -> Cell:
+    try:
+        found = {"error": None, "result": None, "scales": {}, **entry}
+        cell = Cell(
+            label=str(found["label"]),
+            row=str(found["row"]),
+            status=str(found["status"]),
+            overrides=str(found["overrides"]),
+            seed=int(found["seed"]),
+            error=None if found["error"] is None else str(found["error"]),
+        )
+        scales = {
+            str(name): Series(np.array(epochs, np.int64), np.array(numbers, np.float64))
+            for name, (epochs, numbers) in found["scales"].items()
+        }
+        data = None if found["result"] is None else {**found["result"], "status": "finished"}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{place}: not a cell of a sweep ({error!r}): {str(entry)[:80]}") from error
+    if (cell.status == "done") != (data is not None):
+        raise DataError(f"{place}: a cell that is done has a result and no other has, got status {cell.status}")
+    if data is None:
+        return cell
+    result: Result = parse_result(data, place)
+    if (mark := fingerprint(result.identity)) != result.cell:
+        raise DataError(f"{place}: its fingerprint must be that of its identity, {mark}, got {result.cell or 'none'}")
+    if result.seed != cell.seed:
+        raise DataError(f"{place}: seed must be that of its result, {result.seed}, got {cell.seed}")
+    return replace(cell, identity=result.identity, fingerprint=result.cell, result=result, scales=scales)
