@@ -140,10 +140,13 @@ class _Program:
         """Gradients of the current and the step's tensors."""
         count = len(self.names)
         current = self._current(normed, inputs[count:])
+        # Spread over the neurons, a tensor has its gradient added up over time in registers, and over neurons once.
+        spread = [x.expand(current.shape[1:]) for x in inputs[:count]]
         with torch.enable_grad():
-            leaves = [x.detach().requires_grad_() for x in (current, *inputs[:count])]
+            leaves = [x.detach().requires_grad_() for x in (current, *spread)]
             out = self._scan(tuple(leaves[1:]), leaves[0])
-            return torch.autograd.grad(out, leaves, grad, allow_unused=True, materialize_grads=True)
+            first, *rest = torch.autograd.grad(out, leaves, grad, allow_unused=True, materialize_grads=True)
+        return first, *(x.sum_to_size(given.shape) for x, given in zip(rest, inputs[:count], strict=True))
 
     def _scan(self, tensors: tuple[Tensor, ...], current: Tensor) -> Tensor:
         step = partial(self.function, **self.fixed, **dict(zip(self.names, tensors, strict=True)))
