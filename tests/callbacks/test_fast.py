@@ -80,6 +80,13 @@ def test_norms_are_measured_anew_when_the_steps_change(tmp_path):
         assert torch.allclose(norm.running_var, variance, atol=1e-5) == equal
 
 
+def test_a_graph_of_one_T_has_no_schedule(tmp_path):
+    module = build(composed(tmp_path, "T=2", "model=mlp", "compile=none", "~logger")).module
+    module.config = {**module.config, "compile": "model"}
+    with pytest.raises(SettingsError, match="compile=model is of one T: use compile=block"):
+        StepSchedule([[0, 1], [0.5, 2]]).on_fit_start(None, module)
+
+
 @pytest.mark.parametrize("schedule", [[], [[0.5, 1]], [[0, 1], [0, 2]], [[0, 0]], [[0, 1], [2, 2]]])
 def test_bad_schedules(schedule):
     with pytest.raises(SettingsError, match="schedule must"):
@@ -96,7 +103,4 @@ def test_schedule_that_does_not_end_with_T(tool, capsys):
     more = ["+callbacks.steps._target_=qbsnn.callbacks.StepSchedule", "+callbacks.steps.schedule=[[0,1]]"]
     assert tool("train.py", *FAST, *more) == 1
     assert "schedule must end with T = 2, got 1" in capsys.readouterr().err
-    more = [more[0], "+callbacks.steps.schedule=[[0,1],[0.5,2]]", "compile=model", "budget=none"]
-    assert tool("train.py", *FAST, *more) == 1
-    assert "compile=model is of one T: use compile=block" in capsys.readouterr().err
     assert not [run for run in tool.runs() if json.loads((run / "result.json").read_text())["status"] == "finished"]

@@ -83,6 +83,18 @@ def test_a_student_is_known_by_its_teacher_and_resumes_exactly(tool, twin, stop_
     assert tool.result()["cell"] != whole["cell"]
 
 
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(tool, twin):
+    more = ["neuron=relu", "model.norm=none", "callbacks=no_deploy", f"teacher={twin}"]
+    for trainer in ("cpu", "ddp_cpu"):
+        small = ("data.limit_train=128", "data.limit_test=64", "model=mlp", "model.hidden=[32]", "report=false")
+        assert tool("train.py", f"trainer={trainer}", *small, *more, "trainer.max_epochs=2") == 0
+    one, two = (checkpoints.load(run / "checkpoints/last.ckpt")["state_dict"] for run in tool.runs()[-2:])
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, atol=1e-5, rtol=0, msg=name)
+
+
 def test_a_teacher_of_other_samples_is_refused(tool, twin, tmp_path, capsys):
     contents = checkpoints.load(twin)
     other = composed(tmp_path / "other", "data=mnist", "neuron=relu")
