@@ -13,7 +13,9 @@ from torch.nn import functional as F
 
 from benchmarks import peers
 from benchmarks.harness import Unavailable
-from qbsnn.models import resnet, vgg
+from qbsnn.energy.budget import EnergyBudget
+from qbsnn.energy.spending import Spending, Synapses
+from qbsnn.models import SpikingNetwork, resnet, vgg
 from qbsnn.models.execution import prepare
 from qbsnn.models.resnet import TABLES as RESNETS
 from qbsnn.neurons import LIF, QBLIF, Neuron
@@ -107,6 +109,23 @@ class Training:
         loss.backward()
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
+
+
+class Budgeted(Training):
+    """The same with the budget of energy as ``budget=energy`` ships it, at work: the network spends more than asked."""
+
+    def __init__(self, contender: str, problem: Problem, device: torch.device) -> None:
+        super().__init__(contender, problem, device)
+        assert isinstance(self.network, SpikingNetwork)
+        self.budget, self.synapses, self.steps = EnergyBudget(target=1e-3), Synapses(self.network), 0
+
+    def forward(self) -> Tensor:
+        """The loss of the mean logits, with the penalty where it is due."""
+        spending = Spending(self.synapses) if self.budget.due(self.steps) else None
+        self.steps += 1
+        with self.autocast():
+            loss = F.cross_entropy(self.network(self.images, spending).float().mean(0), self.labels)
+        return loss if spending is None else loss + self.budget.penalty(spending, 1.0)
 
 
 def bf16_supported(device: torch.device, isa: list[str]) -> bool:

@@ -235,18 +235,23 @@ class BenchmarkKeys(Keys):
     out: Path | None = Field(default=None, description="the result file; default: below outputs/benchmarks")
 
 
-def child(module: str, arguments: Sequence[str], environment: Mapping[str, str], what: str) -> Any:
-    """What ``python -m module`` prints as JSON in its last line. Raises Unavailable with its reason, if it has one."""
+def child(
+    module: str, arguments: Sequence[str], environment: Mapping[str, str], what: str, watched: bool = False
+) -> Any:
+    """What ``python -m module`` prints as JSON in its last line. Raises Unavailable with its reason, if it has one.
+
+    watched: what it writes to stderr is seen here while it runs, as in a training of hours.
+    """
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
-        [sys.executable, "-m", module, *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL,
-        env={**environment, "PYTHONPATH": paths},
+        [sys.executable, "-m", module, *arguments], text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=None if watched else subprocess.PIPE, env={**environment, "PYTHONPATH": paths},
     )  # fmt: skip
     last = (done.stdout.strip().splitlines() or [""])[-1]
     if done.returncode == UNAVAILABLE:
         raise Unavailable(last)
     if done.returncode != 0:
-        raise RuntimeError(f"{what} failed:\n{done.stderr.strip()[-2000:]}")
+        raise RuntimeError(f"{what} failed:\n{(done.stderr or 'see above').strip()[-2000:]}")
     return json.loads(last)
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,9 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks import peers
+from benchmarks.contenders import bf16_supported
 from benchmarks.harness import ROOT, device
 from qbsnn.data import DataModule
 from qbsnn.training.devices.allocator import keep_freed_memory
+from qbsnn.training.devices.host import host_info
 from qbsnn.training.optim import parameter_groups
 from qbsnn.training.settings import validate
 from qbsnn.training.setup import Parts, build
@@ -24,20 +30,18 @@ from qbsnn.training.setup import Parts, build
 if TYPE_CHECKING:
     from benchmarks.time_to_accuracy import Task
 
-Found = tuple["Stopwatch", float, float]
-"""What a loop returns: its clock, the epochs it ran and the test accuracy."""
+Found = tuple["Stopwatch", float, float, int]
+"""What a loop returns: its clock, the epochs it ran, the test accuracy and the number of parameters."""
 
 
 class Stopwatch:
-    """Seconds of training, without the pauses, up to the first accuracy at or above ``target``."""
+    """Seconds of training, without the pauses, up to the first accuracy at or above each of ``targets``."""
 
-    def __init__(self, target: float) -> None:
-        self.target, self.seconds, self.reached = target, 0.0, None
-        self.accuracy, self.steps, self._since = 0.0, [], 0.0
-
-    seconds: float
-    reached: float | None
-    steps: list[float]
+    def __init__(self, targets: Sequence[float]) -> None:
+        self.targets, self.seconds = targets, 0.0
+        self.reached: list[float | None] = [None] * len(targets)
+        self.steps: list[float] = []
+        self.accuracy, self._since = 0.0, 0.0
 
     def start(self) -> None:
         """Run, from the start or after a pause."""
@@ -48,11 +52,12 @@ class Stopwatch:
         self.seconds += _now() - self._since
 
     def check(self, accuracy: float) -> bool:
-        """Hear an accuracy, during a pause; whether the target is reached."""
+        """Hear an accuracy, during a pause, and say it on stderr; whether all targets are reached."""
         self.accuracy = accuracy
-        if self.reached is None and accuracy >= self.target:
-            self.reached = self.seconds
-        return self.reached is not None
+        self.reached = [self.seconds if seconds is None and accuracy >= target else seconds
+                        for seconds, target in zip(self.reached, self.targets, strict=True)]  # fmt: skip
+        print(f"{self.seconds:.1f} s, {len(self.steps)} steps: {accuracy:.4f}", file=sys.stderr, flush=True)
+        return self.reached[-1] is not None
 
 
 class Watch(Callback):
@@ -82,15 +87,16 @@ class Watch(Callback):
 
 def ours(task: Task, seed: int, root: Path, folder: Path) -> Found:
     """Train as ``train.py`` does, up to the target. Raises DataError for absent files."""
-    parts = built(task, seed, root, folder, compile="auto")
-    clock = Stopwatch(task.target)
+    parts = built(task, seed, root, folder, recipe="cifar10_fast" if task.own else None, compile="auto")
+    clock = Stopwatch(task.targets)
     watch = Watch(clock)
     cast("list[Callback]", parts.trainer.callbacks).insert(0, watch)  # type: ignore[attr-defined]
     parts.data.prepare_data()
     parts.data.setup()
     clock.start()
     parts.trainer.fit(parts.module, datamodule=parts.data)
-    return clock, watch.epochs, accuracy(parts.module.network, parts.data)
+    network = parts.module.network
+    return clock, watch.epochs, accuracy(network, parts.data), parameters(network)
 
 
 def peer(task: Task, seed: int, root: Path, folder: Path) -> Found:
@@ -100,30 +106,60 @@ def peer(task: Task, seed: int, root: Path, folder: Path) -> Found:
     data = built(task, seed, root, folder).data
     data.prepare_data()
     data.setup()
-    network = Normalised(peers.build(kit, "vgg5", task.T, data.in_shape, data.num_classes, task.width), data)
+    make = partial(peers.build, kit, "vgg9" if task.own else "vgg5", task.T, data.in_shape, data.num_classes)
+    width = task.width
+    if task.own:
+        recipe = built(task, seed, root, folder, recipe="cifar10_fast")
+        width = equal_width(make, parameters(recipe.module.network))
+    network = Normalised(make(width), data)
     network.to(device()).train()
-    optimiser = torch.optim.AdamW(parameter_groups(network), lr=1e-3, weight_decay=1e-4)
+    size, optimiser = parameters(network), optimiser_of(task, network)
+    half = task.own and bf16_supported(device(), host_info().isa)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=task.epochs)
-    clock = Stopwatch(task.target)
+    clock = Stopwatch(task.targets)
     loader = data.train_dataloader()
     every = max(1, len(loader) // task.checks)
     clock.start()
     for epoch in range(task.epochs):
         for number, (images, labels) in enumerate(loader, start=1):
             begun = _now()
-            loss = F.cross_entropy(network(images.to(device())).mean(0), labels.to(device()))
+            with torch.autocast(device().type, torch.bfloat16, enabled=half):
+                logits = network(images.to(device()))
+            loss = F.cross_entropy(logits.float().mean(0), labels.to(device()))
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
-            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            if not task.own:
+                nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimiser.step()
             clock.steps.append(_now() - begun)
             if number % every == 0:
                 clock.pause()
                 if clock.check(accuracy(network, data, "val")):
-                    return clock, epoch + number / len(loader), accuracy(network, data)
+                    return clock, epoch + number / len(loader), accuracy(network, data), size
                 clock.start()
         schedule.step()
-    return clock, float(task.epochs), accuracy(network, data)
+    return clock, float(task.epochs), accuracy(network, data), size
+
+
+def optimiser_of(task: Task, network: nn.Module) -> torch.optim.Optimizer:
+    """SpikingJelly's: as ours where both share a recipe, else as its own example has it."""
+    if task.own:
+        return torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    return torch.optim.AdamW(parameter_groups(network), lr=1e-3, weight_decay=1e-4)
+
+
+def equal_width(make: Callable[[float], nn.Module], size: int) -> float:
+    """The width, in steps of 1/64, whose network has nearest to ``size`` parameters."""
+    low, high = 1, 128
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (middle + 1, high) if parameters(make(middle / 64)) < size else (low, middle)
+    return min((max(low - 1, 1) / 64, low / 64), key=lambda width: abs(parameters(make(width)) - size))
+
+
+def parameters(network: nn.Module) -> int:
+    """How many there are."""
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 class Normalised(nn.Module):
@@ -143,23 +179,31 @@ class Normalised(nn.Module):
         return self.network((pixels - self.mean) / self.std)
 
 
-def built(task: Task, seed: int, root: Path, folder: Path, **settings: str) -> Parts:
-    """Data, network and trainer from ``conf/`` with the task's settings. Reads no data."""
-    overrides = {
+def built(task: Task, seed: int, root: Path, folder: Path, recipe: str | None = None, **settings: str) -> Parts:
+    """Data, network and trainer from ``conf/`` with the task's settings, or those of an experiment. Reads no data."""
+    chosen: dict[str, Any] = {
         "data": task.data,
         "model": "vgg5",
         "model.width": task.width,
         "T": task.T,
+        "data.batch_size": task.batch,
+        "trainer.max_epochs": task.epochs,
+    }
+    if recipe is not None:
+        chosen = {"experiment": recipe}
+        if task.train_limit:  # an attempt in seconds
+            chosen |= {"model.channels": "[8,8,8]", "data.batch_size": 64, "trainer.max_epochs": 1}
+    overrides = {
+        **chosen,
         "seed": seed,
         "name": "time_to_accuracy",
         "report": "false",
         "data.root": root,
         "data.download": "false",
-        "data.batch_size": task.batch,
+        "data.verify": os.environ.get("QBSNN_VERIFY", "true"),
         "data.val_fraction": task.val,
         "data.limit_val": _null(task.val_limit),
         "data.limit_train": _null(task.train_limit),
-        "trainer.max_epochs": task.epochs,
         "+trainer.val_check_interval": 1.0 / task.checks,
         "callbacks.checkpoint": "null",
         "callbacks.progress": "null",

@@ -14,7 +14,7 @@ from functools import partial
 from pydantic import Field, field_validator
 
 from benchmarks import memory
-from benchmarks.contenders import KITS, NAMES, TWIN, Problem, bf16_supported, trainings
+from benchmarks.contenders import KITS, NAMES, TWIN, Budgeted, Problem, Training, bf16_supported, trainings
 from benchmarks.harness import BenchmarkKeys, Goal, Result, Unavailable, device, interleaved, where
 from qbsnn.checks import choice
 from qbsnn.cli import launch as cli
@@ -25,6 +25,7 @@ BF16 = ("QB-LIF block", "SpikingJelly, compiled", TWIN)
 CHOSEN = "QB-LIF block"
 MEMORY = (TWIN, "QB-LIF block", "QB-LIF packed", "QB-LIF checkpoint", "SpikingJelly", "snnTorch", "Norse")
 STEP = Goal("training step time ÷ ReLU twin, ResNet-19", "≤ 1.05")
+BUDGET = Goal("training step with a budget of energy ÷ without", "≤ 1.02")
 HALF = Goal("training step in bf16 ÷ best peer's in fp32", "≤ 0.5")
 
 
@@ -51,6 +52,8 @@ def main(args: TrainStepKeys) -> None:
     print(f"{where()}; {problem}", flush=True)
     keep = measure_memory(result, names, problem)
     measure_time(result, names, problem, args.rounds)
+    if CHOSEN in names:
+        measure_budget(result, problem, args.rounds)
     if not keep:
         result.skip("memory", "no contender could be measured")
     result.write(args.out)
@@ -84,6 +87,24 @@ def measure_time(result: Result, names: tuple[str, ...], problem: Problem, round
     if binary and best is not None:
         for name in (best, *binary):
             result.add(table, name, times[name], "s", to=best)
+
+
+def measure_budget(result: Result, problem: Problem, rounds: int) -> None:
+    """Seconds of as many steps as lie between two penalties, with and without a budget of energy."""
+    plain, limited = Training(CHOSEN, problem, device()), Budgeted(CHOSEN, problem, device())
+    every = limited.budget.every
+
+    def several(training: Training) -> None:
+        for _ in range(every):
+            training.step()
+
+    names = {"without": plain, "with a budget of energy": limited}
+    times = interleaved({name: partial(several, training) for name, training in names.items()}, rounds)
+    for name, seconds in times.items():
+        goal = BUDGET if name != "without" else None
+        result.add(
+            "Step time with a budget of energy", name, [s / every for s in seconds], "s", to="without", goal=goal
+        )
 
 
 def measure_memory(result: Result, names: tuple[str, ...], problem: Problem) -> bool:

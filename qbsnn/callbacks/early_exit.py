@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from qbsnn import checks
 from qbsnn.energy.spending import StepSpending, Synapses
 from qbsnn.errors import DeployError
-from qbsnn.functional.early_exit import choose_margin, leave
+from qbsnn.functional.early_exit import choose_margin, leave, means
 from qbsnn.layers.stage import INPUT
 from qbsnn.results.exit_schema import EarlyExit as Block
 from qbsnn.training.deployment import Listener
@@ -52,7 +52,7 @@ class EarlyExit(Listener):
             for pixels, classes in data.val_dataloader():
                 logits.append(network(pixels.to(pl_module.device)).float())
                 labels.append(classes.to(pl_module.device))
-        margin = choose_margin(torch.cat(logits, 1), torch.cat(labels), self.loss)
+        margin = choose_margin(means(torch.cat(logits, 1)), torch.cat(labels), self.loss)
         self._found = Block(margin=margin, loss=self.loss, steps=[0] * network.T)
 
     def on_test_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -93,13 +93,9 @@ class EarlyExit(Listener):
         found, labels, logits, spending = self._found, batch[1], self._logits, self._spending
         if isinstance(found, str) or logits is None or spending is None:
             return
-        steps, classes = leave(logits, found.margin)
-        whole = leave(logits, float("inf"))[1]
-        found.images += len(labels)
-        found.right += int((classes == labels).sum())
-        found.right_whole += int((whole == labels).sum())
-        for taken, count in zip(*(part.tolist() for part in steps.unique(return_counts=True)), strict=True):
-            found.steps[taken - 1] += count
+        scores = means(logits)
+        steps, classes = leave(scores, found.margin)
+        found.add(steps.tolist(), (classes == labels).tolist(), (scores[-1].argmax(1) == labels).tolist())
         if spending.steps is not None:
             spent = spending.steps.cumsum(0)
             last = steps.clamp(max=len(spent)) - 1

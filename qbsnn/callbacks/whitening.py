@@ -6,6 +6,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from qbsnn import checks
 from qbsnn.errors import ArgumentError
@@ -56,9 +57,12 @@ class WhitenFirstLayer(Callback):
                 break
         filters = whitening(torch.cat(batches)[: self.images], layer.kernel_size, self.epsilon)
         both = torch.stack([filters, -filters], 1).flatten(0, 1)[: layer.out_channels]
+        # Weights that are quantised in training are computed from what is kept.
+        quantised = parametrize.is_parametrized(layer, "weight")
+        kept = layer.parametrizations["weight"].original if quantised else layer.weight  # type: ignore[index,union-attr]
         with torch.no_grad():
-            layer.weight.copy_(both)
-        layer.weight.requires_grad_(False)
+            kept.copy_(both)
+        kept.requires_grad_(False)
 
 
 def whitening(pixels: Tensor, window: tuple[int, ...], epsilon: float) -> Tensor:

@@ -14,12 +14,11 @@ from qbsnn.cli.suggestions import dotted, suggestion
 from qbsnn.errors import SettingsError
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.training import checkpoints
-from qbsnn.training.building import build_object
 from qbsnn.training.deployment import Deployed, convert, present
 from qbsnn.training.devices.processes import one_process
 from qbsnn.training.fine_tuning import stored
 from qbsnn.training.settings import deploy_settings, validate
-from qbsnn.training.setup import Parts, build, build_network, load_network, load_weights
+from qbsnn.training.setup import Parts, build, load_network, load_weights, network_of
 
 
 def load(path: str | Path, trust: Sequence[str] = ()) -> SpikingNetwork:
@@ -40,9 +39,7 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> SpikingNetwork:
         checkpoint = next((file for file in found if file.exists()), found[0])
     contents = checkpoints.load(checkpoint)
     settings = validate(Opened(checkpoint, contents, (), tuple(trust)).config(checkpoint.parent.parent))
-    data = build_object(settings["data"], "data")
-    settings["model"]["encoding"] = data.encoding(settings["model"].get("encoding"))
-    network = build_network(settings, data)
+    network, _ = network_of(settings)
     load_network(network, contents, checkpoint)
     return network.eval()
 

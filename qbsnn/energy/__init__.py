@@ -3,7 +3,7 @@
 from qbsnn.energy.activity import Activity, ActivityMeter
 from qbsnn.energy.count import Counts, StageCounts, count_operations
 from qbsnn.energy.estimate import estimate
-from qbsnn.energy.fanout import axis_fanout, fanout
+from qbsnn.energy.fanout import fanout
 from qbsnn.energy.price import MODELS, Footprint, Model, price
 
 __all__ = [
@@ -14,7 +14,6 @@ __all__ = [
     "Footprint",
     "Model",
     "StageCounts",
-    "axis_fanout",
     "count_operations",
     "estimate",
     "fanout",

@@ -6,21 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from qbsnn.deploy.convert.folding import pair
+from qbsnn.deploy.format.operations import axis_fanout
 from qbsnn.errors import EnergyError
-
-
-def axis_fanout(size: int, kernel: int, stride: int, padding: int, dilation: int, outputs: int) -> Tensor:
-    """Of each of ``size`` positions along one axis, how many (output, tap) pairs read it: int64 ``[size]``.
-
-    Output o reads the positions o·stride − padding + k·dilation, k = 0..kernel − 1; those outside are padding.
-
-    >>> axis_fanout(4, kernel=3, stride=1, padding=1, dilation=1, outputs=4).tolist()
-    [2, 3, 3, 2]
-    >>> axis_fanout(5, kernel=3, stride=2, padding=0, dilation=1, outputs=2).tolist()
-    [1, 1, 2, 1, 1]
-    """
-    read = torch.arange(outputs)[:, None] * stride - padding + torch.arange(kernel) * dilation
-    return torch.bincount(read[(read >= 0) & (read < size)], minlength=size)
 
 
 def fanout(name: str, layer: nn.Module | None, shape: tuple[int, ...]) -> Tensor:
@@ -41,7 +28,7 @@ def fanout(name: str, layer: nn.Module | None, shape: tuple[int, ...]) -> Tensor
         pair(value) for value in (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
     )
     rows, columns = (
-        axis_fanout(size, k, s, p, d, (size + 2 * p - d * (k - 1) - 1) // s + 1)
+        _axis(size, k, s, p, d, (size + 2 * p - d * (k - 1) - 1) // s + 1)
         for size, k, s, p, d in zip(positions, kernel, stride, padding, dilation, strict=True)
     )
     return rows[:, None] * columns * (layer.out_channels // layer.groups)
@@ -51,5 +38,9 @@ def pool_fanout(pool: nn.MaxPool2d | nn.AvgPool2d, size: tuple[int, ...], output
     """Of each position ``[H, W]`` before a pool, how many of its windows read it; ``outputs`` is the size after it."""
     kernel, stride, padding = (pair(value) for value in (pool.kernel_size, pool.stride, pool.padding))
     dilation = pair(pool.dilation) if isinstance(pool, nn.MaxPool2d) else (1, 1)
-    rows, columns = (axis_fanout(*axis) for axis in zip(size, kernel, stride, padding, dilation, outputs, strict=True))
+    rows, columns = (_axis(*axis) for axis in zip(size, kernel, stride, padding, dilation, outputs, strict=True))
     return rows[:, None] * columns
+
+
+def _axis(*axis: int) -> Tensor:
+    return torch.from_numpy(axis_fanout(*axis))

@@ -1,7 +1,8 @@
-"""Stopping at the step where a decision is safe, for decisions by the mean over time.
+"""Stopping at the step where a decision is safe.
 
-After step t the decision is that of Z_t = Σ_{τ≤t} logits_τ / t; its margin is the largest entry minus the second
-largest. A sample leaves at the first step whose margin is at least m, and at the last step in any case.
+After step t the decision is that of the scores of that step: the mean of the logits so far (:func:`means`), or in an
+integer network the sum Z_t itself. Its margin is the largest entry minus the second largest. A sample leaves at the
+first step whose margin is at least m, and at the last step in any case. Of equal entries the lowest index decides.
 """
 
 from __future__ import annotations
@@ -13,53 +14,58 @@ CANDIDATES = 256
 MOST = 1_000_000  # margins whose quantiles are taken
 
 
-def decisions(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Margins and classes of the decision after every step, both ``[T, B]``, from logits ``[T, B, classes]``."""
+def means(logits: Tensor) -> Tensor:
+    """The mean of the logits ``[T, B, classes]`` up to every step, of the same shape."""
     steps = torch.arange(1, len(logits) + 1, device=logits.device, dtype=logits.dtype)
-    means = logits.cumsum(0) / steps[:, None, None]
-    top = means.topk(2, dim=2).values
-    return top[..., 0] - top[..., 1], means.argmax(2)
+    return logits.cumsum(0) / steps[:, None, None]
 
 
-def leave(logits: Tensor, margin: float) -> tuple[Tensor, Tensor]:
+def leave(scores: Tensor, margin: float) -> tuple[Tensor, Tensor]:
     """When each sample leaves, and with which class.
 
     Args:
-        logits: of every step, ``[T, B, classes]``, at least two classes.
+        scores: after every step, ``[T, B, classes]``, at least two classes.
         margin: m.
 
     Returns:
         Steps taken, int64 ``[B]`` from 1 to T, and classes, int64 ``[B]``.
 
-    >>> logits = torch.tensor([[[3.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [0.0, 3.0]]])
-    >>> [found.tolist() for found in leave(logits, 2.0)]
+    >>> scores = torch.tensor([[[3, 0], [1, 0]], [[3, 1], [1, 3]]])
+    >>> [found.tolist() for found in leave(scores, 2)]
     [[1, 2], [0, 1]]
     """
-    return _first_safe(*decisions(logits), margin)
+    return _first_safe(*_decisions(scores), margin)
 
 
-def choose_margin(logits: Tensor, labels: Tensor, loss: float) -> float:
+def choose_margin(scores: Tensor, labels: Tensor, loss: float) -> float:
     """The margin with the fewest steps on these samples that costs at most ``loss`` of the accuracy of all steps.
 
     Args:
-        logits: ``[T, B, classes]`` of samples that nothing else was chosen on, such as the validation samples.
+        scores: ``[T, B, classes]`` of samples that nothing else was chosen on, such as the validation samples.
         labels: int64 ``[B]``.
         loss: share of the samples, such as 0.002.
 
     Returns:
-        One of the margins that occur (their quantiles, where there are many); infinity where all steps are needed.
+        One of the margins that occur (of their quantiles, where there are many), or infinity where every one of them
+        takes all steps or costs more.
     """
-    margins, decided = decisions(logits)
+    margins, decided = _decisions(scores)
     seen = margins.flatten().double()
     places = torch.linspace(0, 1, CANDIDATES, dtype=torch.float64, device=seen.device)
     whole = float((decided[-1] == labels).double().mean())
-    best, fewest = float("inf"), float(len(logits))
-    for margin in torch.quantile(seen[:: len(seen) // MOST + 1], places).tolist():
+    best, fewest = float("inf"), float(len(scores))
+    for margin in torch.quantile(seen[:: len(seen) // MOST + 1], places, interpolation="higher").unique().tolist():
         steps, classes = _first_safe(margins, decided, margin)
         mean = float(steps.double().mean())
         if mean < fewest and float((classes == labels).double().mean()) >= whole - loss:
             best, fewest = margin, mean
     return best
+
+
+def _decisions(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Margins and classes after every step, both ``[T, B]``."""
+    top = scores.topk(2, dim=2).values
+    return top[..., 0] - top[..., 1], scores.argmax(2)
 
 
 def _first_safe(margins: Tensor, classes: Tensor, margin: float) -> tuple[Tensor, Tensor]:

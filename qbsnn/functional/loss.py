@@ -68,3 +68,21 @@ def tet(logits: Tensor, target: Tensor, lam: float = 0.05, phi: float = 1.0, lab
         logits.flatten(0, 1), target.repeat(steps, *[1] * (target.dim() - 1)), label_smoothing=label_smoothing
     )
     return (1 - lam) * each + lam * F.mse_loss(logits, torch.full_like(logits, phi))
+
+
+def soft_targets(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """τ²·KL(softmax(teacher/τ) ‖ softmax(logits/τ)), the mean over the samples (Hinton et al., arXiv 1503.02531).
+
+    The factor keeps the gradient as large as that of the cross-entropy, whatever τ is.
+
+    Args:
+        logits: Decided, ``[B, classes]``.
+        teacher: Those of the network that is learned from, ``[B, classes]``.
+        temperature: τ.
+
+    >>> soft_targets(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 0.0]]), 1.0)  # ln(½ / √(σ(2)·σ(−2)))
+    tensor(0.4338)
+    """
+    wanted = F.log_softmax(teacher / temperature, 1)
+    found = F.log_softmax(logits / temperature, 1)
+    return temperature**2 * F.kl_div(found, wanted, reduction="batchmean", log_target=True)

@@ -14,6 +14,7 @@ DROPPED = (
     "overwrite",
     "resume",
     "trust",
+    "teacher",  # a path; what lies there is known by teacher_digest
     "compile",
     "memory",
     "sweep",

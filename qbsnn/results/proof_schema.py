@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from qbsnn.results.exit_schema import EarlyExit
+
 
 @dataclass
 class LayerCheck:
@@ -124,6 +126,7 @@ class Integer:
         promise: What that profile holds: ``verified`` against the maker's simulator, published ``rules`` of arithmetic,
             or ``limits only``, sizes; and where the target differs.
         findings: What does not fit that hardware.
+        exit: What its early exit gives; ``None`` where none was asked for.
     """
 
     checkpoint: str
@@ -163,3 +166,4 @@ class Integer:
     profile: str | None = None
     promise: str | None = None
     findings: list[Finding] = field(default_factory=list)
+    exit: EarlyExit | dict[str, str] | None = None

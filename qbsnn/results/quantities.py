@@ -112,6 +112,14 @@ def _exit(read: Callable[[EarlyExit], float]) -> Callable[[Result], float | None
     return value
 
 
+def _integer_exit(read: Callable[[EarlyExit], float]) -> Callable[[Result], float | None]:
+    def value(result: Result) -> float | None:
+        block = ran(result.integer)
+        return read(block.exit) if block is not None and isinstance(block.exit, EarlyExit) else None
+
+    return value
+
+
 def _budget(result: Result) -> float | None:
     budget = result.config.get("budget")
     asked = budget.get("target") if isinstance(budget, Mapping) and budget.get("quantity") == "energy" else None
@@ -196,13 +204,18 @@ QUANTITIES: list[Quantity] = [
              _BELOW, (SUMMARY, WANDB), _BY_MODEL),
     Quantity("energy_over_relu_dense", "energy ÷ dense ReLU network's", RATIO, _over("relu_dense"), "lower", _BELOW,
              (WANDB,), _BY_MODEL),
-    Quantity("exit/acc", "accuracy with early exit", PERCENT, _exit(lambda block: block.right / max(block.images, 1)),
-             "higher", "each image stops at the step where its decision is safe", (SUMMARY, PAGE, WANDB)),
+    Quantity("exit/acc", "accuracy with early exit", PERCENT, _exit(lambda block: block.acc),
+             "higher", "each image stops at the step where its decision is safe"),
     Quantity("exit/steps", "time steps with early exit", RATIO, _exit(lambda block: block.mean_steps), "lower",
-             "mean over test images", (SUMMARY, PAGE, WANDB)),
-    Quantity("exit/acs", "accumulates with early exit", PERCENT_1,
-             _exit(lambda block: block.acs / block.acs_whole if block.acs_whole else math.nan), "lower",
-             "of those with all steps", (SUMMARY, PAGE, WANDB)),
+             "mean over test images"),
+    Quantity("exit/acs", "accumulates with early exit", PERCENT_1, _exit(lambda block: block.share), "lower",
+             "of those with all steps"),
+    Quantity("integer/exit_acc", "integer accuracy with early exit", PERCENT, _integer_exit(lambda block: block.acc),
+             "higher", "of the integer network, which stops each image by its own margin"),
+    Quantity("integer/exit_steps", "integer time steps with early exit", RATIO,
+             _integer_exit(lambda block: block.mean_steps), "lower", "mean over test images"),
+    Quantity("integer/exit_acs", "integer accumulates with early exit", PERCENT_1,
+             _integer_exit(lambda block: block.share), "lower", "of those with all steps, behind the first layer"),
     Quantity("epochs", "epochs", COUNT, lambda result: result.timing.epochs or None, views=(WANDB,)),
     Quantity("fit_seconds", "fit time", SECONDS, lambda result: result.timing.fit_seconds or None, "lower",
              "training and its validation", (PAGE, WANDB)),

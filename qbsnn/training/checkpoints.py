@@ -62,6 +62,27 @@ def load(path: str | os.PathLike[str], map_location: Any = "cpu") -> dict[str, A
     return state
 
 
+def digest(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 that a checkpoint names as its own, by which it is known wherever it lies; :func:`load` checks it.
+
+    Raises:
+        CheckpointError: the file is absent, or names none.
+    """
+    path = _local(path)
+    real = path.resolve()
+    try:
+        with real.open("rb") as file:
+            start = max(file.seek(0, os.SEEK_END) - len(_ending("0" * 64)), 0)
+            file.seek(start)
+            ending = file.read()
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {path} cannot be read: {error.strerror or error}") from None
+    named = [ending[-64:].decode("ascii", "replace")] if ending.startswith(_ending("")) else _listed(_sidecar(real))
+    if not named:
+        raise CheckpointError(f"checkpoint {path} is cut short or is not a checkpoint: it does not end with its digest")
+    return named[0]
+
+
 def stored(contents: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The configuration in the contents of a checkpoint: plain values, since the file may come from anybody.
 

@@ -10,7 +10,7 @@ import logging
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ from qbsnn.deploy.convert.quantize import quantize
 from qbsnn.deploy.convert.quantized import Quantized
 from qbsnn.deploy.convert.settings import DeploySettings
 from qbsnn.deploy.engines.int8_engine import Int8Engine
+from qbsnn.deploy.verify.margins import with_exit
 from qbsnn.errors import DeployError
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.results.schema import Absorption, Integer
@@ -145,7 +146,8 @@ def convert(
     Args:
         network: in evaluation mode; it is not changed.
         settings: how it becomes integers.
-        data: gives the training images that the search for thresholds looks at.
+        data: gives the training images that the search for thresholds looks at, and the validation images on which the
+            exit margin is chosen.
         tune: trains the network on the grid of its quantised form, or reads what that training left; called where
             ``settings.mode`` is qat.
     """
@@ -158,7 +160,11 @@ def convert(
             log.warning("no fine-tuning on the grid: %s", error)
         return Converted(network, absorbed or error, error)
     tuned = tune(network, quantized) if settings.mode == "qat" else None
-    return Converted(network, absorbed, chosen(network, quantized, tuned))
+    deployed = chosen(network, quantized, tuned)
+    if settings.exit_loss is not None:
+        data.setup("fit")
+        deployed = replace(deployed, quantized=with_exit(deployed.quantized, data.val_dataloader(), settings.exit_loss))
+    return Converted(network, absorbed, deployed)
 
 
 def chosen(network: SpikingNetwork, quantized: Quantized, tuned: Tuned | None) -> Deployed:

@@ -78,6 +78,7 @@ class Classifier(lightning.LightningModule):
     optimiser. scheduler: optimiser -> schedule, stepped once per epoch, or ``None``; one that takes ``steps`` is told
     the number of optimiser steps of the fit and stepped in each. config: plain containers that describe the run; they
     travel in every checkpoint. budget: adds its penalty to the loss that is minimised, not to the one that is shown.
+    teacher: (loss, inputs, decided logits) -> loss that is minimised in its place, if not ``None``.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Classifier(lightning.LightningModule):
         super().__init__()
         self.network, self.loss, self.budget = network, loss, budget
         self._synapses = None if budget is None else Synapses(network)
+        self.teacher: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.config, self.num_classes = config, num_classes
         self._tallies = {part: Tally() for part in ("train", "val", "test")}
@@ -233,6 +235,8 @@ class Classifier(lightning.LightningModule):
         if part == "train":
             self._batch.reset()
             self._batch.add(*found)
+        if part == "train" and self.teacher is not None:
+            loss = self.teacher(loss, pixels, self.network.decide(logits))
         if budget is not None and spending is not None and spending.accumulates:
             reduce = self.trainer.strategy.reduce
             loss = loss + budget.penalty(spending, self.progress(), lambda value: reduce(value, reduce_op="mean"))

@@ -30,6 +30,7 @@ from qbsnn.training.record import Record, claim, held, recorded
 from qbsnn.training.resume import unfinished
 from qbsnn.training.settings import deploy_settings, identify, validate
 from qbsnn.training.setup import Parts, build, build_trainer, load_network, load_weights, of_training, quieten
+from qbsnn.training.teacher import Teacher
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,9 @@ def train(cfg: DictConfig, callbacks: Sequence[Callback] = ()) -> Result | None:
 
 def run_here(settings: dict[str, Any], callbacks: Sequence[Callback] = ()) -> Result | None:
     """:func:`train` for validated settings, in this process or as one of several that run it."""
+    teacher = Teacher.of(settings) if settings.get("teacher") else None
     parts = build(settings, callbacks)
+    parts.module.teacher = teacher
     identity = identify(parts.settings)
     with SIGNALS.listening(), _recorded(parts, identity=identity, cell=fingerprint(identity)) as record:
         fitted = fit(parts)

@@ -107,11 +107,27 @@ class RunSettings(Checked):
     logger: dict[str, Node | None] | None = None
     budget: Node = Field(default_factory=dict)
     init_from: str | None = None
+    teacher: str | None = None
+    teacher_digest: str | None = None
+    distillation: Node = Field(default_factory=dict)
     deploy: Node = Field(default_factory=dict)
     paths: Node
 
 
-GROUPS = {"optim": OptimSettings, "trainer": TrainerSettings, "deploy": DeploySettings, "paths": PathSettings}
+class DistillationSettings(Checked):
+    """How a network learns from its ``teacher``: (1 − share)·loss + share·τ²·KL, τ the ``temperature``."""
+
+    share: float = Field(default=0.5, ge=0, le=1)
+    temperature: float = Field(default=4.0, gt=0)
+
+
+GROUPS = {
+    "optim": OptimSettings,
+    "trainer": TrainerSettings,
+    "deploy": DeploySettings,
+    "paths": PathSettings,
+    "distillation": DistillationSettings,
+}
 
 
 def screen(cfg: DictConfig) -> dict[str, Any]:
@@ -121,7 +137,8 @@ def screen(cfg: DictConfig) -> dict[str, Any]:
         cfg: what Hydra composed. A sweep file in it is no setting of a run and left out.
 
     Returns:
-        The resolved configuration as plain containers; ``trust`` is a list of packages, or absent.
+        The resolved configuration as plain containers; ``trust`` is a list of packages, or absent, and
+        ``teacher_digest`` is that of the ``teacher``, if there is one.
 
     Raises:
         SettingsError: naming every bad key, its value and what would be right.
@@ -147,6 +164,7 @@ def screen(cfg: DictConfig) -> dict[str, Any]:
         raise SettingsError(f"model.neurons must give stages their neurons, {{STAGE: {{_target_: ...}}}}, got {single}")
     _check_bounds(plain, trust)
     _check_outputs(plain)
+    plain = _with_digest(plain)
     return {**plain, "trust": trust} if trust else plain
 
 
@@ -165,6 +183,16 @@ def validate(cfg: DictConfig) -> dict[str, Any]:
     for group, node in groups.items():
         _check_keys(group, node, trust)
     return plain
+
+
+def _with_digest(plain: Node) -> Node:
+    """Name the teacher by its content. Where a stored configuration's file is gone, what it said of it stays."""
+    teacher, known = plain.get("teacher"), plain.get("teacher_digest")
+    if teacher is None:
+        return {key: value for key, value in plain.items() if key != "teacher_digest"}
+    from qbsnn.training.checkpoints import digest  # imports PyTorch, which only a teacher needs at this stage
+
+    return {**plain, "teacher_digest": known if known and not Path(teacher).exists() else digest(teacher)}
 
 
 def for_files(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,7 +229,8 @@ def deploy_settings(settings: dict[str, Any]) -> DeploySettings:
 def identify(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The identity of a run with these validated settings, see :func:`qbsnn.results.fingerprint.identity`."""
     known = dict(defaults(settings, settings.get("trust") or ()))
-    for prefix, model in (("", RunSettings), ("deploy.", DeploySettings)):
+    groups = (("", RunSettings), ("deploy.", DeploySettings), ("distillation.", DistillationSettings))
+    for prefix, model in groups:
         fields = model.model_fields.items()
         known |= {
             prefix + name: field.get_default(call_default_factory=True)

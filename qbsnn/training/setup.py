@@ -29,11 +29,11 @@ from qbsnn.results.schema import Result
 from qbsnn.tracking.curves import Curves
 from qbsnn.tracking.runs import open_loggers
 from qbsnn.training import checkpoints
-from qbsnn.training.autocompile import AutoCompile
 from qbsnn.training.building import build_all, build_object
 from qbsnn.training.deployment import Check, Listener
 from qbsnn.training.devices import precision
 from qbsnn.training.devices.allocator import keep_freed_memory
+from qbsnn.training.devices.autocompile import AutoCompile
 from qbsnn.training.devices.host import host_info
 from qbsnn.training.devices.sync_norm import SyncNorm
 from qbsnn.training.module import Classifier, classifier
@@ -202,6 +202,13 @@ def build_network(settings: dict[str, Any], data: DataModule) -> SpikingNetwork:
         std=data.std,
     )
     return network
+
+
+def network_of(settings: dict[str, Any]) -> tuple[SpikingNetwork, DataModule]:
+    """The network of validated settings with fresh weights, and the data module of its samples; reads no data."""
+    data: DataModule = build_object(settings["data"], "data")
+    model = settings["model"]
+    return build_network({**settings, "model": {**model, "encoding": data.encoding(model.get("encoding"))}}, data), data
 
 
 def build_budget(settings: dict[str, Any], network: SpikingNetwork) -> EnergyBudget | None:

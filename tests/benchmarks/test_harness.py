@@ -4,6 +4,7 @@ import doctest
 import json
 
 import pytest
+import torch
 
 from benchmarks import harness, loops, scaling
 from benchmarks.harness import Goal, Result, goal_met, interleaved
@@ -83,20 +84,25 @@ def test_rounds_must_be_positive(text):
 def test_the_stopwatch_leaves_pauses_out(monkeypatch):
     now = iter([10.0, 13.0, 100.0, 104.0, 200.0, 201.0])
     monkeypatch.setattr(loops, "_now", lambda: next(now))
-    clock = loops.Stopwatch(0.9)
+    clock = loops.Stopwatch((0.8, 0.9))
     clock.start()
     clock.pause()
-    assert not clock.check(0.89)
+    assert not clock.check(0.89) and clock.reached == [3.0, None]
     clock.start()
     clock.pause()
-    assert clock.check(0.9) and clock.reached == 7.0
+    assert clock.check(0.9) and clock.reached == [3.0, 7.0]
     clock.start()
     clock.pause()
-    assert clock.check(0.1) and clock.reached == 7.0
+    assert clock.check(0.1) and clock.reached == [3.0, 7.0]
 
 
-def entry(reached):
-    return {"reached": reached, "compile": 1.0, "step": 0.1, "epochs": 2.0, "test": 0.95}
+def test_a_network_of_equal_size_is_found():
+    widths = [loops.equal_width(lambda width: torch.nn.Linear(round(64 * width), 10), size) for size in (10, 330, 5000)]
+    assert widths == [1 / 64, 0.5, 2.0]  # 10 n + 10 parameters: n = 1, 32, and at most 128
+
+
+def entry(*reached):
+    return {"reached": [*reached], "parameters": 9, "compile": 1.0, "step": 0.1, "epochs": 2.0, "test": 0.95}
 
 
 def test_a_missed_target_is_no_time():
@@ -104,13 +110,17 @@ def test_a_missed_target_is_no_time():
     add_rows(result, TASKS["digits"], {PEER: [entry(4.0), entry(6.0)], OURS: [entry(1.0), entry(None)]})
     theirs, ours = result.rows[:2]
     assert (theirs.median, ours.median, ours.met) == (5.0, None, False)
-    assert result.skipped == ["QB-LIF on digits: 1 of 2 runs missed the target"]
+    assert result.skipped == ["QB-LIF on digits: 1 of 2 runs missed 97%"]
 
 
 def test_half_the_time_meets_the_goal():
     result = Result("time_to_accuracy", {})
     add_rows(result, TASKS["digits"], {PEER: [entry(4.0)], OURS: [entry(2.0)]})
     assert result.rows[1].ratio == 0.5 and result.rows[1].met
+    add_rows(result, TASKS["cifar10"], {OURS: [entry(1.0, 3.0)], PEER: [entry(4.0, 8.0)]})
+    rows = {row.table: (row.ratio, row.goal, row.met) for row in result.rows if row.name == OURS}
+    assert rows["cifar10: time to 80% validation accuracy"] == (0.25, "≤ 0.3", True)
+    assert rows["cifar10: time to 88% validation accuracy"] == (0.375, "≤ 0.3", False)
 
 
 def test_fits_over_time_steps():

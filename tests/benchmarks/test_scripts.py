@@ -46,6 +46,8 @@ def test_neuron(tmp_path):
 def test_train_step(tmp_path):
     result = run("train_step", tmp_path, "only=QB-LIF block,SpikingJelly")
     assert table(result, "Step time, fp32")["QB-LIF block"]["goal"] == "≤ 1.05"
+    rows = table(result, "budget of energy")
+    assert rows["without"]["ratio"] == 1 and rows["with a budget of energy"]["goal"] == "≤ 1.02"
     for word in ("peak over the step", "saved for the backward"):
         rows = table(result, word)
         if not rows:
@@ -67,3 +69,5 @@ def test_time_to_accuracy(tmp_path):
     rows = table(result, "digits: time to")
     assert rows["QB-LIF"]["median"] > 0
     assert any("fashion_mnist" in line and "is missing" in line for line in result["skipped"])
+    result = run("time_to_accuracy", tmp_path, f"root={tmp_path / 'data'}", "sets=digits,cifar10")
+    assert any("QB-LIF on cifar10: " in line and "is missing" in line for line in result["skipped"])

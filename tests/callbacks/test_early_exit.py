@@ -1,9 +1,11 @@
+import json
+
 import pytest
 import torch
 
 from qbsnn.energy.spending import Spending, StepSpending, Synapses
 from qbsnn.errors import SettingsError
-from qbsnn.functional.early_exit import choose_margin, leave
+from qbsnn.functional.early_exit import choose_margin, leave, means
 from qbsnn.models import vgg
 from qbsnn.neurons import QBLIF
 from tests.tool import TINY
@@ -12,7 +14,7 @@ from tests.tool import TINY
 def test_samples_leave_by_hand():
     logits = torch.tensor([[[2.0, 0.0, 1.0]], [[0.0, 5.0, 0.0]], [[0.0, 0.0, 9.0]]])
     # means: (2, 0, 1), (1, 2.5, .5), (2/3, 5/3, 10/3): margins 1, 1.5, 5/3
-    assert [tuple(int(part) for part in leave(logits, margin)) for margin in (0.5, 1.2, 1.6, 9)] == [
+    assert [tuple(int(part) for part in leave(means(logits), margin)) for margin in (0.5, 1.2, 1.6, 9)] == [
         (1, 0), (2, 1), (3, 2), (3, 2)]  # fmt: skip
 
 
@@ -20,7 +22,7 @@ def test_the_margin_keeps_the_accuracy_and_saves_most_steps():
     # six sure samples from the first step on, two that turn right in the last one, with small margins until then
     sure = torch.tensor([[4.0, 0.0]]).expand(3, 6, 2)
     late = torch.stack([torch.tensor([[0.5, 0.0]] * 2), torch.tensor([[0.5, 0.0]] * 2), torch.tensor([[0.0, 9.0]] * 2)])
-    logits, labels = torch.cat([sure, late], 1), torch.tensor([0] * 6 + [1] * 2)
+    logits, labels = means(torch.cat([sure, late], 1)), torch.tensor([0] * 6 + [1] * 2)
     margin = choose_margin(logits, labels, 0.0)
     steps, classes = leave(logits, margin)
     assert steps.tolist() == [1] * 6 + [3] * 2 and torch.equal(classes, labels)
@@ -40,14 +42,24 @@ def test_steps_and_samples_sum_to_the_whole():
 
 
 def test_a_run_says_how_early_its_images_leave(tool, capsys):
-    assert tool("train.py", *TINY, "callbacks=early_exit", "callbacks.exit.loss=0.5", "report=false") in (0, 1)
+    early = ["callbacks=early_exit", "callbacks.exit.loss=0.5", "deploy.exit_loss=0.5"]
+    assert tool("train.py", *TINY, *early, "report=false") in (0, 1)
     result = tool.result()
     found = result["early_exit"]
     assert sum(found["steps"]) == found["images"] == 64 and len(found["steps"]) == 4
     assert found["right_whole"] == round(64 * result["metrics"]["best"]["test/acc"])
     assert 0 < found["acs"] <= found["acs_whole"]
     assert found["acs_whole"] == sum(layer["acs"] for layer in result["energy"]["layers"])
-    assert "time steps with early exit" in capsys.readouterr().out
+    integer = result["integer"]["exit"]
+    assert sum(integer["steps"]) == integer["images"] == 64 and integer["steps"][0] > 0
+    assert integer["mismatches"] == 0 and integer["right_whole"] == round(64 * result["integer"]["acc"])
+    assert 0 < integer["acs"] < integer["acs_whole"]
+    out = capsys.readouterr().out
+    assert "time steps with early exit" in out and "integer accumulates with early exit" in out
+    checkpoint = tool.runs()[-1] / "checkpoints/best.ckpt"
+    assert tool("scripts/export.py", f"ckpt={checkpoint}", "format=bundle", f"out={tool.folder / 'bundle'}") == 0
+    manifest = json.loads((tool.folder / "bundle/manifest.json").read_text())
+    assert manifest["exit_margin"] == integer["margin"] and manifest["version"] == 2
 
 
 def test_other_decisions_have_nothing_to_leave_out(tool):

@@ -11,6 +11,8 @@ import torch
 from qbsnn.callbacks import StepSchedule
 from qbsnn.callbacks.whitening import whitening
 from qbsnn.errors import SettingsError
+from qbsnn.training.setup import build
+from tests.test_configs import composed
 from tests.tool import ROOT
 
 FAST = ("model=fast", "model.channels=[8,8]", "optim=one_cycle", "callbacks=fast", "data.padding=reflect",
@@ -56,6 +58,33 @@ def test_a_stopped_run_ends_as_one_that_was_not(tool):
     states = [torch.load(tool.folder / f"outputs/{name}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
               for name in ("whole", "parts")]  # fmt: skip
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items() if torch.is_tensor(value))
+
+
+def test_norms_are_measured_anew_when_the_steps_change(tmp_path):
+    """Weights stand still and all batches are one, so the statistics of T = 2 are those of a single pass."""
+    more = ["+callbacks.steps._target_=qbsnn.callbacks.StepSchedule", "+callbacks.steps.schedule=[[0,1],[0.5,2]]",
+            "+callbacks.steps.batches=2", "T=2", "model=mlp", "model.hidden=[16,16]", "optim.optimizer.lr=0.0",
+            "optim.optimizer.weight_decay=0.0", "data.limit_train=64", "data.limit_val=16", "data.batch_size=64",
+            "trainer.max_epochs=8", "callbacks.checkpoint=null", "callbacks.progress=null", "~logger",
+            "trainer.enable_checkpointing=false", "compile=none", "trainer.accelerator=cpu"]  # fmt: skip
+    parts = build(composed(tmp_path, *more))
+    parts.trainer.fit(parts.module, datamodule=parts.data)
+    norm = parts.module.network.stages["fc2"].parts[0].norm
+    mean, variance = norm.running_mean.clone(), norm.running_var.clone()
+    assert norm.momentum == 0.1
+    pixels, _ = next(iter(parts.data.train_dataloader()))
+    for steps, equal in ((1, False), (2, True)):
+        norm.momentum, parts.module.network.T = 1.0, steps
+        parts.module.network.train()(pixels)
+        assert torch.allclose(norm.running_mean, mean, atol=1e-5) == equal
+        assert torch.allclose(norm.running_var, variance, atol=1e-5) == equal
+
+
+def test_a_graph_of_one_T_has_no_schedule(tmp_path):
+    module = build(composed(tmp_path, "T=2", "model=mlp", "compile=none", "~logger")).module
+    module.config = {**module.config, "compile": "model"}
+    with pytest.raises(SettingsError, match="compile=model is of one T: use compile=block"):
+        StepSchedule([[0, 1], [0.5, 2]]).on_fit_start(None, module)
 
 
 @pytest.mark.parametrize("schedule", [[], [[0.5, 1]], [[0, 1], [0, 2]], [[0, 0]], [[0, 1], [2, 2]]])

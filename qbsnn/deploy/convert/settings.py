@@ -40,6 +40,8 @@ class DeploySettings(Checked):
         epochs: of training on the grid, and of the float network that it is compared with.
         lr: learning rate of that training.
         calibration_images: training images that the search for thresholds looks at; 0: it looks at the weights only.
+        exit_loss: accuracy, as a share, that stopping early may cost on validation images, from which the exit margin
+            of the integer network follows; ``None`` for all steps always.
 
     Raises:
         ArgumentError: for a value outside these bounds.
@@ -59,6 +61,7 @@ class DeploySettings(Checked):
     epochs: int = Field(default=4, ge=1)
     lr: float = Field(default=0.0002, gt=0)
     calibration_images: int = Field(default=256, ge=0)
+    exit_loss: float | None = Field(default=None, ge=0, le=1)
 
     @field_validator("profile", mode="before")
     @classmethod
@@ -79,7 +82,7 @@ class DeploySettings(Checked):
     @property
     def grid(self) -> dict[str, Any]:
         """What fixes the grid: weights that were trained under one such choice are of no use to another."""
-        return self.model_dump(exclude={"mode", "epochs", "lr"})
+        return self.model_dump(exclude={"mode", "epochs", "lr", "exit_loss"})
 
     def resolved(self) -> DeploySettings:
         """These settings with the choices of the profile in place."""

@@ -58,7 +58,8 @@ def _parse(net: IntegerNetwork, samples: int, text: str) -> Trace:
     """The trace that ``main.c`` printed: per sample, step and stage a line of spikes and one of membranes, then Z."""
     lines = [np.array(line.rpartition(":")[2].split(), np.int64) for line in text.splitlines()]
     stages = len(net.stages)
-    per_sample = 2 * stages * net.T + 2
+    leaves = net.exit_margin is not None
+    per_sample = 2 * stages * net.T + 2 + leaves
     if len(lines) != samples * per_sample + 1:
         raise DeployError(f"the compiled network printed {len(lines)} lines, expected {samples * per_sample + 1}")
 
@@ -68,5 +69,6 @@ def _parse(net: IntegerNetwork, samples: int, text: str) -> Trace:
 
     spikes: list[NDArray[np.integer]] = [tap(k, 0) for k in range(stages)]
     membranes: list[NDArray[np.integer]] = [tap(k, 1) for k in range(stages)]
-    logits = np.array([lines[(b + 1) * per_sample - 2] for b in range(samples)])
-    return Trace(spikes, membranes, logits, int(lines[-1][0]))
+    ends = [lines[(b + 1) * per_sample - 2 - leaves : (b + 1) * per_sample] for b in range(samples)]
+    exits = np.array([end[2] for end in ends]).T if leaves else None
+    return Trace(spikes, membranes, np.array([end[0] for end in ends]), int(lines[-1][0]), exits=exits)

@@ -78,6 +78,8 @@ def printed(net: IntegerNetwork, trace: Trace) -> str:
                 lines.append(f"spikes {b} {t} {_word(stage.name)}:{_numbers(spikes[t, b])}")
                 lines.append(f"membrane {b} {t} {_word(stage.name)}:{_numbers(membranes[t, b])}")
         lines += [f"logits {b}:{_numbers(z)}", f"class {b}: {z.argmax()}"]
+        if trace.exits is not None:
+            lines.append(f"exit {b}:{_numbers(trace.exits[:, b])}")
     return "\n".join([*lines, f"overflows: {trace.overflows}"]) + "\n"
 
 

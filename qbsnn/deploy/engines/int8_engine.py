@@ -67,6 +67,14 @@ class Int8Engine(TorchEngine):
         Raises DeployError where Z or a step's sum leaves its register under the policy ``error``.
         """
         seen = Overflows()
+        z = self.running(current, seen)[-1]
+        if seen.first is not None and self.net.overflow == "error":
+            raise DeployError(f"a value does not fit {self.net.membrane_bits} bits: {seen.first}")
+        return z
+
+    @torch.no_grad()
+    def running(self, current: Tensor, seen: Overflows) -> Tensor:
+        """Z after every step, ``[T, B, classes]``; ``seen`` hears of what left its register."""
         j = self._checked(current.to(self.device))
         outputs: list[Tensor] = []
         for index, stage in enumerate(self.net.stages):
@@ -75,10 +83,7 @@ class Int8Engine(TorchEngine):
             for source in range(index):
                 if self._last_use.get(source, -1) == index:
                     outputs[source] = outputs[source][:0]
-        z = self._readout(outputs[self.net.readout.branch.source], seen)[-1]
-        if seen.first is not None and self.net.overflow == "error":
-            raise DeployError(f"a value does not fit {self.net.membrane_bits} bits: {seen.first}")
-        return z
+        return self._readout(outputs[self.net.readout.branch.source], seen)
 
     @torch.no_grad()
     def predict(self, pixels: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qbsnn.deploy.engines import onnx_file
+from qbsnn.deploy.engines import onnx_exit, onnx_file
 from qbsnn.deploy.engines.onnx_graph import available, export
 from qbsnn.deploy.format.network import IntegerNetwork, Trace
 from qbsnn.deploy.format.validation import check_current
@@ -54,4 +54,5 @@ class OnnxEngine:
         values = self.session.run(names, {"current": np.ascontiguousarray(steps)})
         results = dict(zip(names, values, strict=True))
         taps = [[results[f"{stage.name}.{tap}"] for stage in self.net.stages] for tap in ("spikes", "membrane")]
-        return Trace(taps[0], taps[1], results["logits"])
+        exits = None if self.net.exit_margin is None else np.stack([results[name] for name in onnx_exit.OUTPUTS])
+        return Trace(taps[0], taps[1], results["logits"], exits=exits)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qbsnn.deploy.engines import onnx_file
+from qbsnn.deploy.engines import onnx_exit, onnx_file
 from qbsnn.deploy.engines.onnx_neuron import Step
 from qbsnn.deploy.format.network import IntBranch, IntegerNetwork, IntPool, IntStage
 from qbsnn.deploy.format.validation import check
@@ -56,7 +56,9 @@ def export(
     The input is ``current``, int32 ``[T, B, *shape of stage 0]``, or ``[1, B, ...]`` and the same in every step if
     ``static``. The outputs are ``logits``, int32 ``[B, classes]``, and, with ``taps``, ``<stage>.spikes`` (uint8, or
     int8 if signed, before pooling) and ``<stage>.membrane`` (int32, after the reset) of every stage, both
-    ``[T, B, *shape]``. ``batch`` is the name of the batch dimension, or its size.
+    ``[T, B, *shape]``. A network with an exit margin also says ``exit_steps`` and ``exit_class`` of each sample, int64
+    ``[B]``; a graph of operators computes all steps all the same. ``batch`` is the name of the batch dimension, or its
+    size.
 
     Raises:
         DeployError: the wiring is wrong, the packages are missing, or a sum pool exceeds uint8 where it must not.
@@ -114,7 +116,12 @@ class _Graph:
         self.outputs: list[onnx.ValueInfoProto] = []
         self.sources: list[_Spikes] = []
         # a stage may be called anything, so inner names give way to the public ones and to one another
-        self.taken = {"current", "logits", *(f"{s.name}.{tap}" for s in net.stages for tap in ("spikes", "membrane"))}
+        self.taken = {
+            "current",
+            "logits",
+            *onnx_exit.OUTPUTS,
+            *(f"{s.name}.{tap}" for s in net.stages for tap in ("spikes", "membrane")),
+        }
 
     def node(self, op: str, inputs: list[str], name: str, *, public: bool = False, **attributes: Any) -> str:
         name = name if public else self._fresh(name)
@@ -150,7 +157,11 @@ class _Graph:
         terms = [self.branch(branch, stage, f"{name}.{branch.kind}{i}") for i, branch in enumerate(stage.branches)]
         drive = self._sum([*terms, self.per_channel(stage.bias, stage, f"{name}.bias")], f"{name}.drive")
         drive = step.widened(drive, f"{name}.wide")
-        steps = [drive] * self.net.T if repeated else self.split(drive, f"{name}.drive")
+        steps = (
+            [drive] * self.net.T
+            if repeated
+            else self.nodes_of("Split", [drive], [f"{name}.drive.t{t}" for t in range(self.net.T)], axis=0)
+        )
         spikes, membranes = step.unrolled(steps)
         merged = self.node("Concat", spikes, f"{name}.bursts", axis=0)
         signed = stage.s_min < 0
@@ -171,11 +182,10 @@ class _Graph:
         )
         self.sources.append(self.pool(stage.pool, stage, self.cast(shifted, "UINT8", f"{name}.uint8"), zero, pooled))
 
-    def split(self, value: str, name: str) -> list[str]:
-        """The T steps of a value ``[T·B, ...]``, each ``[B, ...]``."""
-        steps = [self._fresh(f"{name}.t{t}") for t in range(self.net.T)]
-        self.nodes.append(self.onnx.helper.make_node("Split", [value], steps, name=f"{name}.split", axis=0))
-        return steps
+    def nodes_of(self, op: str, inputs: list[str], names: list[str], **attributes: Any) -> list[str]:
+        outputs = [self._fresh(name) for name in names]
+        self.nodes.append(self.onnx.helper.make_node(op, inputs, outputs, name=outputs[0], **attributes))
+        return outputs
 
     def _sum(self, terms: list[str], name: str) -> str:
         total = terms[0]
@@ -281,3 +291,7 @@ class _Graph:
         time = self.constant([0], "readout.time", np.int64)
         self.node("ReduceSum", [steps, time], "logits", public=True, keepdims=0)
         self.output("logits", "INT32", [self.batch, len(readout.bias)])
+        if self.net.exit_margin is not None:
+            onnx_exit.add(self, steps, self.net.exit_margin)
+            for name in onnx_exit.OUTPUTS:
+                self.output(name, "INT64", [self.batch])

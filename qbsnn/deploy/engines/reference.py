@@ -55,7 +55,17 @@ def run(net: IntegerNetwork, current: NDArray[np.int32]) -> Trace:
     total = np.cumsum(steps, axis=0)
     for t in range(net.T):
         watch.look((t, len(net.stages), 0, "readout"), steps[t], total[t], 32)
-    return Trace(spikes, membranes, total[-1], watch.count, watch.first)
+    exits = None if net.exit_margin is None else _exits(net.exit_margin, total)
+    return Trace(spikes, membranes, total[-1], watch.count, watch.first, exits)
+
+
+def _exits(margin: int, total: Ints) -> Ints:
+    """Steps and classes ``[2, B]`` from Z after every step ``[T, B, classes]``."""
+    ordered = np.sort(total, axis=2)
+    safe = ordered[..., -1] - ordered[..., -2] >= margin
+    safe[-1] = True
+    last = safe.argmax(0)
+    return np.stack([last + 1, total[last, np.arange(len(last))].argmax(1)])
 
 
 def _neurons(net: IntegerNetwork, index: int, drive: Ints, watch: _Watch) -> tuple[Ints, Ints]:

@@ -18,6 +18,7 @@ def run(net: IntegerNetwork, current: NDArray[np.int32]) -> Trace:
     membranes = [np.zeros_like(array) for array in spikes]
     logits = np.zeros((samples, len(net.readout.bias)), np.int64)
     overflows: list[Overflow] = []
+    exits = np.zeros((2, samples), np.int64)
     for sample in range(samples):
         states = [dict.fromkeys(positions(stage.shape), 0) for stage in net.stages]
         totals = [0] * len(net.readout.bias)
@@ -43,8 +44,14 @@ def run(net: IntegerNetwork, current: NDArray[np.int32]) -> Trace:
                 if not fits(drive, 32) or not fits(totals[o], 32):
                     lost = drive if not fits(drive, 32) else totals[o]
                     overflows.append(Overflow(t, len(net.stages), sample, (o,), "readout", lost))
+            if net.exit_margin is not None and not exits[0, sample]:
+                first = totals.index(max(totals))
+                others = [totals[first] - z for o, z in enumerate(totals) if o != first]
+                if min(others) >= net.exit_margin or t == net.T - 1:
+                    exits[:, sample] = t + 1, first
         logits[sample] = totals
-    return Trace(list(spikes), list(membranes), logits, len(overflows), min(overflows, default=None))
+    found = None if net.exit_margin is None else exits
+    return Trace(list(spikes), list(membranes), logits, len(overflows), min(overflows, default=None), found)
 
 
 def positions(shape: tuple[int, ...]) -> product:

@@ -19,6 +19,7 @@ from qbsnn.deploy.convert.quantized import Quantized
 from qbsnn.deploy.engines.neuron_step import NeuronKind, fired, leaked
 from qbsnn.deploy.format.bounds import Bound, bounds, output_range
 from qbsnn.deploy.format.network import IntBranch, IntegerNetwork, IntPool, IntStage, Overflow, Trace
+from qbsnn.functional.early_exit import leave
 from qbsnn.functional.exact import exact_float
 
 INT32_MAX = 2**31 - 1
@@ -44,7 +45,10 @@ class TorchEngine:
             spikes.append(s.cpu().numpy())
             membranes.append(v.cpu().numpy())
         running = self._readout(outputs[self.net.readout.branch.source], seen)
-        return Trace(spikes, membranes, running[-1].cpu().numpy(), seen.count, seen.first)
+        exits = None
+        if self.net.exit_margin is not None:
+            exits = torch.stack(leave(running, self.net.exit_margin)).cpu().numpy()
+        return Trace(spikes, membranes, running[-1].cpu().numpy(), seen.count, seen.first, exits)
 
     def _input(self, current: NDArray[np.int32]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(current)).to(self.device)

@@ -22,7 +22,7 @@ from qbsnn import __version__
 from qbsnn.deploy.convert.folding import pair
 from qbsnn.deploy.convert.quantized import Quantized
 from qbsnn.deploy.export import bundle_reader
-from qbsnn.deploy.export.bundle_reader import ARRAYS, FORMAT, MANIFEST, SEMANTICS, SUMS, VERSION, BundleError
+from qbsnn.deploy.export.bundle_reader import ARRAYS, FORMAT, MANIFEST, SEMANTICS, SUMS, BundleError
 from qbsnn.deploy.format.network import INPUT, IntBranch, IntegerNetwork, IntPool, IntReadout, IntStage, Leak
 from qbsnn.errors import DeployError
 
@@ -36,7 +36,8 @@ def write(quantized: Quantized, folder: Path, name: str, classes: Sequence[str])
     """
     arrays: Arrays = {}
     manifest = _network(quantized.net, arrays)
-    manifest |= {"format": FORMAT, "version": VERSION, "semantics": SEMANTICS, "name": name, "classes": list(classes)}
+    version = 2 if "exit_margin" in manifest else 1  # which every reader reads
+    manifest |= {"format": FORMAT, "version": version, "semantics": SEMANTICS, "name": name, "classes": list(classes)}
     manifest["input"] = _input(quantized, arrays)
     manifest["arrays"] = {key: bundle_reader.describe(array) for key, array in arrays.items()}
     manifest["versions"] = {
@@ -76,7 +77,8 @@ def read(folder: Path) -> IntegerNetwork:
     )
     node = manifest["readout"]
     readout = IntReadout(_read_branch(node["branch"], arrays), arrays[node["bias"]], node["scale"])
-    return IntegerNetwork(stages, readout, *(manifest[key] for key in ("T", "membrane_bits", "overflow")))
+    fields = {key: manifest[key] for key in ("T", "membrane_bits", "overflow")}
+    return IntegerNetwork(stages, readout, exit_margin=manifest.get("exit_margin"), **fields)
 
 
 def _network(net: IntegerNetwork, arrays: Arrays) -> dict[str, Any]:
@@ -108,6 +110,7 @@ def _network(net: IntegerNetwork, arrays: Arrays) -> dict[str, Any]:
         "overflow": net.overflow,
         "stages": stages,
         "readout": readout,
+        **({} if net.exit_margin is None else {"exit_margin": net.exit_margin}),
     }
 
 

@@ -12,8 +12,9 @@ pickle), this file, and ``SHA256SUMS``, which ``sha256sum -c SHA256SUMS`` checks
     s ← clamp(⌊V/θ⌋, s_min, s_max)      rounding "round": ⌊(V + ⌊θ/2⌋)/θ⌋, "to_zero": V/θ cut
     V ← V − θ·s                         hard reset: V ← 0 where s ≠ 0
 
-The first stage is fed the current J = round_half_even(θ·I), I the float input layer's output, bias included. The
-readout sums Z = Σ_t (Σ q·s + b); the class is the lowest index among the largest Z.
+The first stage is fed J = round_half_even(θ·I), I the float input layer's output with bias. Z = Σ_t (Σ q·s + b) in the
+readout; the class is the lowest index among the largest Z. With an exit margin a sample leaves after the first step
+whose largest Z exceeds the second largest by at least that, or after step T.
 """
 
 from __future__ import annotations
@@ -24,14 +25,12 @@ import math
 import sys
 import zipfile
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-FORMAT, VERSION, SEMANTICS = "qbsnn-bundle", 1, "QB-INT 1"
+FORMAT, SEMANTICS = "qbsnn-bundle", "QB-INT 1"
 SUMS, MANIFEST, ARRAYS, READER = "SHA256SUMS", "manifest.json", "arrays.npz", "bundle_reader.py"
 LEAKS, ROUNDINGS = ("none", "shift_floor", "shift_xylo", "mul12_to_zero"), ("floor", "round", "to_zero")
 KINDS, POLICIES, SIZES = ("conv", "linear", "identity"), ("error", "saturate", "wrap"), range(1, 2**28)
@@ -42,16 +41,16 @@ class BundleError(Exception):
 
 
 class Output(NamedTuple):
-    """One array per stage, ``[T, B, *shape]``: spikes before pooling, V after the reset. logits Z: ``[B, classes]``."""
+    """Per stage ``[T, B, *shape]``: spikes before pooling, V after the reset. Z ``[B, classes]``, exits ``[2, B]``."""
 
     spikes: list[np.ndarray]
     membranes: list[np.ndarray]
     logits: np.ndarray
     overflows: int
+    exits: np.ndarray | None = None
 
 
-@dataclass(frozen=True)
-class Bundle:
+class Bundle(NamedTuple):
     """A checked bundle: the manifest, and the arrays that it names."""
 
     manifest: dict[str, Any]
@@ -60,8 +59,7 @@ class Bundle:
     def current(self, pixels: np.ndarray) -> np.ndarray:
         """J, int32 ``[T or 1, B, ...]``, for pixels ``[B, C, H, W]`` in [0, 1].
 
-        Computed in float64. The training framework sums in float32, so where θ·I lies within its rounding of a half,
-        its J may differ from this one by 1; the spikes for a given J do not.
+        Computed in float64. Training sums in float32, so its J may differ by 1 where θ·I is within rounding of a half.
         """
         source = self.manifest["input"]
         fits = list(pixels.shape[1:]) == source["shape"] and pixels.size > 0
@@ -93,8 +91,7 @@ class Bundle:
         _require(fits, f"J must be int32 [{steps} or 1, B, *{shape}], got {current.dtype} {list(current.shape)}")
         traces: list[tuple[np.ndarray, np.ndarray, int]] = []
         outputs: list[np.ndarray] = []
-        for stage in self.manifest["stages"]:
-            shape = stage["shape"]
+        for stage, shape in ((stage, stage["shape"]) for stage in self.manifest["stages"]):
             drive = self._vector(stage["bias"], shape)[None, None]
             for branch in stage["branches"]:
                 part = current if branch["kind"] == "input" else self._branch(stage["name"], branch, outputs)
@@ -105,11 +102,11 @@ class Bundle:
             outputs.append(_pool(stage["pool"], traces[-1][0]) if stage["pool"] else traces[-1][0])
         readout = self.manifest["readout"]
         z = self._branch("readout", readout["branch"], outputs)
-        z = (z + self._vector(readout["bias"], z.shape[2:])).sum(0)
-        return Output([s for s, _, _ in traces], [v for _, v, _ in traces], z, sum(n for _, _, n in traces))
+        z, margin = (z + self._vector(readout["bias"], z.shape[2:])).cumsum(0), self.manifest.get("exit_margin")
+        exits, (spikes, membranes, outside) = None if margin is None else _exits(z, margin), zip(*traces, strict=True)
+        return Output(list(spikes), list(membranes), z[-1], sum(outside), exits)
 
-    def _vector(self, name: str, shape: Sequence[int]) -> np.ndarray:
-        """One value per channel, shaped to broadcast over ``[..., *shape]``."""
+    def _vector(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         values = self.arrays[name].astype(np.float64 if name.startswith("input") else np.int64)
         _require(values.shape == (shape[0],), f"array {name!r} must have {shape[0]} elements, got {values.shape}")
         return values.reshape(-1, *[1] * (len(shape) - 1))
@@ -143,12 +140,11 @@ class Bundle:
     def summary(self) -> str:
         """One line for the network and one per stage."""
         m = self.manifest
-        versions = ", ".join(f"{key} {value}" for key, value in m["versions"].items())
         weights = sum(array.size for array in self.arrays.values() if array.dtype == np.int8)
-        lines = [
-            f"{m['name']}: {m['semantics']}, T = {m['T']}, V {m['membrane_bits']} bit ({m['overflow']}), "
-            f"{weights:,} int8 weights, {len(m['classes'])} classes; {versions}"
-        ]
+        more = [f"{len(m['classes'])} classes"] + [f"exit margin {m[key]}" for key in ("exit_margin",) if key in m]
+        versions = ", ".join(f"{key} {value}" for key, value in m["versions"].items())
+        head = f"{m['name']}: {m['semantics']}, T = {m['T']}, V {m['membrane_bits']} bit ({m['overflow']})"
+        lines = [f"{head}, {weights:,} int8 weights, {', '.join(more)}; {versions}"]
         for stage in m["stages"]:
             theta, leak, pool = self.arrays[stage["theta"]], stage["leak"], stage["pool"]
             parts = ["+".join(branch["kind"] for branch in stage["branches"]), f"s {stage['s_min']}..{stage['s_max']}"]
@@ -163,14 +159,12 @@ def read(folder: str | Path) -> Bundle:
     _check_sums(folder := Path(folder))
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        for key, value in (("format", FORMAT), ("version", VERSION), ("semantics", SEMANTICS)):
+        for key, value in (("format", FORMAT), ("version", 1 + ("exit_margin" in manifest)), ("semantics", SEMANTICS)):
             _require(manifest[key] == value, f"{key} must be {value!r}, got {manifest[key]!r}")
-        bundle = Bundle(manifest, _arrays(folder, manifest["arrays"]))
-        _check(bundle)
+        return _check(Bundle(manifest, _arrays(folder, manifest["arrays"])))
     except (BundleError, LookupError, TypeError, AttributeError, ValueError, RecursionError, MemoryError) as error:
         what = "" if isinstance(error, BundleError) else f"malformed: {type(error).__name__}: "
         raise BundleError(f"{folder / MANIFEST}: {what}{error}") from error
-    return bundle
 
 
 def describe(array: np.ndarray) -> dict[str, Any]:
@@ -210,11 +204,12 @@ def _require(holds: bool, message: str) -> None:
         raise BundleError(message)
 
 
-def _check(bundle: Bundle) -> None:
+def _check(bundle: Bundle) -> Bundle:
     """Values within their bounds, no array as large as memory; then a black image is run, which tries every shape."""
     manifest, arrays = bundle.manifest, bundle.arrays
     _allowed("network", T=(manifest["T"], range(1, 2**31)), overflow=(manifest["overflow"], POLICIES))
-    _allowed("network", membrane_bits=(manifest["membrane_bits"], range(2, 33)))
+    bits, margin = (manifest["membrane_bits"], range(2, 33)), (manifest.get("exit_margin", 0), range(2**32))
+    _allowed("network", membrane_bits=bits, exit_margin=margin)
     for i, stage in enumerate(manifest["stages"]):
         at, leak, s_max = f"stage {stage['name']!r}", stage["leak"], stage["s_max"]
         _allowed(at, values_per_image=(math.prod((manifest["T"], *stage["shape"])), SIZES))
@@ -225,8 +220,7 @@ def _check(bundle: Bundle) -> None:
         kinds = [branch["kind"] for branch in stage["branches"]]
         alone = kinds == ["input"] if i == 0 else "input" not in kinds
         _require(alone, f"{at}: 'input' is the only branch of the first stage and of no other, got {kinds}")
-        if stage["pool"]:
-            _allowed(at, pool=(stage["pool"]["kind"], ("max", "sum")))
+        _allowed(at, pool=(stage["pool"]["kind"] if stage["pool"] else "max", ("max", "sum")))
     for name, array in arrays.items():
         dtype = "float32" if name.startswith("input") else "int8" if name.endswith("weight") else "int32"
         _require(array.dtype.name == dtype, f"array {name!r} must be {dtype}, got {array.dtype}")
@@ -234,6 +228,7 @@ def _check(bundle: Bundle) -> None:
     black = bundle.current_of(np.zeros((1, 1, *manifest["input"]["shape"])))
     classes = bundle.run(black).logits.shape[1]
     _require(len(manifest["classes"]) == classes, f"{len(manifest['classes'])} class names for {classes} classes")
+    return bundle
 
 
 def _allowed(at: str, **values: tuple[Any, Any]) -> None:
@@ -244,16 +239,13 @@ def _allowed(at: str, **values: tuple[Any, Any]) -> None:
 
 
 def _leak(kind: str, amount: int, v: np.ndarray) -> np.ndarray:
-    if kind == "shift_floor":
-        return v - (v >> amount)
-    if kind == "shift_xylo":
-        return v - np.where(v >> amount, v >> amount, np.sign(v))
     if kind == "mul12_to_zero":
         return np.sign(v) * (np.abs(v) * (4096 - amount) >> 12)
-    return v
+    shifted = np.zeros_like(v) if kind == "none" else v >> amount
+    return v - (np.where(shifted, shifted, np.sign(v)) if kind == "shift_xylo" else shifted)
 
 
-def _windows(x: np.ndarray, kernel: Sequence[int], node: dict[str, Any], outside: int = 0) -> np.ndarray:
+def _windows(x: np.ndarray, kernel: tuple[int, ...], node: dict[str, Any], outside: int = 0) -> np.ndarray:
     """``x [T, B, C, H, W]`` as ``[T, B, C, rows, columns, *kernel]``."""
     (rows, columns), (down, right) = node["padding"], node["stride"]
     size = x[:, 0, :, 0, 0].size * (x.shape[3] + 2 * rows) * (x.shape[4] + 2 * columns)
@@ -277,6 +269,13 @@ def _pool(pool: dict[str, Any], s: np.ndarray) -> np.ndarray:
     return windows.max((5, 6)) if pool["kind"] == "max" else windows.sum((5, 6))
 
 
+def _exits(z: np.ndarray, margin: int) -> np.ndarray:
+    """Steps and classes ``[2, B]`` from Z after every step ``[T, B, classes]``."""
+    best, second = np.moveaxis(np.sort(z, 2)[..., :-3:-1], 2, 0)
+    last = np.where((best - second >= margin).any(0), (best - second >= margin).argmax(0), len(z) - 1)
+    return np.stack([last + 1, z[last, np.arange(len(last))].argmax(1)])
+
+
 def main(arguments: list[str]) -> int:
     """Print a summary, or the classes of images."""
     if len(arguments) not in (1, 2) or arguments[0] in ("-h", "--help"):
@@ -288,8 +287,9 @@ def main(arguments: list[str]) -> int:
             print(bundle.summary())
             return 0
         for i, image in enumerate(np.load(arguments[1], allow_pickle=False)):
-            z = bundle.run(bundle.current(image[None])).logits[0]
-            print(f"{i}: class {z.argmax()} ({bundle.manifest['classes'][z.argmax()]}), Z = {z.tolist()}")
+            _, _, (z,), _, exits = bundle.run(bundle.current(image[None]))
+            early = "" if exits is None else f"; early exit: class {exits[1, 0]} after {exits[0, 0]} steps"
+            print(f"{i}: class {z.argmax()} ({bundle.manifest['classes'][z.argmax()]}), Z = {z.tolist()}{early}")
     except (BundleError, OSError, ValueError, EOFError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

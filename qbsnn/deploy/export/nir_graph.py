@@ -135,6 +135,8 @@ def graph(net: IntegerNetwork, problems: Sequence[str]) -> nir.NIRGraph:
         "readout_scale": net.readout.scale,
         "plain_readers": "may run it" if not problems else f"misread it: {'; '.join(problems)}",
     }
+    if net.exit_margin is not None:
+        metadata["exit_margin"] = net.exit_margin
     try:
         return nir.NIRGraph(nodes, edges, metadata)
     except ValueError as error:

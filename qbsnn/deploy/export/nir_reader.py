@@ -118,7 +118,9 @@ def _network(graph: Any) -> IntegerNetwork:
     readout = IntReadout(
         _branch(graph, sources, "readout"), np.asarray(about["readout_bias"], np.int32), float(about["readout_scale"])
     )
-    return IntegerNetwork(tuple(stages), readout, int(about["T"]), int(about["membrane_bits"]), about["overflow"])
+    margin = int(about["exit_margin"]) if "exit_margin" in about else None
+    bits = int(about["membrane_bits"])
+    return IntegerNetwork(tuple(stages), readout, int(about["T"]), bits, about["overflow"], margin)
 
 
 def _stage(graph: Any, sources: dict[str, list[str]], name: str) -> IntStage:

@@ -58,7 +58,7 @@ class Proof(NamedTuple):
 class Format(NamedTuple):
     """How a format is written to a path, and how a file or folder of it is run on J; the latter returns a remark too.
 
-    The trace may lack membranes where the format has none.
+    The trace may lack membranes, and then lacks exits too, where the format has none.
     """
 
     suffix: str
@@ -102,7 +102,7 @@ def _prove(job: Job, current: NDArray[np.int32], found: Trace, remark: str) -> P
     """Compare with the numpy engine, and make sure that the comparison would notice a weight that is one unit off."""
     expected = reference.run(job.net, current)
     if not found.membranes:
-        expected = replace(expected, membranes=[])
+        expected = replace(expected, membranes=[], exits=None)
     mismatches = compare(found, expected)
     values = sum(array.size for array in (*expected.spikes, *expected.membranes, expected.logits))
     if mismatches:
@@ -153,7 +153,8 @@ def _run_bundle(job: Job, current: NDArray[np.int32], path: Path) -> tuple[Trace
         raise VerificationError(f"the reader's input current differs by {difference.max()}, at most 1 is rounding")
     remark = f"{np.count_nonzero(difference)} of {difference.size} input currents differ by one unit of rounding"
     found = reader.run(current)
-    return Trace(list(found.spikes), list(found.membranes), found.logits, found.overflows), f"run in numpy; {remark}"
+    trace = Trace(list(found.spikes), list(found.membranes), found.logits, found.overflows, exits=found.exits)
+    return trace, f"run in numpy; {remark}"
 
 
 def _write_nir(job: Job, current: NDArray[np.int32], path: Path) -> None:

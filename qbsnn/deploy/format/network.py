@@ -13,7 +13,8 @@ equations (I4) to (I7) (docs/hardware.md):
 V starts at 0 for every sample. Spikes leave a stage through its ``pool``. The first stage has one branch of kind
 ``input``: its current J (int32, bias included) is computed outside, in floating point, and rounded once; J is the
 input of every engine. The readout accumulates Z of (I8) over the steps, one scale for all classes; the predicted class
-is the lowest index among the largest Z.
+is the lowest index among the largest Z. With an exit margin m a sample leaves after the first step whose largest Z
+exceeds the second largest by at least m, or after the last step, with the class of that step.
 """
 
 from __future__ import annotations
@@ -110,7 +111,8 @@ class IntegerNetwork:
 
     membrane_bits: width of the two's complement register that holds V. overflow: what happens when the complete sum of
     a step does not fit it: ``error`` (engines count it, verification refuses), ``saturate`` or ``wrap``. Accumulators
-    are int32 in every case, which the static bounds prove sufficient.
+    are int32 in every case, which the static bounds prove sufficient. exit_margin: m, 0 to 2³² − 1; ``None`` for a
+    network that always takes all steps.
     """
 
     stages: tuple[IntStage, ...]
@@ -118,6 +120,7 @@ class IntegerNetwork:
     T: int
     membrane_bits: int = 32
     overflow: Literal["error", "saturate", "wrap"] = "error"
+    exit_margin: int | None = None
 
 
 @dataclass(frozen=True, order=True)
@@ -147,10 +150,12 @@ class Trace:
 
     spikes, membranes: one array per stage, ``[T, B, *shape]``: the bursts s before pooling, and V after the reset.
     Bursts are uint8, or int8 where s_min < 0; the plain engines may use wider integers.
-    logits: Z, ``[B, classes]``.
+    logits: Z after all steps, ``[B, classes]``.
     overflows: positions (stage, step, sample, neuron) at which the step's sum Σ q·s + b + Σ m·s is no int32 or V plus
     that sum does not fit ``membrane_bits``, whatever the policy does about it; in the readout, at which the step's sum
     or Z is no int32. first_overflow: the earliest of them.
+    exits: when each sample leaves (1 to T) and with which class, ``[2, B]``; ``None`` without an exit margin. Spikes,
+    membranes, Z and overflows are those of all steps in any case.
     """
 
     spikes: list[NDArray[np.integer]]
@@ -158,3 +163,4 @@ class Trace:
     logits: NDArray[np.integer]
     overflows: int = 0
     first_overflow: Overflow | None = None
+    exits: NDArray[np.integer] | None = None

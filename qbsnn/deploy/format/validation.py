@@ -67,7 +67,12 @@ def check(net: IntegerNetwork) -> list[Shape]:
         pooled.append(_pooled_shape(at, stage.pool, stage.shape) if stage.pool else stage.shape)
     readout = net.readout
     _require(readout.branch.kind == "linear", "readout", f"its branch must be linear, got {readout.branch.kind}")
-    _check_vector("readout", "bias", readout.bias, _branch_shape("readout", readout.branch, pooled)[0])
+    (classes,) = _branch_shape("readout", readout.branch, pooled)
+    _check_vector("readout", "bias", readout.bias, classes)
+    if (margin := net.exit_margin) is not None:
+        fits = type(margin) is int and 0 <= margin < 2**32
+        _require(fits, "network", f"exit_margin must be an integer from 0 to {2**32 - 1}, got {margin!r}")
+        _require(classes > 1, "network", "an exit margin needs two classes, got 1")
     return pooled
 
 

@@ -23,12 +23,13 @@ from qbsnn.deploy.convert.quantized import Quantized
 from qbsnn.deploy.engines import onnx_engine, reference
 from qbsnn.deploy.engines.int8_engine import Int8Engine
 from qbsnn.deploy.format.operations import multiplying_stages, weight_bytes
+from qbsnn.deploy.verify import exits
 from qbsnn.deploy.verify.absorption import Batches, check_absorption, count_right, full_float32
-from qbsnn.deploy.verify.traces import compare, differences, flip_weight, same_overflows
+from qbsnn.deploy.verify.traces import compare, differences, exit_differences, flip_weight, same_overflows
 from qbsnn.errors import ArgumentError
 from qbsnn.layers.stage import Stage
 from qbsnn.models.network import SpikingNetwork
-from qbsnn.results.schema import Absorption, Integer, LayerCheck
+from qbsnn.results.schema import Absorption, EarlyExit, Integer, LayerCheck
 
 Predictor = Callable[[Tensor], Tensor]
 
@@ -99,6 +100,7 @@ def check_integer(
     first_overflow, overflows_agree = None, True
     rivals = rivals or {}
     right_rivals = dict.fromkeys(rivals, 0)
+    leaving = _exit_block(quantized)
     for pixels, labels in batches:
         encoded = absorbed.encoder(pixels)
         current = quantized.current_of(encoded)
@@ -119,6 +121,9 @@ def check_integer(
         overflows += trace.overflows
         if first_overflow is None and trace.first_overflow is not None:
             first_overflow = replace(trace.first_overflow, sample=images + trace.first_overflow.sample)
+        if isinstance(leaving, EarlyExit):
+            exits.count(leaving, net, trace, labels.cpu().numpy())
+            leaving.mismatches += exit_differences(trace, independent)
         if images == 0:
             flip_mismatches = compare(trace, reference.run(flip_weight(net, trace), current))
         if unavailable is None and onnx_seen < onnx_images:
@@ -136,6 +141,7 @@ def check_integer(
     mismatches = sum(layer.mismatches for layer in layers)
     membrane_mismatches = sum(layer.membrane_mismatches for layer in layers)
     exact = mismatches == membrane_mismatches == logit_mismatches == grid_mismatches == onnx_mismatches == 0
+    exact &= not isinstance(leaving, EarlyExit) or leaving.mismatches == 0
     fits = overflows_agree and (overflows == 0 or net.overflow != "error")
     settings = quantized.settings
     shares: dict[str, Any] = {name: count / max(images, 1) for name, count in right_rivals.items()}
@@ -172,8 +178,17 @@ def check_integer(
         profile=settings.profile,
         promise=promised(settings.profile) if settings.profile else None,
         findings=fits_profile(quantized, settings.profile) if settings.profile else [],
+        exit=leaving,
         **shares,
     )
+
+
+def _exit_block(quantized: Quantized) -> EarlyExit | dict[str, str] | None:
+    """Where early exit is counted; a reason where a loss was stated and no margin found; else ``None``."""
+    margin, loss = quantized.net.exit_margin, quantized.settings.exit_loss
+    if margin is not None:
+        return EarlyExit(margin, loss or 0.0, [0] * quantized.net.T)
+    return None if loss is None else {"skipped": f"no margin saves a step at a loss of at most {loss:g}"}
 
 
 def record_spikes(network: SpikingNetwork, encoded: Tensor) -> tuple[list[NDArray[np.integer]], Tensor]:

@@ -13,9 +13,18 @@ from qbsnn.deploy.format.network import IntBranch, IntegerNetwork, Trace
 
 
 def compare(a: Trace, b: Trace) -> int:
-    """Number of spikes, membranes and logits in which two traces differ."""
+    """Number of spikes, membranes, logits, and steps and classes of early exit, in which two traces differ."""
     pairs = [*zip(a.spikes, b.spikes, strict=True), *zip(a.membranes, b.membranes, strict=True), (a.logits, b.logits)]
-    return sum(differences(x, y) for x, y in pairs)
+    return sum(differences(x, y) for x, y in pairs) + exit_differences(a, b)
+
+
+def exit_differences(a: Trace, b: Trace) -> int:
+    """Number of steps and classes of early exit in which two traces differ; 0 without an exit margin."""
+    if a.exits is None and b.exits is None:
+        return 0
+    if a.exits is None or b.exits is None:
+        raise ValueError("only one of the engines says when a sample leaves")
+    return differences(a.exits, b.exits)
 
 
 def same_overflows(a: Trace, b: Trace) -> bool:

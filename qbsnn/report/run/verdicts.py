@@ -107,6 +107,7 @@ def _integer(block: Integer | dict[str, str] | None) -> Verdict:
         verdict.add("bad", "One weight changed by one unit was not noticed: the comparison proves nothing.")
     _onnxruntime(verdict, block)
     _grid(verdict, block)
+    _early(verdict, block)
     _facts(verdict, block)
     return verdict.settle(block.passed)
 
@@ -142,6 +143,21 @@ def _grid(verdict: Verdict, block: Integer) -> None:
         accuracies = [percent(value) for value in (block.ptq_acc, block.qat_acc, block.float_comparator_acc)]
         text = "Accuracy only rounded {}, fine-tuned on the grid {}, float network after as many epochs {}."
         verdict.add("note", text.format(*accuracies))
+
+
+def _early(verdict: Verdict, block: Integer) -> None:
+    """What early exit gives."""
+    if isinstance(block.exit, dict):
+        verdict.add("note", f"Early exit: {block.exit['skipped']}.")
+    elif block.exit is not None and block.exit.images:
+        found, whole = block.exit, percent(block.exit.right_whole / block.exit.images)
+        wrong = counted(found.mismatches, "mismatch", "mismatches")
+        verdict.add(
+            "bad" if found.mismatches else "good",
+            f"Early exit at a margin of {number(found.margin)}: {percent(found.acc)} ({whole} with all steps), "
+            f"{found.mean_steps:.2f} of {len(found.steps)} steps, {percent(found.share)} of the accumulates; {wrong} "
+            "in steps and classes between the engines.",
+        )
 
 
 def _facts(verdict: Verdict, block: Integer) -> None:

@@ -46,4 +46,4 @@ def trained(family: str, neuron=QBLIF, **extra) -> tuple[Quantized, torch.Tensor
 
 def as_trace(output) -> Trace:
     """What the bundle's reader gives, as a trace."""
-    return Trace(list(output.spikes), list(output.membranes), np.asarray(output.logits))
+    return Trace(list(output.spikes), list(output.membranes), np.asarray(output.logits), exits=output.exits)

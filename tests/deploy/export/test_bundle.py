@@ -154,6 +154,9 @@ def branch(k, **fields):
 CHANGES = {
     "format": (lambda m: m.update(format="zip"), "format must be 'qbsnn-bundle', got 'zip'"),
     "version": (lambda m: m.update(version=2), "version must be 1, got 2"),
+    "margin without version": (lambda m: m.update(exit_margin=1), "version must be 2, got 1"),
+    "margin": (lambda m: m.update(version=2, exit_margin=-1), "exit_margin must be 0 to 4294967295, got -1"),
+    "no margin": (lambda m: m.update(version=2, exit_margin=None), "exit_margin must be 0 to .*, got None"),
     "semantics": (lambda m: m.update(semantics="QB-INT 2"), "semantics must be 'QB-INT 1'"),
     "steps": (lambda m: m.update(T=0), "T must be 1 to .*, got 0"),
     "boolean": (lambda m: m.update(T=True), "T must be 1 to .*, got True"),

@@ -4,7 +4,7 @@
  *
  * Input: the number of samples, the number of steps with a current of their own (1 or QBSNN_STEPS), then the currents,
  * sample by sample and step by step. This file is for a machine with stdio; on a microcontroller call qbsnn_reset once
- * per sample, qbsnn_step QBSNN_STEPS times, and read qbsnn_class. Exit code: 1 if a membrane left its register under
+ * per sample, qbsnn_step QBSNN_STEPS times, and read qbsnn_class; or call qbsnn_decide, if there is one. Exit code: 1 if a membrane left its register under
  * the policy "error", 2 if the input cannot be read.
  */
 #include <inttypes.h>
@@ -56,6 +56,12 @@ int main(void)
         for (int32_t k = 0; k < QBSNN_CLASSES; k++)
             printf(" %" PRId32, qbsnn_logits[k]);
         printf("\nclass %" PRId32 ": %" PRId32 "\n", sample, qbsnn_class());
+#ifdef QBSNN_EARLY_EXIT
+        uint32_t counted = qbsnn_overflows;
+        int32_t taken, label = qbsnn_decide(current, steps == 1 ? 0 : QBSNN_INPUTS, &taken);
+        qbsnn_overflows = counted; /* of the same steps, which ran above */
+        printf("exit %" PRId32 ": %" PRId32 " %" PRId32 "\n", sample, taken, label);
+#endif
     }
     printf("overflows: %" PRIu32 "\n", qbsnn_overflows);
     return QBSNN_OVERFLOW == QB_ERROR && qbsnn_overflows > 0;

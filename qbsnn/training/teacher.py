@@ -1,0 +1,67 @@
+"""Learning from a trained network of any kind, typically the ReLU twin (Hinton et al., arXiv 1503.02531)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from qbsnn.data import DataModule
+from qbsnn.errors import SettingsError
+from qbsnn.functional.loss import soft_targets
+from qbsnn.models.network import SpikingNetwork
+from qbsnn.training import checkpoints
+from qbsnn.training.building import build_object
+from qbsnn.training.settings import DistillationSettings, validate
+from qbsnn.training.setup import load_network, network_of
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A trained network whose logits are learned: (1 − share)·loss + share·τ²·KL.
+
+    It is no part of the module that learns: not trained, not averaged, not copied, and in no checkpoint.
+    """
+
+    network: SpikingNetwork
+    settings: DistillationSettings
+
+    @classmethod
+    def of(cls, settings: dict[str, Any]) -> Teacher:
+        """Load the ``teacher`` of validated settings.
+
+        Raises:
+            CheckpointError: it cannot be read.
+            SettingsError: it takes other samples than those of the settings, or draws random numbers.
+        """
+        data: DataModule = build_object(settings["data"], "data")
+        path = Path(settings["teacher"])
+        contents = checkpoints.load(path)
+        config = {**checkpoints.stored(contents, path), "trust": settings.get("trust")}
+        network, theirs = network_of(validate(OmegaConf.create(config)))
+        samples = [f"samples {list(one.in_shape)} of {one.num_classes} classes" for one in (theirs, data)]
+        if samples[0] != samples[1]:
+            raise SettingsError(
+                f"teacher {path} learned from {theirs.name}, {samples[0]}; {data.name} has {samples[1]}"
+            )
+        if network.encoder.coding == "events" and settings["T"] != network.T:
+            raise SettingsError(f"teacher {path} takes frames of {network.T} steps, this run has T = {settings['T']}")
+        if network.encoder.coding == "rate":
+            raise SettingsError(f"teacher {path} has the random encoding rate; a teacher must be one without")
+        load_network(network, contents, path)
+        return cls(network.eval().requires_grad_(False), DistillationSettings(**settings.get("distillation", {})))
+
+    def __call__(self, loss: Tensor, pixels: Tensor, logits: Tensor) -> Tensor:
+        """What is minimised in place of ``loss``, from inputs ``[B, ...]`` and decided logits ``[B, classes]``."""
+        with torch.no_grad():
+            wanted = self.network.decide(self.network.to(pixels.device)(pixels)).float()
+        share = self.settings.share
+        return (1 - share) * loss + share * soft_targets(logits, wanted, self.settings.temperature)
+
+    def __deepcopy__(self, memo: Any) -> Teacher:
+        """The teacher itself: an average of weights copies the module that it belongs to."""
+        return self
