@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from qbsnn.report.style import SETTINGS
+from qbsnn.report.style import look
 from qbsnn.results.files import write_atomically
 
 COLOURS = {
@@ -28,7 +27,7 @@ def draw_scaling(curves: dict[str, list[dict[str, Any]]], folder: Path) -> list[
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for axis, points in curves.items():
-        with mpl.rc_context({**SETTINGS, "svg.hashsalt": "qbsnn"}):
+        with look(), mpl.rc_context({"svg.hashsalt": "qbsnn"}):
             figure = draw(axis, points)
             for suffix, options in (("png", {"dpi": 150}), ("svg", {"metadata": {"Date": None}})):
                 buffer = io.BytesIO()
@@ -41,8 +40,7 @@ def draw_scaling(curves: dict[str, list[dict[str, Any]]], folder: Path) -> list[
 
 def draw(axis: str, points: list[dict[str, Any]]) -> Figure:
     """Time on the left and memory on the right over one axis, both logarithmic, one line a contender."""
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Figure(figsize=(8, 3.2))
     panels = {"seconds": ("step time, s", 1.0), "bytes": ("kept for the backward pass, MiB", 2.0**20)}
     for (key, (label, unit)), ax in zip(panels.items(), figure.subplots(1, 2), strict=True):
         names = list(dict.fromkeys(name for point in points for name in point[key]))

@@ -4,7 +4,6 @@ import inspect
 
 import pytest
 import torch
-import yaml
 
 from qbsnn.data import CIFAR10, CIFAR100, FashionMNIST
 from qbsnn.deploy.convert.absorb import absorb
@@ -13,14 +12,11 @@ from qbsnn.deploy.verify.absorption import check_absorption
 from qbsnn.deploy.verify.integer import check_integer
 from qbsnn.errors import DeployError
 from qbsnn.functional.surrogate import relsg_et
-from qbsnn.results.fingerprint import fingerprint
-from qbsnn.sweeps.plan import cells, read
-from qbsnn.training.settings import identify
 from qbsnn.training.setup import build
 from tests.data.events.tiny_events import write_gesture
 from tests.data.images.test_imagenet import imagenet  # noqa: F401  a fixture
 from tests.data.images.test_torchvision_sets import WRITERS
-from tests.test_configs import CONF, composed, options
+from tests.test_configs import composed, options
 
 TABLES = ["cifar100", "cifar10", "dvs128_gesture", "imagenet", "fashion_mnist", "digits_dvs", "digits"]
 ROWS = options("experiment")
@@ -143,20 +139,3 @@ def test_the_recipe_of_cifar_reaches_the_batches(tmp_path, files):
     pixels, _ = next(iter(parts.data.train_dataloader()))
     black = (pixels == 0).all(1)  # cutout of 16x16, at least a quarter of it inside the picture
     assert pixels.shape == (8, 3, 32, 32) and bool((black.flatten(1).sum(1) >= 64).all())
-
-
-@pytest.mark.parametrize("path", sorted((CONF / "sweep").glob("table_*.yaml")), ids=lambda path: path.stem)
-def test_every_cell_of_a_table_composes_and_is_another_run(path, tmp_path):
-    sweep = read(yaml.safe_load(path.read_text()), path.stem)
-    marks = set()
-    for cell in cells(sweep):
-        if cell.seed == sweep.seeds[0]:
-            plain = composed(tmp_path, *cell.overrides)
-            marks.add(fingerprint(identify(plain)))
-            if ", T = " in cell.label:
-                assert plain["T"] == int(cell.label.rpartition(" = ")[2])
-            kind = plain["neuron"]["_target_"].rpartition(".")[2]
-            named = {"LIF": "Binary", "QBLIF": "QB-LIF", "ReLU": "ANN", "QuantReLU": "Quantised", "BurstLIF": "Burst",
-                     "ILIF": "I-LIF"}  # fmt: skip
-            assert cell.label.startswith(named[kind])
-    assert len(marks) == len(sweep.rows) >= 2 and len(sweep.seeds) >= 3

@@ -1,21 +1,32 @@
 """``train.py resume=RUN``: all settings from the run itself."""
 
 import json
+import shutil
 
 import pytest
 import torch
 
 from qbsnn.cli.checkpoints import stored_config
-from tests.tool import one_paragraph
+from tests.tool import Tool, one_paragraph
 
 SMALL = ("report=false", "data.limit_train=128", "data.limit_val=32", "data.limit_test=64", "callbacks.integer=null",
          "callbacks.absorption=null", "model.width=0.25", "data.batch_size=32", "neuron.s_max=4",
          "optim=sgd", "optim.scheduler=null")  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of two epochs."""
+    with pytest.MonkeyPatch.context() as patch:
+        tool = Tool(patch, tmp_path_factory.mktemp("finished"))
+        assert tool("train.py", *SMALL, "trainer.max_epochs=2", "hydra.run.dir=outputs/a") == 0
+        return tool.folder / "outputs/a"
+
+
 @pytest.fixture
-def trained(tool):
-    assert tool("train.py", *SMALL, "trainer.max_epochs=2", "hydra.run.dir=outputs/a") == 0
+def trained(tool, finished):
+    """The tools, and a copy of that run in ``outputs/a``."""
+    shutil.copytree(finished, tool.folder / "outputs/a")
     return tool
 
 

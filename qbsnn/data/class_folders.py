@@ -6,131 +6,184 @@ import csv
 import logging
 import os
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qbsnn import checks
+from qbsnn.data.folders import listed
 from qbsnn.data.split import hold_out
 from qbsnn.errors import DataError
 
 log = logging.getLogger(__name__)
 
 PARTS = ("train", "val", "test")
-HIDDEN_CACHE = ".cache"
-"""Below the root, where folders are classes; a hidden one is none."""
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Files of one part.
+    """Files and their classes.
 
     Args:
         paths: the N files, sorted.
         labels: their classes, int64 ``[N]``.
     """
 
-    paths: list[Path]
+    paths: Sequence[Path]
     labels: NDArray[np.int64]
+
+    @property
+    def file_of(self) -> NDArray[np.int64]:
+        """The number of the file of each sample ``[N]``: a file is a sample."""
+        return np.arange(len(self.paths))
 
     def __add__(self, other: Labelled) -> Labelled:
         """Both, one after the other."""
-        return Labelled(self.paths + other.paths, np.concatenate([self.labels, other.labels]))
+        return Labelled([*self.paths, *other.paths], np.concatenate([self.labels, other.labels]))
 
     def take(self, mask: NDArray[np.bool_]) -> Labelled:
         """The files where ``mask`` ``[N]`` is true."""
-        return Labelled([self.paths[i] for i in np.flatnonzero(mask)], self.labels[mask])
+        return Labelled([self.paths[i] for i in np.flatnonzero(mask).tolist()], self.labels[mask])
 
 
-@dataclass(frozen=True)
-class Listing:
-    """The files of a user's set.
-
-    Args:
-        classes: names of the classes; a label is a position in them.
-        parts: the files of ``train``, and of ``val`` and ``test`` where the user has them.
-    """
-
-    classes: tuple[str, ...]
-    parts: dict[str, Labelled]
-
-
-def class_names(root: Path, table: Path | None, name: str) -> tuple[str, ...]:
-    """The classes of a set, sorted: the folders of its training files, or what its table names.
+class ClassFolders:
+    """The files of a user's set, in folders or in a table, which is read once.
 
     Args:
-        root: holds ``train/<class>``, or the folders of the classes themselves.
-        table: a CSV file, see :func:`read_table`; ``None`` for folders.
+        root: holds ``train/<class>``, and ``val/<class>`` and ``test/<class>`` if the user has them, or ``<class>``.
+        table: a CSV file in ``root`` that takes the place of the folders, see :func:`read_table`; its paths are
+            relative to ``root``.
+        suffixes: of the files to take, in lower case; capital letters make no difference.
         name: of the set, for messages.
 
     Raises:
         DataError: for a folder or a table that is absent or names fewer than two classes.
     """
-    if table is None:
-        place = root / "train" if (root / "train").is_dir() else root
-        found = _folders(place, name)
-        if place == root and not set(found).isdisjoint(PARTS):
-            raise DataError(f"{name}: {root} has the folders {', '.join(found)}, but no train")
-    else:
-        found = sorted({label for _, label, _ in read_table(table, name)})
-        place = table
-    if len(found) < 2:
-        raise DataError(
-            f"{name}: {place} must have at least two classes, got {len(found)}. It must be a folder with "
-            "train/<class>/ (and val/<class>/, test/<class>/ if you have them), or <class>/, or a CSV of path,label"
-        )
-    return tuple(found)
+
+    def __init__(self, root: Path, table: str | Path | None, suffixes: Collection[str], name: str) -> None:
+        self.root, self.suffixes, self.name = root, suffixes, name
+        self.table = None if table is None else root / table
+        self.rows = [] if self.table is None else sorted(read_table(self.table, name))
+        if self.table is None:
+            place = root / "train" if (root / "train").is_dir() else root
+            found = _folders(place, name)
+            if place == root and not set(found).isdisjoint(PARTS):
+                raise DataError(f"{name}: {root} has the folders {', '.join(found)}, but no train")
+        else:
+            place, found = self.table, sorted({label for _, label, _ in self.rows})
+        if len(found) < 2:
+            raise DataError(
+                f"{name}: {place} must have at least two classes, got {len(found)}. It must be a folder with "
+                "train/<class>/ (and val/<class>/, test/<class>/ if you have them), or <class>/, or a CSV of path,label"
+            )
+        #: sorted; a label is a position in them
+        self.classes = tuple(found)
+
+    @cached_property
+    def given(self) -> dict[str, Labelled]:
+        """The files of ``train``, and of ``val`` and ``test`` where the user has them.
+
+        Raises:
+            DataError: for an absent file, a class without training files, a class that training does not have.
+        """
+        if self.table is not None:
+            parts = {part: self._of_table(part) for part in PARTS}
+        elif (self.root / "train").is_dir():
+            parts = {part: self._below(self.root / part) for part in PARTS if (self.root / part).is_dir()}
+        else:
+            parts = {"train": self._below(self.root)}
+        absent = sorted(set(range(len(self.classes))) - set(parts["train"].labels.tolist()))
+        if absent:
+            place = self.table or (self.root / "train" if (self.root / "train").is_dir() else self.root)
+            raise DataError(f"{self.name}: {place} has no training file of the class {self.classes[absent[0]]}")
+        return {part: found for part, found in parts.items() if found.paths}
+
+    def divide(self, val_fraction: float, test_fraction: float, seed: int) -> dict[str, Labelled]:
+        """The files of ``train``, ``val`` and ``test``; what the user does not have is held out of the training files.
+
+        Args:
+            val_fraction: share of the training files held out for validation, after those for the test.
+            test_fraction: share of the training files held out for the test.
+            seed: decides which; each class gives in proportion to its size.
+        """
+        parts = dict(self.given)
+        for part, fraction in (("test", test_fraction), ("val", val_fraction)):
+            if part not in parts:
+                held = hold_out(parts["train"].labels, fraction, seed, self.name, f"{part}_fraction")
+                parts[part], parts["train"] = parts["train"].take(held), parts["train"].take(~held)
+                log.info(
+                    "%s has no %s files of its own: %s of the training files are held out for it (data.%s_fraction=%g, "
+                    "data.split_seed=%d)",
+                    self.name, part, f"{held.sum():,}", part, fraction, seed,
+                )  # fmt: skip
+        return {part: parts[part] for part in PARTS}
+
+    def _of_table(self, part: str) -> Labelled:
+        found = [(self.root / path, self.classes.index(label)) for path, label, where in self.rows if where == part]
+        for path, _ in found:
+            if path.suffix.lower() not in self.suffixes:
+                kinds = ", ".join(sorted(self.suffixes))
+                raise DataError(f"{self.name}: {self.table} names {path}, whose suffix is none of {kinds}")
+        return Labelled([path for path, _ in found], np.array([label for _, label in found], np.int64))
+
+    def _below(self, place: Path) -> Labelled:
+        foreign = sorted(set(_folders(place, self.name)) - set(self.classes))
+        if foreign:
+            raise DataError(f"{self.name}: {place / foreign[0]} is of a class that the training files do not have")
+        paths, labels = [], []
+        ignored: Counter[str] = Counter()
+        for label, folder in enumerate(self.classes):
+            for path in listed(place / folder, "", self.name) if (place / folder).is_dir() else ():
+                if path.name.startswith("."):
+                    continue
+                if path.suffix.lower() in self.suffixes:
+                    paths.append(path)
+                    labels.append(label)
+                else:
+                    ignored[path.suffix.lower() or "none"] += 1
+        if ignored:
+            log.warning("%s: files of other kinds in %s are left out: %s", self.name, place, dict(ignored))
+        if not paths:
+            raise DataError(f"{self.name}: {place} holds no file that ends in {', '.join(sorted(self.suffixes))}")
+        return Labelled(paths, np.array(labels, np.int64))
 
 
-def list_files(root: Path, table: Path | None, suffixes: Collection[str], name: str) -> Listing:
-    """All files of a set.
+class OwnFiles:
+    """What the data modules of a user's own files share; it stands before the module of their kind of files."""
 
-    Args:
-        root: holds ``{train,val,test}/<class>/**`` or ``<class>/**``.
-        table: a CSV file that takes the place of the folders; its paths are relative to ``root``.
-        suffixes: of the files to take, in lower case; capital letters make no difference.
-        name: of the set, for messages.
+    name: str
+    val_fraction: float
+    split_seed: int
+    class_names: tuple[str, ...]
 
-    Raises:
-        DataError: for an absent folder or file, a class without training files, a class that training does not have.
-    """
-    classes = class_names(root, table, name)
-    if table is not None:
-        return Listing(classes, _parts_of_table(root, table, classes, suffixes, name))
-    if not (root / "train").is_dir():
-        return Listing(classes, {"train": _labelled(root, classes, suffixes, name)})
-    present = [part for part in PARTS if (root / part).is_dir()]
-    return Listing(classes, {part: _labelled(root / part, classes, suffixes, name) for part in present})
+    def look(self, root: str | Path, table: str | Path | None, suffixes: Collection[str], test_fraction: float) -> Path:
+        """Look which classes there are; returns where a cache goes unless the user says so: no folder of a class."""
+        self.test_fraction = checks.number("test_fraction", test_fraction, 0, 0.9, open_low=True)
+        self.own = ClassFolders(Path(root).expanduser().absolute(), table, suffixes, self.name)
+        self.class_names = self.own.classes
+        return self.own.root / ".cache"
 
+    @cached_property
+    def parts(self) -> dict[str, Labelled]:
+        """The files of ``train``, ``val`` and ``test``."""
+        return self.own.divide(self.val_fraction, self.test_fraction, self.split_seed)
 
-def divide(listing: Listing, val_fraction: float, test_fraction: float, seed: int, name: str) -> dict[str, Labelled]:
-    """The files of ``train``, ``val`` and ``test``; what the user does not have is held out of the training files.
+    def official(self, train: bool) -> Labelled:
+        """The training files and behind them those for validation, or the test files."""
+        return self.parts["train"] + self.parts["val"] if train else self.parts["test"]
 
-    Args:
-        listing: the user's files.
-        val_fraction: share of the training files held out for validation, after those for the test.
-        test_fraction: share of the training files held out for the test.
-        seed: decides which; each class gives in proportion to its size.
-        name: of the set, for messages.
+    def held_out(self, source: Any, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """The samples of the files behind the training files."""
+        return np.asarray(source.file_of >= len(self.parts["train"].paths))
 
-    >>> files = Labelled([Path(f"{i}.png") for i in range(20)], np.arange(20) % 2)
-    >>> parts = divide(Listing(("a", "b"), {"train": files}), 0.25, 0.2, 0, "twenty")
-    >>> {part: len(found.paths) for part, found in parts.items()}
-    {'train': 12, 'val': 4, 'test': 4}
-    """
-    parts = dict(listing.parts)
-    for part, fraction in (("test", test_fraction), ("val", val_fraction)):
-        if part not in parts:
-            held = hold_out(parts["train"].labels, fraction, seed, name, f"{part}_fraction")
-            parts[part], parts["train"] = parts["train"].take(held), parts["train"].take(~held)
-            log.info(
-                "%s has no %s files of its own: %s of the training files are held out for it (data.%s_fraction=%g, "
-                "data.split_seed=%d)",
-                name, part, f"{held.sum():,}", part, fraction, seed,
-            )  # fmt: skip
-    return {part: parts[part] for part in PARTS}
+    def describe(self) -> dict[str, Any]:
+        """As every set, and the classes."""
+        return super().describe() | {"classes": list(self.class_names)}  # type: ignore[misc]
 
 
 def read_table(path: Path, name: str) -> list[tuple[str, str, str]]:
@@ -160,67 +213,8 @@ def read_table(path: Path, name: str) -> list[tuple[str, str, str]]:
     return found
 
 
-def _parts_of_table(
-    root: Path, table: Path, classes: tuple[str, ...], suffixes: Collection[str], name: str
-) -> dict[str, Labelled]:
-    rows = sorted(read_table(table, name))
-    parts = {}
-    for part in PARTS:
-        chosen = [(root / path, classes.index(label)) for path, label, where in rows if where == part]
-        for path, _ in chosen:
-            if path.suffix.lower() not in suffixes:
-                raise DataError(f"{name}: {table} names {path}, whose suffix is none of {', '.join(sorted(suffixes))}")
-        if chosen:
-            parts[part] = Labelled([path for path, _ in chosen], np.array([label for _, label in chosen], np.int64))
-    _check_classes(parts.get("train", Labelled([], np.zeros(0, np.int64))), classes, table, name)
-    return parts
-
-
-def _labelled(place: Path, classes: tuple[str, ...], suffixes: Collection[str], name: str) -> Labelled:
-    foreign = sorted(set(_folders(place, name)) - set(classes))
-    if foreign:
-        raise DataError(f"{name}: {place / foreign[0]} is of a class that the training files do not have")
-    paths, labels = [], []
-    ignored: Counter[str] = Counter()
-    for label, folder in enumerate(classes):
-        for path in _walk(place / folder, name):
-            if path.suffix.lower() in suffixes:
-                paths.append(path)
-                labels.append(label)
-            else:
-                ignored[path.suffix.lower() or "none"] += 1
-    if ignored:
-        log.warning("%s: files of other kinds in %s are left out: %s", name, place, dict(ignored))
-    found = Labelled(paths, np.array(labels, np.int64))
-    if place.name != "val" and place.name != "test":
-        _check_classes(found, classes, place, name)
-    if not paths:
-        raise DataError(f"{name}: {place} holds no file that ends in {', '.join(sorted(suffixes))}")
-    return found
-
-
-def _check_classes(train: Labelled, classes: tuple[str, ...], where: Path, name: str) -> None:
-    absent = sorted(set(range(len(classes))) - set(train.labels.tolist()))
-    if absent:
-        raise DataError(f"{name}: {where} has no training file of the class {classes[absent[0]]}")
-
-
 def _folders(place: Path, name: str) -> list[str]:
     try:
         return sorted(entry.name for entry in os.scandir(place) if entry.is_dir() and not entry.name.startswith("."))
     except OSError as error:
         raise DataError(f"{name}: cannot list {place}: {error.strerror}. Point data.root at your folder") from error
-
-
-def _walk(folder: Path, name: str) -> list[Path]:
-    """All files below a folder that may be absent, sorted, without hidden ones."""
-    if not folder.is_dir():
-        return []
-
-    def refuse(error: OSError) -> None:
-        raise DataError(f"{name}: cannot list {error.filename}: {error.strerror}") from error
-
-    found = []
-    for path, _, files in os.walk(folder, onerror=refuse):
-        found += [Path(path, file) for file in files if not file.startswith(".")]
-    return sorted(found)

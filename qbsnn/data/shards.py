@@ -70,6 +70,18 @@ def key(**parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
+def stamps(paths: Sequence[Path]) -> list[list[Any]]:
+    """Path, size and time of change of each file, for a key."""
+    return [[str(path), stat.st_size, stat.st_mtime_ns] for path in paths for stat in [path.stat()]]
+
+
+def records(cache: str, folder: Callable[[], Path], count: int, make: Make, workers: int) -> Records | None:
+    """All records for a setting ``cache``: ``none``, ``memory``, or ``disk`` in what ``folder`` returns."""
+    if cache == "none":
+        return None
+    return in_memory(count, make, workers) if cache == "memory" else on_disk(folder(), count, make, workers)
+
+
 def in_memory(count: int, make: Make, workers: int = 0) -> Records:
     """Make all records and keep them in memory."""
     shards = [np.frombuffer(data, np.uint8) for data in _each(_Shards(range(_number(count)), count, make), workers)]

@@ -68,12 +68,31 @@ def test_a_bad_file_is_refused_with_its_key(changes, words):
     assert words in str(error.value) and str(error.value).startswith("sweep=name: ")
 
 
+KINDS = {"LIF": "Binary", "QBLIF": "QB-LIF", "ReLU": "ANN", "QuantReLU": "Quantised", "BurstLIF": "Burst",
+         "ILIF": "I-LIF"}  # fmt: skip  # how the labels of tables begin
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_cell_of_every_file_composes_to_an_experiment_of_its_own(tmp_path, path):
     plan = read(yaml.safe_load(path.read_text(encoding="utf-8")), path.stem)
-    found = cells(plan.model_copy(update={"seeds": plan.seeds[:2]}))
-    marks = [fingerprint(identify(composed(tmp_path, *cell.overrides))) for cell in found]
-    assert len(set(marks)) == len(found)
+    marks = set()
+    for cell in cells(plan.model_copy(update={"seeds": plan.seeds[:1]})):
+        plain = composed(tmp_path, *cell.overrides)
+        assert plain["seed"] == cell.seed == plan.seeds[0]
+        marks.add(fingerprint(identify(plain)))
+        if path.stem.startswith("table_"):
+            kind = plain["neuron"]["_target_"].rpartition(".")[2]
+            assert cell.label.startswith(KINDS[kind])
+            assert ", T = " not in cell.label or plain["T"] == int(cell.label.rpartition(" = ")[2])
+    assert len(marks) == len(cells(plan)) // len(plan.seeds)
+    if path.stem.startswith("table_"):
+        assert len(plan.rows) >= 2 and len(plan.seeds) >= 3
+
+
+def test_the_seeds_of_a_sweep_are_experiments_of_their_own(tmp_path):
+    plan = read(yaml.safe_load((CONF / "sweep/seeds.yaml").read_text(encoding="utf-8")), "seeds")
+    marks = {fingerprint(identify(composed(tmp_path, *cell.overrides))) for cell in cells(plan)}
+    assert len(marks) == len(plan.seeds) >= 2
 
 
 def test_the_sweeps_of_the_documents_are_there():

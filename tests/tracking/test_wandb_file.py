@@ -60,12 +60,12 @@ def test_rows_and_nested_keys(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("size", [0, 1, 100_000, *range(BLOCK - 7 - 7 - 60, BLOCK - 7 - 7 + 20)])
-def test_records_of_every_length_around_a_block_boundary(tmp_path, size):
+def test_records_of_every_length_around_a_block_boundary(tmp_path):
     path = tmp_path / "run-a.wandb"
-    path.write_bytes(written([row(0, pad='"' + "x" * size + '"'), row(1), row(2)]))
-    assert steps(path) == [0, 1, 2]
-    assert len(next(iter(read_history(path)))["pad"]) == size
+    for size in (0, 1, 100_000, *range(BLOCK - 7 - 7 - 60, BLOCK - 7 - 7 + 20)):
+        path.write_bytes(written([row(0, pad='"' + "x" * size + '"'), row(1), row(2)]))
+        assert steps(path) == [0, 1, 2], size
+        assert len(next(iter(read_history(path)))["pad"]) == size
 
 
 def test_a_file_cut_at_any_byte_gives_the_records_that_are_whole(tmp_path):

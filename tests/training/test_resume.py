@@ -9,7 +9,7 @@ import pytest
 
 from qbsnn.errors import DataError
 from qbsnn.training.module import Classifier
-from tests.tool import TINY, one_paragraph
+from tests.tool import TINY, Tool, one_paragraph
 
 SHORT = (
     "model=mlp", "model.hidden=[32]", *(word for word in TINY if "width" not in word), "report=false",
@@ -49,6 +49,19 @@ def starts(run):
     return [(line["epoch"], line["step"]) for line in lines]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that is not stopped."""
+    with pytest.MonkeyPatch.context() as patch:
+        tool = Tool(patch, tmp_path_factory.mktemp("whole"))
+        assert tool("train.py", *SHORT, "hydra.run.dir=outputs/whole") == 0
+        return tool.folder / "outputs/whole"
+
+
+def read(run):
+    return json.loads((run / "result.json").read_text())
+
+
 HARD = {
     "plain": [],
     "random": ["model.encoding=rate", "neuron.init=percentile", "callbacks.delta.penalty=0.1", "data.crop=1"],
@@ -56,9 +69,10 @@ HARD = {
 
 
 @pytest.mark.parametrize("settings", HARD.values(), ids=HARD.keys())
-def test_a_stopped_run_goes_on_to_the_same_numbers(tool, stop_at, settings):
-    assert tool("train.py", *SHORT, *settings, "hydra.run.dir=outputs/whole") == 0
-    whole = tool.result()
+def test_a_stopped_run_goes_on_to_the_same_numbers(tool, stop_at, settings, whole):
+    if settings:
+        whole = tool.folder / "outputs/whole"
+        assert tool("train.py", *SHORT, *settings, "hydra.run.dir=outputs/whole") == 0
     for step in (7, 8):  # of the second epoch, then of the fourth
         stop_at(step)
         assert tool("train.py", *SHORT, *settings, "hydra.run.dir=outputs/parts") == 1
@@ -67,11 +81,11 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(tool, stop_at, settings):
     assert tool("train.py", *SHORT, *settings, "hydra.run.dir=outputs/parts") == 0
     result = tool.result()
     assert result["status"] == "finished" and result["timing"]["epochs"] == 4
-    assert numbers(result) == numbers(whole)
+    assert numbers(result) == numbers(read(whole))
     run = tool.folder / "outputs/parts"
-    assert starts(tool.folder / "outputs/whole") == [(0, 0), (1, 4), (2, 8), (3, 12)]
+    assert starts(whole) == [(0, 0), (1, 4), (2, 8), (3, 12)]
     assert starts(run) == [(0, 0), (1, 4), (1, 4), (2, 8), (2, 8), (3, 12)]
-    assert curves(run) == curves(tool.folder / "outputs/whole")
+    assert curves(run) == curves(whole)
 
 
 def test_a_fit_that_was_complete_is_not_trained_again(tool, stop_at, monkeypatch):
@@ -96,9 +110,7 @@ def test_a_fit_that_was_complete_is_not_trained_again(tool, stop_at, monkeypatch
     assert tool.result()["timing"]["epochs"] == 2
 
 
-def test_damage_to_the_newest_checkpoint_leads_back_to_the_one_before(tool, stop_at, capsys):
-    assert tool("train.py", *SHORT, "hydra.run.dir=outputs/whole") == 0
-    whole = tool.result()
+def test_damage_to_the_newest_checkpoint_leads_back_to_the_one_before(tool, stop_at, capsys, whole):
     stop_at(14)
     assert tool("train.py", *SHORT, "hydra.run.dir=outputs/parts") == 1
     last = tool.folder / "outputs/parts/checkpoints/last.ckpt"
@@ -109,7 +121,7 @@ def test_damage_to_the_newest_checkpoint_leads_back_to_the_one_before(tool, stop
     capsys.readouterr()
     assert tool("train.py", *SHORT, "hydra.run.dir=outputs/parts") == 0
     assert "last.ckpt is damaged" in "".join(capsys.readouterr())
-    assert numbers(tool.result()) == numbers(whole)
+    assert numbers(tool.result()) == numbers(read(whole))
     assert starts(tool.folder / "outputs/parts")[:4] == [(0, 0), (1, 4), (2, 8), (3, 12)]
 
 
@@ -129,9 +141,8 @@ def test_another_experiment_in_a_used_directory_is_refused_unless_it_may_overwri
     assert len(curves(tool.folder / "outputs/parts")) == 4
 
 
-def test_sigterm_ends_a_run_after_its_batch_with_an_exit_code_and_saves_it(tool, monkeypatch):
-    assert tool("train.py", *SHORT, "hydra.run.dir=outputs/whole") == 0
-    whole, honest = tool.result(), Classifier.training_step
+def test_sigterm_ends_a_run_after_its_batch_with_an_exit_code_and_saves_it(tool, monkeypatch, whole):
+    honest = Classifier.training_step
 
     def step(self, batch, batch_idx):
         if self.trainer.global_step == 5:
@@ -146,5 +157,5 @@ def test_sigterm_ends_a_run_after_its_batch_with_an_exit_code_and_saves_it(tool,
     monkeypatch.setattr(Classifier, "training_step", honest)
     assert tool("train.py", *SHORT, "hydra.run.dir=outputs/parts") == 0
     assert starts(run)[2:] == [(1, 6), (2, 8), (3, 12)]
-    assert numbers(tool.result()) == numbers(whole) and curves(run) == curves(tool.folder / "outputs/whole")
+    assert numbers(tool.result()) == numbers(read(whole)) and curves(run) == curves(whole)
     assert not (run / "checkpoints/resume.ckpt").exists()

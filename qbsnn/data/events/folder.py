@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qbsnn import checks
-from qbsnn.data.class_folders import HIDDEN_CACHE, Labelled, class_names, divide, list_files
+from qbsnn.data.class_folders import Labelled, OwnFiles
 from qbsnn.data.events.events import Events, Sensor, check_events
 from qbsnn.data.events.module import EventDataModule
 from qbsnn.data.events.readers import READERS, Convention, read
 from qbsnn.data.events.readers.recording import UNITS
 from qbsnn.data.events.recordings import Recordings
+from qbsnn.data.shards import stamps
 from qbsnn.data.signatures import with_settings
 from qbsnn.errors import ArgumentError, DataError
 
@@ -47,7 +48,8 @@ class FolderRecordings(Recordings):
             str(files.paths[w.file]) + (f", {w.start / 1000:g} to {w.end / 1000:g} ms" if w.end is not None else "")
             for w in windows
         ]
-        super().__init__(names, files.labels[[w.file for w in windows]], sensor)
+        self.file_of = np.array([w.file for w in windows], np.int64)
+        super().__init__(names, files.labels[self.file_of], sensor)
         self.files, self.windows, self.convention = files, list(windows), convention
 
     def read(self, index: int) -> Events:
@@ -61,9 +63,8 @@ class FolderRecordings(Recordings):
 
     def fingerprint(self) -> Any:
         """Path, size and time of change of each file, its windows, and how it is read."""
-        stats = [(path, path.stat()) for path in self.files.paths]
-        files = [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
-        return [files, [list(w) for w in self.windows], self.convention.time_unit, self.convention.columns]
+        windows = [list(window) for window in self.windows]
+        return [stamps(self.files.paths), windows, self.convention.time_unit, self.convention.columns]
 
 
 def read_checked(path: Path, sensor: Sensor, convention: Convention) -> Events:
@@ -109,7 +110,7 @@ def windows_of(t: NDArray[np.int64], sample: int, stride: int) -> list[tuple[int
     return [(int(first), int(first) + sample) for first in starts[counts > 0]]
 
 
-class EventFolder(EventDataModule):
+class EventFolder(OwnFiles, EventDataModule):
     """Your own recordings of one sensor: ``root/{train,val,test}/<class>/*``, in any format of ``readers.READERS``.
 
     Without ``val`` or ``test``, and where ``root`` holds the classes themselves, parts are held out of the training
@@ -159,7 +160,6 @@ class EventFolder(EventDataModule):
         table: str | Path | None = None,
         **settings: Any,
     ) -> None:
-        self.test_fraction = checks.number("test_fraction", test_fraction, 0, 0.9, open_low=True)
         if time_unit is not None:
             checks.choice("time_unit", time_unit, UNITS)
         if columns is not None and sorted(str(columns)) != sorted("xypt"):
@@ -173,48 +173,35 @@ class EventFolder(EventDataModule):
         self.stride_us = round(stride_ms * 1000) if stride_ms is not None else self.sample_us
         checks.integer("polarities", polarities, 1, 2)
         self.convention = Convention(time_unit, columns)
-        place = Path(root).expanduser().absolute()
-        self.table = place / table if table is not None else None
-        self.class_names = class_names(place, self.table, self.name)
+        cache = self.look(root, table, READERS, test_fraction)
         if sensor is None:
-            sensor = self._said(place)
+            sensor = self._said()
         if len(sensor) != 2:
             raise ArgumentError(f"sensor must be [width, height] in pixels, got {list(sensor)}")
         width, height = (checks.integer("sensor", side, 1, 2**15) for side in sensor)
         self.sensor = Sensor(width, height, polarities)
-        settings["cache_dir"] = settings.get("cache_dir") or place / HIDDEN_CACHE
+        settings["cache_dir"] = settings.get("cache_dir") or cache
         super().__init__(root=root, **settings)
 
-    def _said(self, root: Path) -> tuple[int, int]:
+    def _said(self) -> tuple[int, int]:
         """Width and height of the sensor in the first file of the training part."""
-        files = list_files(root, self.table, READERS, self.name).parts["train"]
-        size = read(files.paths[0], self.convention).size
+        first = self.own.given["train"].paths[0]
+        size = read(first, self.convention).size
         if size is None:
-            raise DataError(f"{self.name}: {files.paths[0]} does not say its sensor: set data.sensor=[width,height]")
-        log.info("%s: the sensor has %dx%d pixels, as %s says", self.name, *size, files.paths[0])
+            raise DataError(f"{self.name}: {first} does not say its sensor: set data.sensor=[width,height]")
+        log.info("%s: the sensor has %dx%d pixels, as %s says", self.name, *size, first)
         return size
-
-    @cached_property
-    def parts(self) -> dict[str, Labelled]:
-        """The files of ``train``, ``val`` and ``test``."""
-        listing = list_files(self.root, self.table, READERS, self.name)
-        return divide(listing, self.val_fraction, self.test_fraction, self.split_seed, self.name)
 
     def open(self, train: bool) -> tuple[FolderRecordings, NDArray[np.int64], NDArray[np.int64]]:
         """The training files and behind them those for validation, or the test files; cut where that is wanted."""
-        files = self.parts["train"] + self.parts["val"] if train else self.parts["test"]
+        files = self.official(train)
         windows = self._windows(files)
         made = FolderRecordings(files, windows, self.sensor, self.convention)
         return made, made.labels, np.arange(len(windows))
 
-    def held_out(self, source: Recordings, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """The windows of the files behind the training files."""
-        assert isinstance(source, FolderRecordings)
-        return np.array([window.file >= len(self.parts["train"].paths) for window in source.windows])
-
     def describe(self) -> dict[str, Any]:
-        """As every set, and the classes and the sensor."""
-        return super().describe() | {"classes": list(self.class_names), "sensor": list(self.sensor[:2])}
+        """As every folder, and the sensor."""
+        return super().describe() | {"sensor": list(self.sensor[:2])}
 
     def _windows(self, files: Labelled) -> list[Window]:
         """The samples of some files; a file that cannot be read is one sample, to be skipped later."""

@@ -242,17 +242,9 @@ class EventDataModule(DataModule[Recordings]):
                 )  # fmt: skip
 
     def _records(self, source: Recordings, chosen: NDArray[np.int64]) -> shards.Records | None:
-        if self.cache == "none":
-            return None
+        def folder() -> Path:
+            found = {"framing": self.framing.key(), "chosen": chosen.tolist(), "source": source.fingerprint()}
+            return self.cache_dir / self.name / shards.key(format=FORMAT, name=self.name, **found)
 
         make = partial(record_of.encode, source, chosen, self.framing, self.skip)
-        if self.cache == "memory":
-            return shards.in_memory(len(chosen), make, self.num_workers)
-        key = shards.key(
-            format=FORMAT,
-            name=self.name,
-            framing=self.framing.key(),
-            chosen=chosen.tolist(),
-            source=source.fingerprint(),
-        )
-        return shards.on_disk(self.cache_dir / self.name / key, len(chosen), make, self.num_workers)
+        return shards.records(self.cache, folder, len(chosen), make, self.num_workers)

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torchvision.transforms import v2
 from qbsnn import checks
 from qbsnn.data import shards
 from qbsnn.data.base import DataModule
+from qbsnn.data.class_folders import Labelled
 from qbsnn.data.images.augment import Augment
 from qbsnn.data.images.decoding import decode, resized
 from qbsnn.data.images.mix import Mix
@@ -26,13 +27,6 @@ from qbsnn.data.ranges import check_range
 from qbsnn.data.skipping import SkippingSplit, record
 
 SIZE = struct.Struct("<2H")
-
-
-class Files(NamedTuple):
-    """Image files, sorted, and their classes int64 ``[N]``."""
-
-    paths: Sequence[Path]
-    labels: NDArray[np.int64]
 
 
 def encode(paths: Sequence[Path], side: int, channels: int, skip: bool, place: int) -> bytes:
@@ -98,7 +92,7 @@ class FileSplit(SkippingSplit):
         return torch.from_numpy(pixels.copy())
 
 
-class FileDataModule(DataModule[Files]):
+class FileDataModule(DataModule[Labelled]):
     """Classified image files; batches are (pixels float32 ``[B, 3, size, size]`` in [0, 1], labels int64 ``[B]``).
 
     size: side of the pictures. random_crop: train on random parts (``FileSplit``); validation and test resize to
@@ -148,7 +142,7 @@ class FileDataModule(DataModule[Files]):
         self.augment = Augment(seed, crop, flip, cutout, autoaugment)
         self.mix = Mix(mix, mix_alpha, self.num_classes, seed) if mix is not None else None
 
-    def part(self, source: Files, chosen: NDArray[np.int64], labels: Tensor, augmented: bool) -> Split:
+    def part(self, source: Labelled, chosen: NDArray[np.int64], labels: Tensor, augmented: bool) -> Split:
         """Cache the chosen images, if wanted."""
         paths = [source.paths[i] for i in chosen]
         records = self._records(paths)
@@ -168,13 +162,11 @@ class FileDataModule(DataModule[Files]):
 
     def _records(self, paths: list[Path]) -> shards.Records | None:
         channels = self.in_shape[0]
+
+        def folder() -> Path:
+            more = {} if channels == 3 else {"channels": channels}
+            key = shards.key(format=1, side=self.side, files=shards.stamps(paths), **more)
+            return self.cache_dir / self.name / key
+
         make = partial(encode, paths, self.side, channels, self.skip)
-        if self.cache == "none":
-            return None
-        if self.cache == "memory":
-            return shards.in_memory(len(paths), make, self.num_workers)
-        stats = [(path, path.stat()) for path in paths]
-        files = [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
-        more = {} if channels == 3 else {"channels": channels}
-        folder = self.cache_dir / self.name / shards.key(format=1, side=self.side, files=files, **more)
-        return shards.on_disk(folder, len(paths), make, self.num_workers)
+        return shards.records(self.cache, folder, len(paths), make, self.num_workers)

@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 
 from qbsnn import checks
-from qbsnn.data.class_folders import HIDDEN_CACHE, Labelled, class_names, divide, list_files
+from qbsnn.data.class_folders import Labelled, OwnFiles
 from qbsnn.data.images.decoding import SUFFIXES, view
-from qbsnn.data.images.files import FileDataModule, Files
-from qbsnn.data.shards import key
+from qbsnn.data.images.files import FileDataModule
+from qbsnn.data.shards import key, stamps
 from qbsnn.data.signatures import with_settings
 from qbsnn.errors import ArgumentError, DataError
 
@@ -61,7 +61,7 @@ def moments(paths: Sequence[Path], size: int, side: int, channels: int, skip: bo
     return mean, [max(math.sqrt(max(q - m * m, 0)), 1 / 255) for m, q in zip(mean, square, strict=True)]
 
 
-class ImageFolder(FileDataModule):
+class ImageFolder(OwnFiles, FileDataModule):
     """Your own pictures of any sizes: ``root/{train,val,test}/<class>/*.png`` (jpg, webp, bmp, tif, gif).
 
     Without ``val`` or ``test``, and where ``root`` holds the classes themselves, parts are held out of the training
@@ -103,7 +103,6 @@ class ImageFolder(FileDataModule):
         checks.integer("channels", channels, 1, 3)
         if channels == 2:
             raise ArgumentError("channels must be 1 (grey) or 3 (colour), got 2")
-        self.test_fraction = checks.number("test_fraction", test_fraction, 0, 0.9, open_low=True)
         if (mean is None) != (std is None):
             raise ArgumentError(f"mean and std must both be given or both be null, got {mean!r} and {std!r}")
         for which, values in (("mean", mean), ("std", std)):
@@ -111,19 +110,11 @@ class ImageFolder(FileDataModule):
                 raise ArgumentError(f"{which} must have a number for each of the {channels} channels, got {values!r}")
             for value in values or ():
                 checks.number(which, value, 0, 1, open_low=which == "std")
-        place = Path(root).expanduser().absolute()
-        self.table = place / table if table is not None else None
-        self.class_names = class_names(place, self.table, self.name)
-        settings["cache_dir"] = settings.get("cache_dir") or place / HIDDEN_CACHE
+        cache = self.look(root, table, SUFFIXES, test_fraction)
+        settings["cache_dir"] = settings.get("cache_dir") or cache
         super().__init__(root=root, val_fraction=val_fraction, **settings)
         self.in_shape = (channels, self.size, self.size)
         self._given = (mean, std)
-
-    @cached_property
-    def parts(self) -> dict[str, Labelled]:
-        """The files of ``train``, ``val`` and ``test``."""
-        listing = list_files(self.root, self.table, SUFFIXES, self.name)
-        return divide(listing, self.val_fraction, self.test_fraction, self.split_seed, self.name)
 
     @cached_property
     def moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -133,10 +124,8 @@ class ImageFolder(FileDataModule):
             return tuple(mean), tuple(std)
         train = self.parts["train"].paths
         paths = [train[i] for i in np.linspace(0, len(train) - 1, min(len(train), MOST)).astype(int)]
-        files = [[str(path), stat.st_size, stat.st_mtime_ns] for path in paths for stat in [path.stat()]]
-        stored = (
-            self.cache_dir / self.name / f"{key(files=files, size=self.size, side=self.side, of=self.in_shape)}.json"
-        )
+        name = key(files=stamps(paths), size=self.size, side=self.side, of=self.in_shape)
+        stored = self.cache_dir / self.name / f"{name}.json"
         try:
             kept = json.loads(stored.read_text(encoding="utf-8"))
             return tuple(kept["mean"]), tuple(kept["std"])
@@ -160,16 +149,11 @@ class ImageFolder(FileDataModule):
         """Per channel, of the training pixels in [0, 1]."""
         return self.moments[1]
 
-    def open(self, train: bool) -> tuple[Files, NDArray[np.int64], NDArray[np.int64]]:
+    def open(self, train: bool) -> tuple[Labelled, NDArray[np.int64], NDArray[np.int64]]:
         """The training files and behind them those for validation, or the test files."""
-        found = self.parts["train"] + self.parts["val"] if train else self.parts["test"]
-        return Files(found.paths, found.labels), found.labels, np.arange(len(found.paths))
-
-    def held_out(self, source: Files, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """The files behind the training files."""
-        return np.arange(len(labels)) >= len(self.parts["train"].paths)
+        found = self.official(train)
+        return found, found.labels, found.file_of
 
     def describe(self) -> dict[str, Any]:
-        """As every set, and what only this folder knows: classes, mean and deviation."""
-        mean, std = self.moments
-        return super().describe() | {"classes": list(self.class_names), "mean": list(mean), "std": list(std)}
+        """As every folder, and the mean and the deviation."""
+        return super().describe() | {"mean": list(self.mean), "std": list(self.std)}

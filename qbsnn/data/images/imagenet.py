@@ -15,8 +15,9 @@ from torchvision import datasets
 from torchvision.models import ResNet18_Weights
 
 from qbsnn.data import folders
+from qbsnn.data.class_folders import Labelled
 from qbsnn.data.folders import Archive
-from qbsnn.data.images.files import FileDataModule, Files
+from qbsnn.data.images.files import FileDataModule
 from qbsnn.errors import DataError
 
 # SHA-256 of the 1000 WordNet ids in order, a line each: the position of an id is its class in every published result
@@ -31,7 +32,7 @@ class ImageNetLike(FileDataModule):
 
     images: ClassVar[dict[bool, int]]  # published number, of training and of test images
 
-    def open(self, train: bool) -> tuple[Files, NDArray[np.int64], NDArray[np.int64]]:
+    def open(self, train: bool) -> tuple[Labelled, NDArray[np.int64], NDArray[np.int64]]:
         """List the files of one part, sorted by path, and check the classes."""
         part = "train" if train else "val"
         wnids = self.wnids()
@@ -53,7 +54,7 @@ class ImageNetLike(FileDataModule):
         """The classes in order; raises DataError where they are not those of the set."""
 
     @abstractmethod
-    def files(self, part: str, classes: dict[str, int]) -> Files:
+    def files(self, part: str, classes: dict[str, int]) -> Labelled:
         """The images of ``train`` or ``val``."""
 
 
@@ -118,7 +119,7 @@ class ImageNet(ImageNetLike):
             )
         return train
 
-    def files(self, part: str, classes: dict[str, int]) -> Files:
+    def files(self, part: str, classes: dict[str, int]) -> Labelled:
         """As torchvision lists them."""
         try:
             if (self.root / "meta.bin").is_file():
@@ -132,7 +133,7 @@ class ImageNet(ImageNetLike):
         if mapping != classes:
             raise DataError(f"{self.name}: torchvision numbers the classes of {part} in another order")
         paths, labels = zip(*found.samples, strict=True)
-        return Files([Path(path) for path in paths], np.array(labels, np.int64))
+        return Labelled([Path(path) for path in paths], np.array(labels, np.int64))
 
 
 class TinyImageNet(ImageNetLike):
@@ -177,7 +178,7 @@ class TinyImageNet(ImageNetLike):
         self.class_names = tuple(named.get(wnid, wnid).split(",")[0] for wnid in wnids)
         return wnids
 
-    def files(self, part: str, classes: dict[str, int]) -> Files:
+    def files(self, part: str, classes: dict[str, int]) -> Labelled:
         """Training images by their folder, test images by the list of annotations."""
         if part == "train":
             paths = folders.listed(self.folder / "train", ".JPEG", self.name)
@@ -193,4 +194,4 @@ class TinyImageNet(ImageNetLike):
         for path, name in zip(paths, names, strict=True):
             if name not in classes:
                 raise DataError(f"{self.name}: {path} is of class {name}, which wnids.txt does not name")
-        return Files(paths, np.array([classes[name] for name in names], np.int64))
+        return Labelled(paths, np.array([classes[name] for name in names], np.int64))

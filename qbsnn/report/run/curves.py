@@ -10,13 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from qbsnn.report.style import DEPTH, FIRST, MUTED, SECOND, WIDTH, grid, label, row_of_axes, styled
+from qbsnn.report.style import DEPTH, FIRST, MUTED, SECOND, WIDTH, label
 from qbsnn.results.run_files import Series
 
 LEGEND_ROWS = 20
 
 
-@styled
 def curves(data: Mapping[str, Series], best: tuple[int, float] | None = None) -> Figure | None:
     """Loss and accuracy of training and validation, and the learning rate where it was logged.
 
@@ -31,7 +30,8 @@ def curves(data: Mapping[str, Series], best: tuple[int, float] | None = None) ->
         return None
     rate = data.get("lr")
     widths = [1.0] * len(panels) + ([0.62] if rate else [])
-    figure, axes = row_of_axes(WIDTH, 3.1, widths, left=0.55, right=0.12)
+    figure = Figure(figsize=(WIDTH, 3.1))
+    axes = figure.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0]
     for place, (name, found) in zip(axes, panels, strict=False):
         for split, series in found.items():
             colour = FIRST if split == "train" else SECOND
@@ -53,19 +53,16 @@ def curves(data: Mapping[str, Series], best: tuple[int, float] | None = None) ->
     return figure
 
 
-@styled
 def delta(data: Mapping[str, Series]) -> Figure | None:
     """The scale Δ of each layer over training."""
     return _per_layer(data, {"delta/": "scale Δ per layer"})
 
 
-@styled
 def activity(data: Mapping[str, Series]) -> Figure | None:
     """Mean burst size and saturation of each layer over training."""
     return _per_layer(data, {"burst/": "mean burst per neuron and step", "saturation/": "share at s_max"})
 
 
-@styled
 def health(data: Mapping[str, Series]) -> Figure | None:
     """Dead neurons, effective bits and temporal variation of each layer over training."""
     return _per_layer(
@@ -74,7 +71,6 @@ def health(data: Mapping[str, Series]) -> Figure | None:
     )
 
 
-@styled
 def gradients(data: Mapping[str, Series]) -> Figure | None:
     """The norm of each layer's gradients over training, before clipping, on a log scale."""
     return _per_layer(data, {"grad/": "gradient norm per layer"})
@@ -87,10 +83,8 @@ def _per_layer(data: Mapping[str, Series], titles: Mapping[str, str]) -> Figure 
         return None
     names = list(dict.fromkeys(name for layers in found.values() for name in layers))
     colours = {name: DEPTH(index / max(len(names) - 1, 1)) for index, name in enumerate(names)}
-    columns = -(-len(names) // LEGEND_ROWS)
-    legend = columns * (0.45 + 0.068 * max(len(label(name)) for name in names)) + 0.15
-    height = max(3.1, 0.165 * min(len(names), LEGEND_ROWS) + 0.8)
-    figure, axes = row_of_axes(WIDTH, height, [1.0] * len(found), left=0.55, right=legend)
+    figure = Figure(figsize=(WIDTH, max(3.1, 0.165 * min(len(names), LEGEND_ROWS) + 0.8)))
+    axes = figure.subplots(1, len(found), squeeze=False)[0]
     lines = {}
     for place, (prefix, layers) in zip(axes, found.items(), strict=True):
         for name, series in layers.items():
@@ -105,9 +99,8 @@ def _per_layer(data: Mapping[str, Series], titles: Mapping[str, str]) -> Figure 
     figure.legend(
         [lines[name] for name in names],
         [label(name) for name in names],
-        loc="upper right",
-        bbox_to_anchor=(1, 1 - 0.1 / height),
-        ncols=columns,
+        loc="outside right upper",
+        ncols=-(-len(names) // LEGEND_ROWS),
         fontsize=7.5,
         title="layer, input first",
         title_fontsize=7.5,
@@ -127,4 +120,4 @@ def _line(axes: Axes, series: Series, colour: Any, name: str) -> Line2D:
 def _epochs(axes: Axes) -> None:
     axes.set_xlabel("epoch (the first is 0)")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
-    grid(axes)
+    axes.grid(axis="y")

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from qbsnn.report import style
-from qbsnn.report.style import WIDTH, grid, label, row_of_axes, styled
+from qbsnn.report.style import WIDTH, label
 from qbsnn.results.schema import Absorption, Integer, LayerCheck, Result
 
 
@@ -31,7 +31,6 @@ def accuracies(result: Result) -> list[tuple[str, float]]:
     return [(name, value) for name, value in found if value is not None and math.isfinite(value)]
 
 
-@styled
 def deploy(result: Result) -> Figure | None:
     """Per layer the disagreement of integer and absorbed network and the bits needed; then the accuracies.
 
@@ -42,19 +41,14 @@ def deploy(result: Result) -> Figure | None:
     layers = result.integer.layers if isinstance(result.integer, Integer) and ran(result.integer) else []
     values = accuracies(result)
     if not layers:
-        figure, axes = row_of_axes(6.5, 2.5, [1.0], left=1.85, right=0.12)
-        _accuracies(axes[0], values)
+        figure = Figure(figsize=(6.5, 2.5))
+        _accuracies(figure.subplots(), values)
         return figure
-    names = [label(layer.name, 24) for layer in layers]
-    left = 0.25 + 0.07 * max(len(name) for name in names)
-    figure, axes = row_of_axes(WIDTH, max(2.5, 0.205 * len(layers) + 1.0), [1, 1], left, right=3.9, gap=0.3)
-    width, height = figure.get_size_inches()
-    # The third panel's own labels need room on its left; it stays low where many layers make the others high.
-    tall = min(height - 0.8, 2.6)
-    right = figure.add_axes(((width - 2.0) / width, (height - 0.32 - tall) / height, 1.88 / width, tall / height))
-    _disagreement(axes[0], layers, names)
+    figure = Figure(figsize=(WIDTH, max(2.5, 0.205 * len(layers) + 1.0)))
+    axes = figure.subplots(1, 3)
+    _disagreement(axes[0], layers, [label(layer.name, 24) for layer in layers])
     _bits(axes[1], layers)
-    _accuracies(right, values)
+    _accuracies(axes[2], values)
     return figure
 
 
@@ -108,5 +102,5 @@ def _rows(axes: Axes, names: list[str], count: int = 0) -> None:
     """One row per name from the top, or ``count`` rows without names."""
     axes.set_yticks(range(len(names)), names, fontsize=7.5)
     axes.set_ylim(max(len(names), count) - 0.4, -0.6)
-    grid(axes, "x")
+    axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)

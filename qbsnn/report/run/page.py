@@ -17,7 +17,7 @@ from qbsnn.report.run.curves import activity, curves, delta, gradients, health
 from qbsnn.report.run.layers import deploy, ran
 from qbsnn.report.run.panels import bursts, confusion, raster
 from qbsnn.report.run.verdicts import verdicts
-from qbsnn.report.style import render as pngs
+from qbsnn.report.style import render as rendered
 from qbsnn.report.templates import templates
 from qbsnn.results import formatting as words
 from qbsnn.results.files import write_atomically
@@ -145,16 +145,15 @@ def build(run_dir: Path) -> Path:
     figures.mkdir(exist_ok=True)
     drawn: list[dict[str, Any]] = []
     for plot in plots(run):
-        figure = plot.draw(plot.data)
+        images = rendered(partial(plot.draw, plot.data))
         path = figures / f"{plot.name}.png"
-        if figure is None:
+        if images is None:
             path.unlink(missing_ok=True)
             drawn.append({"plot": plot})
             continue
-        light, dark = pngs(figure)
-        write_atomically(path, light)
-        width, height = (int(inches * figure.dpi) for inches in figure.get_size_inches())
-        drawn.append({"plot": plot, "light": _uri(light), "dark": _uri(dark), "width": width, "height": height})
+        write_atomically(path, images.light)
+        uris = {"light": _uri(images.light), "dark": _uri(images.dark)}
+        drawn.append({"plot": plot, "width": images.width, "height": images.height, **uris})
     page = run_dir / "report.html"
     write_atomically(page, render(run, drawn).encode("utf-8", "backslashreplace"))
     return page

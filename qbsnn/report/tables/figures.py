@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator, ScalarFormatter
 
 from qbsnn.errors import DataError
-from qbsnn.report.style import DEPTH, HEAT, INK, MUTED, grid, label, styled
+from qbsnn.report.style import DEPTH, MUTED, label, styled
 from qbsnn.report.tables.points import lines, pareto, points
 from qbsnn.results.files import write_atomically
 from qbsnn.results.sweeps import Plan
@@ -74,7 +74,7 @@ def against(cells: pd.DataFrame, x: str, title: str) -> Figure | None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.set(xlabel=title, ylabel=f"{ACCURACY}{_seeds(found)}")
-    grid(axes)
+    axes.grid(axis="y")
     if len(drawn) > 1:
         figure.legend(loc="outside right upper")
     return figure
@@ -90,11 +90,11 @@ def alpha_beta(cells: pd.DataFrame) -> Figure | None:
     low, high = found["mean"].min(), found["mean"].max()
     bottom = low - max(0.15 * (high - low), 1e-6)  # the lowest cell is not as white as paper
     figure, axes = _sheet(1.6 + 0.85 * means.shape[1], 1.3 + 0.55 * means.shape[0])
-    image = axes.imshow(means, cmap=HEAT, origin="lower", aspect="auto", vmin=bottom, vmax=high)
+    image = axes.imshow(means, origin="lower", vmin=bottom, vmax=high)
     for point in found.itertuples():
         place = means.columns.get_loc(point.alpha), means.index.get_loc(point.beta)
         text = f"{point.mean:.2f}" + (f"\n± {point.sd:.2f}" if point.n > 1 else "")
-        colour = "#ffffff" if point.mean - bottom > 0.6 * (high - bottom) else INK
+        colour = "white" if point.mean - bottom > 0.6 * (high - bottom) else None
         axes.text(*place, text, ha="center", va="center", fontsize=7.5, color=colour)
     axes.set_xticks(range(means.shape[1]), [f"{alpha:g}" for alpha in means.columns])
     axes.set_yticks(range(means.shape[0]), [f"{beta:g}" for beta in means.index])
@@ -136,7 +136,7 @@ def energy(cells: pd.DataFrame) -> Figure | None:
     else:
         axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.set(xlabel=f"energy per image ({unit}), estimate, 45 nm fp32", ylabel=f"{ACCURACY}{_seeds(found)}")
-    grid(axes, "both")
+    axes.grid()
     _legend(figure, axes)
     return figure
 
@@ -156,7 +156,7 @@ def rows(cells: pd.DataFrame) -> Figure | None:
     axes.set_yticks(range(len(found)), [label(name, 44) for name in found.index])
     axes.set_ylim(len(found) - 0.5, -0.5)
     axes.set_xlabel(f"{ACCURACY}: mean ± sd, and each seed{_seeds(found)}")
-    grid(axes, "x")
+    axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
     return figure
 
@@ -170,7 +170,7 @@ def delta(cells: pd.DataFrame) -> Figure | None:
         return None
     columns = 2 if len(found) == 4 else min(3, len(found))
     height = -(-len(found) // columns)
-    figure = Figure(figsize=(1.4 + 2.5 * columns, 0.5 + 2.3 * height), layout="constrained")
+    figure = Figure(figsize=(1.4 + 2.5 * columns, 0.5 + 2.3 * height))
     axes = figure.subplots(height, columns, squeeze=False).flatten()
     names = list(dict.fromkeys(name for _, scales in found for name in scales["layer"]))
     for place, (title, scales) in zip(axes, found, strict=False):
@@ -179,7 +179,7 @@ def delta(cells: pd.DataFrame) -> Figure | None:
         place.set_title(label(title, 34), fontsize=8.5)
         place.set_xlabel("epoch (the first is 0)")
         place.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
-        grid(place)
+        place.grid(axis="y")
     for place in axes[len(found) :]:
         place.set_axis_off()
     for place in axes[0::columns]:
@@ -239,5 +239,5 @@ def _seeds(found: pd.DataFrame) -> str:
 
 
 def _sheet(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height))
     return figure, figure.subplots()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from qbsnn.data import ImageFolder, ImageNet
+from qbsnn.data import ImageFolder, ImageNet, class_folders
 from qbsnn.data.images.decoding import decode
 from qbsnn.errors import ArgumentError, DataError
 
@@ -248,3 +248,15 @@ def test_a_resnet_on_a_folder(tool):
     assert result["status"] == "finished" and result["data"]["classes"] == ["ant", "bee", "cat"]
     assert result["absorption"]["spike_mismatches"] == result["integer"]["spike_mismatches"] == 0
     assert len(result["data"]["mean"]) == len(result["data"]["std"]) == 3
+
+
+def test_a_table_is_read_once(tmp_path, monkeypatch):
+    for i in range(20):
+        picture(tmp_path / f"{i}.png", i)
+    (tmp_path / "set.csv").write_text("\n".join(["path,label", *(f"{i}.png,{'ab'[i % 2]}" for i in range(20))]))
+    reads = []
+    honest = class_folders.read_table
+    monkeypatch.setattr(class_folders, "read_table", lambda *given: reads.append(given) or honest(*given))
+    data = made(tmp_path, table="set.csv", val_fraction=0.25, test_fraction=0.2)
+    data.setup()
+    assert data.split_sizes() == {"train": 12, "val": 4, "test": 4} and len(reads) == 1

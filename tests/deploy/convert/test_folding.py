@@ -108,8 +108,15 @@ def test_every_class_of_the_list_has_a_case():
     assert made >= {*WEIGHTS, *NORMS, *POOLS}
 
 
-@pytest.mark.parametrize("neuron", NEURONS)
-@pytest.mark.parametrize("case", CASES)
+USUAL = {"plain weight", "linear weight", "2d norm", "max pool"}
+PAIRS = [
+    pytest.param(case, neuron, marks=() if neuron in ("counts", "signed") or case in USUAL else pytest.mark.slow)
+    for case in CASES
+    for neuron in NEURONS
+]
+
+
+@pytest.mark.parametrize(("case", "neuron"), PAIRS)
 def test_what_is_on_the_list_folds_exactly(case, neuron):
     trained = network(**CASES[case], neuron=NEURONS[neuron]).double()
     found = check_absorption(trained, absorb(trained), batches(trained, dtype=torch.float64))

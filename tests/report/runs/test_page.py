@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from qbsnn.report.runs.rows import collect, settings, thinned
 from qbsnn.results.run_files import Series
 from qbsnn.results.schema import Integer
 from tests.report.samples import make_energy, make_result, write_metrics
+from tests.tool import Tool, one_paragraph
 
 ROOT = Path(__file__).parents[3]
 
@@ -243,20 +242,16 @@ def test_a_column_that_is_empty_everywhere_is_left_out(tmp_path: Path) -> None:
     assert all(found.rows[0].values[key] not in (None, "") for key in keys)
 
 
-def script(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts" / "make_report.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
-
-
-def test_the_script_makes_the_page_of_many_runs_or_of_one(tmp_path: Path) -> None:
+def test_the_script_makes_the_page_of_many_runs_or_of_one(
+    tool: Tool, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     folder = add_run(tmp_path, "runs/a")
-    done = script(f"folder={tmp_path}")
-    assert done.returncode == 0 and done.stdout.strip() == str(tmp_path / "report.html"), done.stderr
-    done = script(f"folder={folder}")
-    assert done.returncode == 0 and done.stdout.strip() == str(folder / "report.html"), done.stderr
+    for place in (tmp_path, folder):
+        assert tool("scripts/make_report.py", f"folder={place}") == 0
+        assert capsys.readouterr().out.strip() == str(place / "report.html")
     assert values(tmp_path, "runs/a") and collect(tmp_path).rows[0].page
 
 
-def test_the_script_without_a_run(tmp_path: Path) -> None:
-    done = script(f"folder={tmp_path}")
-    assert done.returncode == 1 and "there is no result.json" in done.stderr and "Traceback" not in done.stderr
+def test_the_script_without_a_run(tool: Tool, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert tool("scripts/make_report.py", f"folder={tmp_path}") == 1
+    assert "there is no result.json" in one_paragraph(capsys.readouterr().err)
