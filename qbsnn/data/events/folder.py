@@ -133,6 +133,7 @@ class EventFolder(EventDataModule):
     """
 
     name = "event_folder"
+    own_files = True
     __signature__ = with_settings(
         EventDataModule,
         sensor=None,
