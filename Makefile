@@ -1,6 +1,6 @@
 # make help lists the targets. Everything runs in .venv, which is made on first use and again when the lock changes.
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-all lint format report pages bench same clean
+.PHONY: help install train test test-all lint format report pages bench same reliability audit clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -55,6 +55,12 @@ bench: $(STAMP) ## measure beside peers (about 25 minutes on two cores), write d
 
 same: $(STAMP) ## show that the work tree computes what another commit does, bit for bit (REF=main)
 	@$(BIN)/python scripts/same.py ref=$(REF)
+
+reliability: $(STAMP) ## show what is promised when something goes wrong (an hour or more), write docs/reliability.md
+	@$(BIN)/python -m tests.reliability $(ARGS)
+
+audit: $(STAMP) ## compare the locked packages with the lists of known weaknesses (3: nobody answered)
+	@$(BIN)/python scripts/audit.py $(ARGS)
 
 clean: ## remove caches and the environment, keep outputs and data
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

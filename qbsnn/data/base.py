@@ -45,6 +45,7 @@ class DataModule(lightning.LightningDataModule, Generic[Source]):
     in_shape: tuple[int, int, int]
     encodings: ClassVar[tuple[str, ...]] = ("direct", "rate", "latency")  # that a network may use; the usual one first
     simulated: ClassVar[bool] = False  # whether the samples were computed from other data, not recorded
+    own_files: ClassVar[bool] = False  # whether the files are the user's, so that nobody knows what they should be
 
     def __init__(
         self,
@@ -182,6 +183,7 @@ class DataModule(lightning.LightningDataModule, Generic[Source]):
         split = self.part(source, chosen, targets, part == "train")
         if len(split) == 0:
             raise DataError(f"{self.name}: none of the {len(chosen)} {part} samples can be read")
+        split.fills = part == "train"
         self._splits[part] = split
         kind = " (simulated)" if self.simulated else ""
         log.info("%s%s: %s %s samples", self.name, kind, f"{len(split):,}", part)

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from qbsnn.data.randomness import Purpose, permutation
 from qbsnn.data.workers import own_errors
-from qbsnn.errors import ArgumentError, SettingsError
+from qbsnn.errors import ArgumentError, DataError, SettingsError
 
 # (epoch, index), or an index alone, which means epoch 0: torch's and Lightning's own samplers give those
 Key = tuple[int, int] | int
@@ -27,6 +27,7 @@ class Split(Dataset[tuple[Tensor, Tensor]]):
 
     kept: NDArray[np.int64]  # of the samples it was made of, those that can be read
     resident: bool = False  # whether batches are fetched without a DataLoader's machinery and pinned memory
+    fills: bool = False  # whether a batch without a readable sample is made of others instead of left out
 
     def __init__(self, labels: Tensor) -> None:
         self.labels = labels
@@ -137,7 +138,7 @@ class LateLoader(DataLoader):
     """Starts an epoch when its first batch is asked for, not when the iterator is made.
 
     On resuming, Lightning makes the iterator first and calls ``set_epoch`` after; worker processes would have begun
-    with the order of epoch 0 by then.
+    with the order of epoch 0 by then. Batches without a sample are left out.
     """
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:  # type: ignore[override]
@@ -145,10 +146,17 @@ class LateLoader(DataLoader):
         with own_errors():
             split, batches = self.dataset, self.batch_sampler
             assert isinstance(split, Split)
-            if split.resident and batches is not None and not self.num_workers:
-                yield from map(split.__getitems__, batches)
-            else:
-                yield from super().__iter__()
+            at_once = split.resident and batches is not None and not self.num_workers
+            found = map(split.__getitems__, batches) if at_once and batches is not None else super().__iter__()
+            good = bad = 0
+            for batch in found:
+                if len(batch[1]):
+                    good += 1
+                    yield batch
+                else:
+                    bad += 1
+            if bad and not good:
+                raise DataError(f"none of {len(split)} samples can be read, {split.skipped()[0]} among them")
 
 
 def train_loader(

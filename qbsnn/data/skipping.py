@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qbsnn.data.loading import Split
+from qbsnn.data.loading import Key, Split
 from qbsnn.data.shards import Records
 from qbsnn.errors import DataError
 
@@ -26,6 +26,10 @@ def record(make: Callable[[], bytes], skip: bool) -> bytes:
         if not skip:
             raise
         return BAD + str(error).encode()
+
+
+class NothingReadable(DataError):
+    """No sample of a batch can be read."""
 
 
 class SkippingSplit(Split):
@@ -47,6 +51,13 @@ class SkippingSplit(Split):
         # shared with the worker processes, so that the main one can count
         self.bad = torch.zeros(len(self.kept), dtype=torch.bool).share_memory_()
 
+    def __getitems__(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
+        """A batch, empty where none of its samples can be read."""
+        try:
+            return super().__getitems__(keys)
+        except NothingReadable:
+            return torch.empty(0), self.labels[:0]
+
     def cached(self, index: int) -> memoryview:
         """What the cache holds of a sample."""
         assert self.records is not None
@@ -55,20 +66,38 @@ class SkippingSplit(Split):
     def collect(
         self, read: Callable[[int, int], Sample], epochs: NDArray[np.int64], indices: NDArray[np.int64]
     ) -> tuple[list[Sample], NDArray[np.int64], NDArray[np.int64]]:
-        """``read(epoch, index)`` of every sample that can be read, with the epochs and indices of these."""
-        samples, good = [], np.ones(len(indices), bool)
-        for b, (epoch, index) in enumerate(zip(epochs.tolist(), indices.tolist(), strict=True)):
+        """``read(epoch, index)`` of every sample that can be read, with the epochs and indices of these.
+
+        Raises:
+            NothingReadable: none can. Where the part ``fills``, as many samples behind them are taken instead.
+        """
+        samples, taken = self._readable(read, zip(epochs.tolist(), indices.tolist(), strict=True), len(indices))
+        if not samples and self.fills:
+            behind = (indices[0] + np.arange(1, len(self))) % len(self)
+            samples, taken = self._readable(read, ((int(epochs[0]), int(i)) for i in behind), len(indices))
+        if not samples:
+            name = self.names[self.kept[indices[-1]]]
+            raise NothingReadable(f"no sample of a batch of {len(indices)} can be read, {name} among them")
+        epochs, indices = np.array(taken, np.int64).T
+        return samples, epochs, indices
+
+    def _readable(
+        self, read: Callable[[int, int], Sample], keys: Iterable[tuple[int, int]], most: int
+    ) -> tuple[list[Sample], list[tuple[int, int]]]:
+        """At most so many samples that can be read, with their epochs and indices."""
+        samples, taken = [], []
+        for epoch, index in keys:
             try:
                 samples.append(read(epoch, index))
             except DataError:
                 if not self.skip:
                     raise
-                self.bad[index], good[b] = True, False
-        if not samples:
-            raise DataError(
-                f"no sample of a batch of {len(good)} can be read, {self.names[self.kept[index]]} among them"
-            )
-        return samples, epochs[good], indices[good]
+                self.bad[index] = True
+                continue
+            taken.append((epoch, index))
+            if len(samples) == most:
+                break
+        return samples, taken
 
     def skipped(self) -> list[str]:
         """Names of the samples left out so far."""

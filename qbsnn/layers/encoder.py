@@ -11,7 +11,7 @@ from qbsnn import checks
 from qbsnn.errors import DataError
 from qbsnn.functional.encode import direct, latency, rate
 
-EVAL_SEED = 20260424
+EVAL_SEED, EPOCHS = 20260424, 2**24
 EVENT_MAX = 255.0
 """The largest value of a frame of events; data sets clip their counts there."""
 
@@ -19,7 +19,7 @@ EVENT_MAX = 255.0
 class Encoder(nn.Module):
     """Turns pixels ``[B, C, H, W]`` in [0, 1], or frames ``[B, T, C, H, W]``, into input ``[T or 1, B, C, H, W]``.
 
-    In evaluation mode rate coding has one fixed seed, so that a sample has the same spikes in every call and batch.
+    The spikes of rate coding are a function of the sample and, in training, of seed and epoch, whatever the batch.
 
     Args:
         coding: ``direct`` (normalised with mean and std per channel; one step that stands for all T), ``rate``
@@ -29,6 +29,9 @@ class Encoder(nn.Module):
         mean: Of the pixels, per channel.
         std: Of the pixels, per channel.
         seed: Of rate coding in training.
+
+    Attributes:
+        epoch: Of rate coding in training: whoever trains says when a sample is to meet other noise.
 
     Raises:
         DataError: Pixels or frames have other dimensions than these.
@@ -40,7 +43,7 @@ class Encoder(nn.Module):
     def __init__(self, coding: str, steps: int, mean: Sequence[float], std: Sequence[float], seed: int = 0) -> None:
         super().__init__()
         self.coding = checks.choice("encoding", coding, ("direct", "rate", "latency", "events"))
-        self.steps, self.seed, self.draws = steps, seed, 0
+        self.steps, self.seed, self.epoch = steps, seed, 0
         self.register_buffer("mean", torch.tensor(list(mean)).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(list(std)).view(-1, 1, 1))
 
@@ -60,9 +63,8 @@ class Encoder(nn.Module):
             return pixels.transpose(0, 1)
         if self.coding == "latency":
             return latency(pixels, self.steps)
-        # Training call n draws from seed + n: fresh noise each time that needs no state beyond a counter.
-        self.draws += self.training
-        return rate(pixels, self.steps, self.seed + self.draws if self.training else EVAL_SEED)
+        # No two runs share an epoch's noise: there are fewer epochs than EPOCHS.
+        return rate(pixels, self.steps, self.seed * EPOCHS + self.epoch if self.training else EVAL_SEED)
 
     def bounds(self) -> tuple[Tensor, Tensor]:
         """Smallest and largest value of the output per channel, each ``[C]``."""

@@ -38,7 +38,7 @@ class Normalising(_BatchNorm):
                     f"batch norm in training needs more than one value per channel, got {list(y.shape)}: raise "
                     "data.batch_size or T"
                 )
-            share = 0.0 if frozen or not self.training else self._share()
+            share = 0.0 if frozen or not self.training else self.share()
             mean, variance = batch_statistics(y, self.running_mean, self.running_var, share)
         else:
             assert self.running_mean is not None and self.running_var is not None
@@ -47,7 +47,7 @@ class Normalising(_BatchNorm):
         gamma = gamma if self.gain == 1 else gamma * self.gain
         return Normal(gamma, beta, mean, (variance + self.eps).rsqrt(), self.eps, batch)
 
-    def _share(self) -> float:
+    def share(self) -> float:
         """The share by which running statistics move towards those of this batch, which is counted."""
         if self.num_batches_tracked is None:
             return 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 
 from qbsnn import checks
 from qbsnn.bounds import NeuronBounds
@@ -75,8 +76,12 @@ class Scale(nn.Module):
 
     @torch.no_grad()
     def settle(self, current: Tensor) -> None:
-        """Set Δ from the first training batch, ``[T, B, ...]``."""
+        """Set Δ from the first training batch, ``[T, B, ...]``; with several processes from the shares of all."""
         self.pending.fill_(False)
+        if dist.is_available() and dist.is_initialized():
+            shares = [torch.empty_like(current) for _ in range(dist.get_world_size())]
+            dist.all_gather(shares, current.contiguous())
+            current = torch.cat(shares, 1)
         delta = percentile_scale(current, self.s_max, self.percentile)
         if delta > 0:
             self.raw.copy_(self.parametrisation.inverse(delta.to(self.raw)).expand_as(self.raw))

@@ -94,6 +94,8 @@ def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from _leaves(value, f"{key}.")
         elif key == "model.encoding" and value in ("direct", "events"):
             yield key, None
+        elif key == "model.encoding" and value == "rate":
+            yield key, "rate by epoch"  # before, its noise depended on the number of batches
         else:
             yield key, _plain(value)
 

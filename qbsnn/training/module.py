@@ -221,6 +221,7 @@ class Classifier(lightning.LightningModule):
         budget = self.budget if part == "train" else None
         due = budget is not None and budget.due(self.trainer.fit_loop.total_batch_idx)
         spending = Spending(self._synapses) if due and self._synapses is not None else None
+        self.network.encoder.epoch = self.current_epoch
         with whole:
             logits = self.network(pixels, spending)
         if logits.dtype in HALF:

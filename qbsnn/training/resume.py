@@ -36,9 +36,9 @@ BEST, LAST, RESUME = Path("best.ckpt"), Path("last.ckpt"), Path("resume.ckpt")
 class Resumption(Callback):
     """Keeps, in every checkpoint, what a resumed run needs, and puts it back; writes ``steps.jsonl``.
 
-    Kept: the state of torch's generators in every process (the data needs none: it draws from seed, epoch and sample),
-    how often the rate encoding has drawn, the position within the epoch and the sums of its metrics, the metrics of the
-    epoch, the seconds of training so far, and whether the fit was about to stop early.
+    Kept: the state of torch's generators in every process (data and encoding need none: they draw from seed, epoch and
+    sample), the position within the epoch and the sums of its metrics, the metrics of the epoch, the seconds of
+    training so far, and whether the fit was about to stop early.
 
     Args:
         folder: the run directory.
@@ -92,7 +92,6 @@ class Resumption(Callback):
         }
         checkpoint["resumption"] = {
             "random": _of_all_processes(random),
-            "draws": pl_module.network.encoder.draws,
             "metrics": self.metrics,
             "seconds": self.seconds + time.perf_counter() - self._began,
             "stop": trainer.should_stop,
@@ -104,9 +103,7 @@ class Resumption(Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Take it back."""
-        assert isinstance(pl_module, Classifier)
         kept = checkpoint["resumption"]
-        pl_module.network.encoder.draws = kept["draws"]
         self._loaded, self.metrics, self.seconds = kept, kept["metrics"], kept["seconds"]
         trainer.datamodule.batches_done = kept["batches"]  # type: ignore[attr-defined]
 

@@ -125,7 +125,7 @@ def fit(parts: Parts) -> Fitted:
     started = time.perf_counter()
     trainer.fit(parts.module, datamodule=parts.data, ckpt_path=checkpoint)
     seconds = parts.resumption.seconds + time.perf_counter() - started
-    images = trainer.global_step * (parts.data.batch_size or 0)
+    images = trainer.fit_loop.epoch_loop.batch_progress.total.ready * parts.data.batch_size
     epochs = trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
     # A fit whose last epoch was trained by an earlier process has no metrics of its own.
     metrics = Metrics(last=_numbers({**parts.resumption.metrics, **trainer.callback_metrics}, ("train/", "val/")))

@@ -19,6 +19,7 @@ from pydantic import ConfigDict, Field
 from qbsnn.bounds import BOUNDS
 from qbsnn.checked import Checked
 from qbsnn.checks import nearest, place
+from qbsnn.data.origin import origin
 from qbsnn.deploy.convert.settings import DeploySettings
 from qbsnn.errors import ArgumentError, SettingsError
 from qbsnn.results.fingerprint import identity
@@ -43,7 +44,7 @@ class TrainerSettings(Checked):
     gradient_clip_algorithm: Literal["norm", "value"] | None = None
     accumulate_grad_batches: int = Field(default=1, ge=1)
     accelerator: str = "auto"
-    devices: int | str | list[int] = "auto"
+    devices: int | str | list[int]
     num_nodes: int = Field(default=1, ge=1)
     precision: int | str | None = None
     limit_train_batches: int | float | None = Field(default=None, ge=0)
@@ -152,6 +153,8 @@ def screen(cfg: DictConfig) -> dict[str, Any]:
         RunSettings(**plain)
     except ArgumentError as error:
         raise SettingsError(str(error)) from error
+    for name in ("compile", "memory"):
+        plain.setdefault(name, RunSettings.model_fields[name].default)
     trust = plain.pop("trust", None) or []
     trust = [trust] if isinstance(trust, str) else trust
     _check_finite(plain)
@@ -237,7 +240,11 @@ def identify(settings: Mapping[str, Any]) -> dict[str, Any]:
             for name, field in fields
             if not field.is_required()
         }
-    return identity(settings, known)
+    found = identity(settings, known)
+    if (target := settings.get("data", {}).get("_target_")) is not None:
+        own = getattr(locate("data", target, settings.get("trust") or ()), "own_files", False)
+        found |= origin(settings["data"], own)
+    return found
 
 
 def _check_keys(group: str, node: Node, trust: Sequence[str]) -> None:

@@ -32,7 +32,7 @@ callbacks.gradients.every=0 callbacks.divergence.every=0 callbacks.checkpoint.ev
 +callbacks.x._target_=nope +callbacks.integer.nope=3 logger=null logger=nope +logger.x=5 +logger.x.nope=3
 deploy=nope deploy.bits=1 deploy.bits=9 deploy.theta=nope deploy.leak=nope deploy.membrane_bits=4 +deploy.nope=1
 deploy.epochs=-1 experiment=nope sweep=nope debug=nope hydra.output_subdir=/ hydra.output_subdir=../x
-hydra.run.dir=a/lr=0.1 nope=3 lr=3 T ~nope +T=3 paths.run=3 paths.outputs=null
+hydra.run.dir=a/lr=0.1 nope=3 lr=3 T ~nope +T=3 paths.run=3 paths.outputs=null ~trainer.devices
 """
 WRONG = LINES.split()
 TRIED = [word if index % 8 == 0 else pytest.param(word, marks=pytest.mark.slow) for index, word in enumerate(WRONG)]

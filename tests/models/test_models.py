@@ -91,10 +91,13 @@ def test_nothing_survives_a_forward_pass(neuron, encoding):
     assert torch.equal(network(x), first)
 
 
-def test_rate_coding_draws_afresh_in_training():
+def test_rate_coding_draws_afresh_in_every_epoch():
     network = vgg(QBLIF, name="vgg5", width=0.125, encoding="rate", **CIFAR)
     x = torch.full((2, 3, 32, 32), 0.5)
-    assert not torch.equal(network.encoder(x), network.encoder(x))
+    first = network.encoder(x)
+    assert torch.equal(network.encoder(x), first)
+    network.encoder.epoch = 1
+    assert not torch.equal(network.encoder(x), first)
 
 
 def test_a_static_image_passes_the_first_layer_once_and_a_stateless_network_altogether_once():

@@ -94,3 +94,27 @@ def test_integers_floats_and_booleans_differ_and_order_does_not():
 def test_a_name_that_begins_like_a_dropped_one_counts():
     assert "name" in DROPPED
     assert identity({"name_of_something": 1}, {}) != identity({"name_of_something": 2}, {})
+
+
+def test_the_files_of_one_s_own_set_and_the_place_of_an_unverified_one_count(tmp_path):
+    def of(name, **settings):
+        return identify({"data": {"_target_": f"qbsnn.data.{name}", **settings}})
+
+    assert of("CIFAR10", root="a", verify=True) == of("CIFAR10", root="b", verify=True)
+    assert of("CIFAR10", root="a", verify=False) != of("CIFAR10", root="b", verify=False)
+    for root in ("a", "b"):
+        (tmp_path / root / "train/cat").mkdir(parents=True)
+        (tmp_path / root / "train/cat/1.png").write_bytes(b"123")
+        (tmp_path / root / "labels.csv").write_text("path,label")
+    same = {of("ImageFolder", root=str(tmp_path / root))["data.files"] for root in ("a", "b")}
+    assert len(same) == 1
+    (tmp_path / "a/.cache").mkdir()
+    (tmp_path / "a/.cache/1").write_text("hidden")
+    (tmp_path / "b/labels.csv").write_text("path,lapel")
+    same |= {of("ImageFolder", root=str(tmp_path / root))["data.files"] for root in ("a", "b")}
+    assert len(same) == 1
+    tables = {of("ImageFolder", root=str(tmp_path / root), table="labels.csv")["data.files"] for root in ("a", "b")}
+    assert len(tables) == 2
+    (tmp_path / "b/train/cat/1.png").write_bytes(b"1234")
+    (tmp_path / "a/train/cat/1.png").rename(tmp_path / "a/train/cat/2.png")
+    assert len(same | {of("EventFolder", root=str(tmp_path / root))["data.files"] for root in ("a", "b")}) == 3

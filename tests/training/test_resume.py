@@ -159,3 +159,10 @@ def test_sigterm_ends_a_run_after_its_batch_with_an_exit_code_and_saves_it(tool,
     assert starts(run)[2:] == [(1, 6), (2, 8), (3, 12)]
     assert numbers(tool.result()) == numbers(read(whole)) and curves(run) == curves(whole)
     assert not (run / "checkpoints/resume.ckpt").exists()
+
+
+@pytest.mark.parametrize("each", [1, 2, 3])
+def test_images_per_second_count_every_image_of_accumulated_gradients(tool, each):
+    assert tool("train.py", *SHORT, f"trainer.accumulate_grad_batches={each}", "test=false") == 0
+    timing = tool.result()["timing"]
+    assert timing["train_images_per_second"] * timing["fit_seconds"] == pytest.approx(4 * 4 * 32)

@@ -134,6 +134,7 @@ class EventFolder(OwnFiles, EventDataModule):
     """
 
     name = "event_folder"
+    own_files = True
     __signature__ = with_settings(
         EventDataModule,
         sensor=None,

@@ -84,6 +84,7 @@ class ImageFolder(OwnFiles, FileDataModule):
     """
 
     name = "image_folder"
+    own_files = True
     __signature__ = with_settings(
         FileDataModule, val_fraction=0.1, channels=3, test_fraction=0.1, table=None, mean=None, std=None
     )

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qbsnn.deploy.engines.c_source import MAIN, vectors
+from qbsnn.deploy.engines.c_source import HEADER, MAIN, SEAL, vectors
 from qbsnn.deploy.format.network import IntegerNetwork, Trace
+from qbsnn.deploy.format.seal import opened
 from qbsnn.errors import DeployError
 
 FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
@@ -34,8 +35,9 @@ def run(folder: Path, net: IntegerNetwork, current: NDArray[np.int32], flags: Se
     """Compile what ``c_export.write`` put into ``folder``, with ``FLAGS`` and ``flags``, and run it on J.
 
     current: int32 ``[T or 1, B, *shape of stage 0]``. net: only says which shapes to expect. Raises DeployError when
-    there is no C compiler, or when it or the program fails.
+    there is no C compiler, when it or the program fails, or when the header is damaged.
     """
+    opened(folder / HEADER, *SEAL)
     with tempfile.TemporaryDirectory() as build:
         program = str(Path(build) / "qbsnn")
         execute([*compiler(), *FLAGS, *flags, str(folder / MAIN), "-o", program])

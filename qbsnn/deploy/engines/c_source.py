@@ -19,10 +19,13 @@ from numpy.typing import NDArray
 from qbsnn import __version__
 from qbsnn.deploy.engines import reference
 from qbsnn.deploy.format.network import INPUT, IntBranch, IntegerNetwork, IntPool, IntStage, Trace
+from qbsnn.deploy.format.seal import sealed
 from qbsnn.deploy.format.validation import check
 from qbsnn.errors import DeployError
 
 HEADER, MAIN, CURRENT, EXPECTED = "qbsnn_net.h", "main.c", "current.txt", "expected.txt"
+SEAL = (b"/* sha256 of all above this line: ", b" */\n")
+"""Stands before and behind the digest in the last line of the header."""
 SOURCES = Path(__file__).with_name("c")
 TYPES = (("uint8_t", 0, 2**8), ("int8_t", -(2**7), 2**7), ("int16_t", -(2**15), 2**15), ("int32_t", -(2**31), 2**31))
 Shape = tuple[int, ...]
@@ -33,7 +36,7 @@ def write(net: IntegerNetwork, folder: Path, current: NDArray[np.int32]) -> None
 
     current: int32 ``[T or 1, B, *shape of stage 0]``. Raises DeployError where a sum is not proved to fit int32.
     """
-    (folder / HEADER).write_text(header(net), encoding="ascii")
+    (folder / HEADER).write_bytes(sealed(header(net).encode("ascii"), *SEAL))
     (folder / MAIN).write_bytes((SOURCES / MAIN).read_bytes())
     (folder / CURRENT).write_text(vectors(current), encoding="ascii")
     (folder / EXPECTED).write_text(printed(net, reference.run(net, current)), encoding="ascii")

@@ -6,10 +6,9 @@ messages written one after the other are one message to protobuf, so any ONNX re
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
-from qbsnn.errors import DeployError
+from qbsnn.deploy.format.seal import opened, sealed
 
 _ENTRY = b"\x72\x4a\x0a\x06sha256\x12\x40"
 """ModelProto.metadata_props (field 14) of 74 bytes: the key (field 1), and a value (field 2) of 64 bytes, to follow."""
@@ -22,7 +21,7 @@ def write(model: bytes, path: Path) -> None:
         model: a serialised ``ModelProto``.
         path: of the file.
     """
-    path.write_bytes(model + _ENTRY + hashlib.sha256(model).hexdigest().encode())
+    path.write_bytes(sealed(model, _ENTRY))
 
 
 def read(path: Path) -> bytes:
@@ -34,15 +33,4 @@ def read(path: Path) -> bytes:
     Raises:
         DeployError: the file is absent, damaged, or has no digest.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DeployError(f"{path} cannot be read: {error.strerror}") from error
-    model, entry, digest = content[: -len(_ENTRY) - 64], content[-len(_ENTRY) - 64 : -64], content[-64:]
-    if entry != _ENTRY:
-        raise DeployError(
-            f"{path} is cut short or was not written by scripts/export.py: it does not end with its digest"
-        )
-    if hashlib.sha256(model).hexdigest().encode() != digest:
-        raise DeployError(f"{path} is damaged: its digest is another one than the one at its end")
-    return content
+    return opened(path, _ENTRY)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from qbsnn.deploy.format.bounds import Bound
 from qbsnn.deploy.format.network import IntBranch, IntegerNetwork, IntPool, IntStage
+from qbsnn.deploy.format.seal import sealed
 from qbsnn.deploy.format.validation import check
 from qbsnn.errors import DeployError
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     import nir
 
 FORMAT, VERSION, SEMANTICS = "qbsnn-nir", 1, "QB-INT 1"
+SEAL = b"\nqbsnn-nir sha256 "
+"""Stands before the digest at the end of a file."""
 DT = 1e-4
 """Seconds that a time step stands for: the step that NIR readers take by default."""
 EXACT = 2**23
@@ -91,9 +94,15 @@ def write(net: IntegerNetwork, bounds: Sequence[Bound], path: Path, allow_metada
             f"a plain NIR reader would misread this network: {'; '.join(problems)}. With allow_metadata_only=true it "
             "is exported for readers that know qbsnn's metadata"
         )
+    save(path, graph(net, problems))
+
+
+def save(path: Path, graph: nir.NIRGraph) -> None:
+    """Write a graph with its digest behind it, where HDF5 does not look."""
     import nir
 
-    nir.write(path, graph(net, problems))
+    nir.write(path, graph)
+    path.write_bytes(sealed(path.read_bytes(), SEAL))
 
 
 def graph(net: IntegerNetwork, problems: Sequence[str]) -> nir.NIRGraph:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from qbsnn.deploy.export.nir_graph import FORMAT, SEMANTICS, VERSION, available
+from qbsnn.deploy.export.nir_graph import FORMAT, SEAL, SEMANTICS, VERSION, available
 from qbsnn.deploy.format.network import INPUT, IntBranch, IntegerNetwork, IntPool, IntReadout, IntStage, Leak
+from qbsnn.deploy.format.seal import opened
 from qbsnn.deploy.format.validation import check
 from qbsnn.errors import DeployError
 
@@ -33,7 +34,12 @@ def load(path: Path) -> Any:
 
 
 def read(path: Path) -> IntegerNetwork:
-    """The integer network of a file, from nodes, edges and metadata. Raises DeployError for a graph of another kind."""
+    """The integer network of a file, from nodes, edges and metadata.
+
+    Raises:
+        DeployError: for a damaged file and for a graph of another kind.
+    """
+    opened(path, SEAL)
     graph = load(path)
     for key, value in (("format", FORMAT), ("version", VERSION), ("semantics", SEMANTICS)):
         found = graph.metadata.get(key)

@@ -13,7 +13,7 @@ from lightning.pytorch.plugins import LayerSync
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from qbsnn.functional.norm import Normal, normalise
+from qbsnn.functional.norm import normalise
 from qbsnn.layers.norm import Normalising
 
 
@@ -36,31 +36,34 @@ class _Sum(torch.autograd.Function):
 class _Synced(nn.Module):
     """What a norm is for the time of a fit. No :class:`Normalising`: the stage must not normalise in its place."""
 
-    running_mean: Tensor
-    running_var: Tensor
-    weight: Tensor
-    bias: Tensor
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    num_batches_tracked: Tensor | None
+    weight: Tensor | None
+    bias: Tensor | None
     eps: float
-    momentum: float
+    momentum: float | None
     gain: float
+    own: type[Normalising]
 
     def forward(self, y: Tensor) -> Tensor:
         """The normalised y ``[N, C, ...]``, equations (B1) and (B2) over all processes in training."""
-        gamma = self.weight * self.gain
         if not self.training:
-            mean, rstd = self.running_mean.clone(), (self.running_var + self.eps).rsqrt()
-            return normalise(y, Normal(gamma, self.bias, mean, rstd, self.eps, False))
+            return normalise(y, Normalising.normal(self, y))  # type: ignore[arg-type]
         over = [dim for dim in range(y.dim()) if dim != 1]
         shape = (1, -1, *[1] * (y.dim() - 2))
-        values = torch.full_like(self.running_mean, y.numel() / y.shape[1])
+        values = y.new_full(y.shape[1:2], y.numel() / y.shape[1])
         count, total = _Sum.apply(torch.stack([values, y.sum(over)]))
         mean = total / count
         centred = y - mean.view(shape)
         variance = _Sum.apply(centred.square().sum(over)) / count
-        with torch.no_grad():
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
-        return centred * (gamma * torch.rsqrt(variance + self.eps)).view(shape) + self.bias.view(shape)
+        if self.running_mean is not None and self.running_var is not None:
+            share = Normalising.share(self)  # type: ignore[arg-type]
+            with torch.no_grad():
+                self.running_mean.lerp_(mean, share)
+                self.running_var.lerp_(variance * count / (count - 1), share)
+        scaled = centred * (self.gain * torch.rsqrt(variance + self.eps)).view(shape)
+        return scaled if self.weight is None else scaled * self.weight.view(shape) + self.bias.view(shape)  # type: ignore[union-attr]
 
 
 class SyncNorm(LayerSync):

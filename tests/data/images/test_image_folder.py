@@ -9,6 +9,7 @@ from PIL import Image
 
 from qbsnn.data import ImageFolder, ImageNet, class_folders
 from qbsnn.data.images.decoding import decode
+from qbsnn.data.loading import EpochSampler
 from qbsnn.errors import ArgumentError, DataError
 
 SUFFIXES = ("png", "jpg", "jpeg", "webp", "bmp", "tif", "gif", "PNG")
@@ -260,3 +261,28 @@ def test_a_table_is_read_once(tmp_path, monkeypatch):
     data = made(tmp_path, table="set.csv", val_fraction=0.25, test_fraction=0.2)
     data.setup()
     assert data.split_sizes() == {"train": 12, "val": 4, "test": 4} and len(reads) == 1
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_without_a_good_picture_is_left_out_and_in_training_replaced(tmp_path, workers):
+    root = pictures(tmp_path / "pets", {"train": 8, "val": 4, "test": 4})
+    for part in ("val", "test"):
+        for path in (root / part / "cat").iterdir():
+            path.write_bytes(b"")
+    order = list(EpochSampler(16, seed=0))
+    data = made(root, cache="none", on_bad_sample="skip", num_workers=workers, mean=[0.5] * 3, std=[0.5] * 3)
+    data.setup()
+    train = data._splits["train"]
+    for _, index in order[4:8]:  # the second batch
+        train.paths[index].write_bytes(b"")
+    for loader in (data.val_dataloader(), data.test_dataloader()):
+        assert [labels.tolist() for _, labels in loader] == [[1] * 4]
+    batches = list(data.train_dataloader())
+    assert [len(labels) for _, labels in batches] == [4] * 4
+    start = order[4][1]
+    readable = [k % 16 for k in range(start + 1, start + 16) if k % 16 not in {index for _, index in order[4:8]}]
+    assert batches[1][1].tolist() == train.labels[readable[:4]].tolist()
+    for path in (root / "test/dog").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="none of 8 samples can be read"):
+        list(data.test_dataloader())

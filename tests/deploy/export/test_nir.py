@@ -237,22 +237,30 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
     nir_export.write(net, limits, path)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(DeployError, match="is no NIR graph"):
+    with pytest.raises(DeployError, match=r"net\.nir is cut short"):
+        nir_engine.read(path)
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 1
+    path.write_bytes(flipped)
+    with pytest.raises(DeployError, match=r"net\.nir is damaged"):
+        nir_engine.read(path)
+    nir.write(path, nir_export.graph(net, []))
+    with pytest.raises(DeployError, match=r"net\.nir is cut short or was not written by"):
         nir_engine.read(path)
     graph = nir_export.graph(net, [])
     for key, value in (("version", 2), ("semantics", "other"), ("format", "x")):
         graph.metadata = {**graph.metadata, key: value}
-        nir.write(path, graph)
+        nir_export.save(path, graph)
         with pytest.raises(DeployError, match=f"{key} must be .*, got {value!r}; it is no graph of this exporter"):
             nir_engine.read(path)
         graph = nir_export.graph(net, [])
     del graph.nodes["stage1"].metadata["theta"]
-    nir.write(path, graph)
+    nir_export.save(path, graph)
     with pytest.raises(DeployError, match="lacks a part of the network: KeyError: 'theta'"):
         nir_engine.read(path)
     graph = nir_export.graph(net, [])
     graph.nodes["stage1"].metadata["s_max"] = 0
-    nir.write(path, graph)
+    nir_export.save(path, graph)
     with pytest.raises(DeployError, match="s_max must be an integer from 1 to 127, got 0"):
         nir_engine.read(path)
 

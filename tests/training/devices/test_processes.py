@@ -133,6 +133,7 @@ import sys
 import torch
 from torch import distributed as dist, nn
 from qbsnn.layers.norm import BatchNorm1d, BatchNorm2d, TDBatchNorm
+from qbsnn.neurons.scale import Scale
 from qbsnn.training.devices.sync_norm import SyncNorm
 
 rank, folder = int(sys.argv[1]), sys.argv[2]
@@ -141,6 +142,7 @@ for norm, plain, shape in [
     (BatchNorm1d(3), nn.BatchNorm1d(3), (10, 3)),
     (BatchNorm2d(3), nn.BatchNorm2d(3), (10, 3, 4, 5)),
     (TDBatchNorm(3, 0.7, 2), nn.BatchNorm2d(3), (10, 3, 4, 5)),
+    (BatchNorm1d(3, momentum=None), nn.BatchNorm1d(3, momentum=None), (10, 3)),
 ]:
     torch.manual_seed(0)
     x, weights = torch.randn(shape, dtype=torch.float64), torch.randn(shape, dtype=torch.float64)
@@ -167,6 +169,14 @@ for norm, plain, shape in [
     SyncNorm().revert(norm)
     assert type(norm) is own
     torch.testing.assert_close(norm(x), plain(x))
+    assert norm.num_batches_tracked == plain.num_batches_tracked == 1
+bare, plain = (kind(3, affine=False, track_running_stats=False).double() for kind in (BatchNorm2d, nn.BatchNorm2d))
+SyncNorm().apply(bare)
+torch.testing.assert_close(bare(x[share, :, None, None]), plain(x[:, :, None, None])[share])
+current = torch.arange(48.0).view(2, 4, 6)  # [T, B, F]
+scale = Scale(0.5, s_max=4, init="percentile", percentile=50.0)
+scale.settle(current[:, 2 * rank : 2 * rank + 2])
+assert torch.equal(scale.raw, torch.tensor(6.0)), scale.raw  # the median of 1 to 47 is 24
 dist.destroy_process_group()
 print("equal")
 """
@@ -177,7 +187,7 @@ def environment() -> dict:
 
 
 @pytest.mark.slow
-def test_synced_norms_see_the_whole_batch(tmp_path):
+def test_synced_norms_and_scales_see_the_whole_batch(tmp_path):
     command = [sys.executable, "-c", NORMS]
     both = [
         subprocess.Popen([*command, str(rank), str(tmp_path)], env=environment(), stdout=subprocess.PIPE, text=True)
