@@ -57,6 +57,16 @@ def test_train_step(tmp_path):
         assert all(row["median"] > 0 for row in rows.values())
 
 
+def test_inference(tmp_path):
+    result = run("inference", tmp_path, "models=vgg9,digits", "s_max=3")
+    goals = {row["goal_name"]: row["goal"] for row in result["rows"] if row["goal"]}
+    assert goals["latency of one digit in Python, ms"] == "≤ 2" and goals["latency of one digit in C, ms"] == "≤ 0.2"
+    for network in ("vgg9", "digits"):
+        rows = table(result, f"Throughput, {network}")
+        assert rows["own fp32"]["ratio"] == 1 and "0 values not exact" in rows["int8 kernels"]["table"]
+    assert all(row["median"] > 0 for row in result["rows"])
+
+
 def test_scaling(tmp_path):
     result = run("scaling", tmp_path)
     assert [point["T"] for point in result["curves"]["T"]] == [1, 2, 4]

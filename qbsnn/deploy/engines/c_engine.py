@@ -18,6 +18,8 @@ from qbsnn.deploy.format.seal import opened
 from qbsnn.errors import DeployError
 
 FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
+VECTORISED = ("-O3", "-march=native", "-funroll-loops", "-DQBSNN_MULTIPLY")
+"""Flags with which the loops over channels become vector instructions; other flags give the same numbers."""
 SECONDS = 600
 """How long a compilation or a run may take."""
 

@@ -95,6 +95,7 @@ def _stage(net: IntegerNetwork, k: int, pooled: Sequence[Shape]) -> dict[str, An
         **{name: getattr(stage, name) for name in fields},
         "word": _word(stage.name),
         "size": _size(stage.shape),
+        "positions": _size(stage.shape[1:]),
         "branches": [_branch(net, f"{k}_{j}", branch, stage.shape, pooled) for j, branch in branches],
         "pool": None if stage.pool is None else _pool(stage.pool, stage.shape, pooled[k]),
         "pooled": _size(pooled[k]),
@@ -111,14 +112,25 @@ def _branch(net: IntegerNetwork, name: str, branch: IntBranch, shape: Shape, poo
     return {
         "id": name,
         "kind": branch.kind,
-        "weight": branch.weight,
+        "weight": _outputs_last(branch, source),
         "scale": branch.scale,
         "conv": conv,
         "spikes": f"qbsnn_{'out' if net.stages[branch.source].pool else 's'}{branch.source}",
         "inputs": _size(source),
         "channels": shape[0],
-        "positions": _size(shape) // shape[0],
+        "positions": _size(shape[1:]),
     }
+
+
+def _outputs_last(branch: IntBranch, source: Shape) -> NDArray[np.int8] | None:
+    """The weights as ``c/ops.h`` reads them: outputs innermost, before them inputs as they lie in a map."""
+    if branch.weight is None:
+        return None
+    outputs = len(branch.weight)
+    if branch.kind == "linear":
+        return branch.weight.reshape(outputs, source[0], -1).transpose(2, 1, 0)
+    grouped = branch.weight.reshape(branch.groups, -1, *branch.weight.shape[1:])
+    return grouped.transpose(3, 4, 0, 2, 1)  # [kernel rows, kernel columns, groups, I / groups, O / groups]
 
 
 def _pool(pool: IntPool, shape: Shape, pooled: Shape) -> tuple[int, ...]:

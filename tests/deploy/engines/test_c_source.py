@@ -74,6 +74,34 @@ def test_every_neuron_state(tmp_path, leak):
     reset, rounding, s_min = networks.VARIANTS[len(leak.kind) % len(networks.VARIANTS)]
     net, current, _ = networks.every_neuron(leak, reset, rounding, s_min)
     assert same(tmp_path, replace(net, overflow="wrap"), current)
+    assert same(tmp_path, replace(net, overflow="wrap"), current, c_engine.VECTORISED)
+
+
+@pytest.mark.parametrize("bits", [17, 32])
+def test_membranes_about_the_limit_of_the_fast_path(tmp_path, bits):
+    """Where |V|, |J| or |b| reach 2^(bits − 3) the neurons leave the loop without checks: one step to either side."""
+    edge = 2 ** (bits - 3)
+    ends = np.array([-edge - 1, -edge, edge - 1, edge], np.int32)
+    net = networks.single_stage(np.full(4, 5), 3, s_max=2, leak=networks.NONE, membrane_bits=bits, overflow="wrap")
+    for bias in (0, edge - 1, edge):
+        stage = replace(net.stages[0], bias=np.full(4, bias, np.int32))
+        assert same(tmp_path, replace(net, stages=(stage,)), ends[None, None], c_engine.VECTORISED)
+
+
+def test_groups_strides_and_windows_are_read_with_channels_innermost(tmp_path):
+    rng = np.random.default_rng(5)
+    stage = networks.single_stage(np.full(4, 5), 2, s_max=8).stages[0]
+    first = replace(stage, shape=(4, 7, 5), pool=IntPool("max", (3, 2), (2, 1), (1, 0)))
+    weight = rng.integers(-127, 128, (6, 2, 3, 2)).astype(np.int8)
+    conv = IntBranch(0, "conv", weight, stride=(2, 1), padding=(1, 1), groups=2)
+    second = replace(stage, name="second", branches=(conv,), shape=(6, 2, 5), bias=np.full(6, 9, np.int32),
+                     theta=rng.integers(3, 40, 6).astype(np.int32))  # fmt: skip
+    readout = IntBranch(1, "linear", rng.integers(-127, 128, (3, 60)).astype(np.int8))
+    net = networks.single_stage(np.full(4, 5), 2, s_max=8)
+    net = replace(net, stages=(first, second), readout=replace(net.readout, branch=readout, bias=np.zeros(3, np.int32)))
+    current = rng.integers(-20, 60, (2, 2, 4, 7, 5)).astype(np.int32)
+    for flags in (("-O2",), c_engine.VECTORISED):
+        assert same(tmp_path, net, current, flags)
 
 
 def test_the_network_worked_by_hand(tmp_path):
@@ -89,6 +117,7 @@ def test_trained_families_equal_the_numpy_engine(tmp_path, family):
     current = quantized.current(pixels[:2])
     found, expected = compiled(tmp_path, quantized.net, current, ("-O2",))
     assert networks.mismatches(found, expected) == 0
+    assert networks.mismatches(c_engine.run(tmp_path, quantized.net, current, c_engine.VECTORISED), expected) == 0
     for changed in networks.flips(quantized.net, expected)[:3]:
         assert networks.mismatches(found, reference.run(changed, current)) > 0
 
@@ -198,13 +227,14 @@ def test_sums_that_are_not_proved_to_fit_are_refused():
         c_export.header(replace(net, readout=readout))
 
 
-def test_data_are_multiplied_only_in_the_12_bit_leak():
+def test_data_are_multiplied_only_in_the_12_bit_leak_and_on_demand():
     code = re.sub(r"/\*.*?\*/", "", (c_export.SOURCES / "ops.h").read_text(), flags=re.DOTALL)
     products = [line.strip() for line in code.splitlines() if re.search(r"\S \* \S|\*=", line)]
     assert len(products) > 5  # addresses
     data = r"(sum|theta|half|bias|size|loss|result|[qsmuv])(\[.*\])?"
     found = [line for line in products if re.search(rf"\b{data} \* | \* \(?{data}\b(?!\[)|\*=", line)]
-    assert found == ["return (int32_t)((int64_t)v * (4096 - amount) / 4096);"]
+    assert found == ["sum[o] += q[o] * s;", "return (int32_t)((int64_t)v * (4096 - amount) / 4096);"]
+    assert re.search(r"#ifdef QBSNN_MULTIPLY\n[^#]*sum\[o\] \+= q\[o\] \* s;[^#]*#endif", code)
 
 
 def test_without_a_compiler_the_error_says_what_to_do(monkeypatch):
