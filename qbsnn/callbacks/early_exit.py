@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from qbsnn import checks
 from qbsnn.energy.spending import StepSpending, Synapses
 from qbsnn.errors import DeployError
-from qbsnn.functional.early_exit import choose_margin, leave
+from qbsnn.functional.early_exit import choose_margin, leave, running_sum
 from qbsnn.layers.stage import INPUT
 from qbsnn.results.exit_schema import EarlyExit as Block
 from qbsnn.training.deployment import Listener
@@ -101,7 +101,7 @@ class EarlyExit(Listener):
         for taken, count in zip(*(part.tolist() for part in steps.unique(return_counts=True)), strict=True):
             found.steps[taken - 1] += count
         if spending.steps is not None:
-            spent = spending.steps.cumsum(0)
+            spent = running_sum(spending.steps)
             last = steps.clamp(max=len(spent)) - 1
             found.acs += int(spent.gather(0, last[None]).sum().round())
             found.acs_whole += int(spent[-1].sum().round())

@@ -6,6 +6,8 @@ largest. A sample leaves at the first step whose margin is at least m, and at th
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import torch
 from torch import Tensor
 
@@ -13,10 +15,19 @@ CANDIDATES = 256
 MOST = 1_000_000  # margins whose quantiles are taken
 
 
+def running_sum(x: Tensor) -> Tensor:
+    """Sums up to each step, ``[T, ...]``. ``cumsum`` of floating-point numbers is not deterministic on a GPU.
+
+    >>> running_sum(torch.tensor([1.0, 2.0, 4.0])).tolist()
+    [1.0, 3.0, 7.0]
+    """
+    return torch.stack(list(accumulate(x.unbind(0))))
+
+
 def decisions(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Margins and classes of the decision after every step, both ``[T, B]``, from logits ``[T, B, classes]``."""
     steps = torch.arange(1, len(logits) + 1, device=logits.device, dtype=logits.dtype)
-    means = logits.cumsum(0) / steps[:, None, None]
+    means = running_sum(logits) / steps[:, None, None]
     top = means.topk(2, dim=2).values
     return top[..., 0] - top[..., 1], means.argmax(2)
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from qbsnn.functional.norm import Normal, normalise
+from qbsnn.functional.scan import HALF
 from qbsnn.layers.norm import Normalising
 
 
@@ -52,15 +53,17 @@ class _Synced(nn.Module):
             return normalise(y, Normal(gamma, self.bias, mean, rstd, self.eps, False))
         over = [dim for dim in range(y.dim()) if dim != 1]
         shape = (1, -1, *[1] * (y.dim() - 2))
+        wide = y.float() if y.dtype in HALF else y
         values = torch.full_like(self.running_mean, y.numel() / y.shape[1])
-        count, total = _Sum.apply(torch.stack([values, y.sum(over)]))
+        count, total = _Sum.apply(torch.stack([values, wide.sum(over)]))
         mean = total / count
-        centred = y - mean.view(shape)
+        centred = wide - mean.view(shape)
         variance = _Sum.apply(centred.square().sum(over)) / count
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
-        return centred * (gamma * torch.rsqrt(variance + self.eps)).view(shape) + self.bias.view(shape)
+        normal = centred * (gamma * torch.rsqrt(variance + self.eps)).view(shape) + self.bias.view(shape)
+        return normal.to(y.dtype)
 
 
 class SyncNorm(LayerSync):
