@@ -1,6 +1,6 @@
 # make help lists the targets. Everything runs in .venv, which is made on first use and again when the lock changes.
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-all lint format report bench same clean
+.PHONY: help install train test test-all lint format report bench gpu same clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -47,6 +47,9 @@ report: $(STAMP) ## write outputs/report.html over all runs (ARGS=folder=RUN_DIR
 bench: $(STAMP) ## measure beside peers (about 25 minutes on two cores), write docs/benchmarks.md, print the goals
 	@for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; done
 	@$(BIN)/python -m benchmarks.make_page
+
+gpu: $(STAMP) ## on a CUDA card: tests, benchmarks and trainings in 25 minutes, docs/results/gpu_CARD.json (docs/gpu.md)
+	@$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 same: $(STAMP) ## show that the work tree computes what another commit does, bit for bit (REF=main)
 	@$(BIN)/python scripts/same.py ref=$(REF)
