@@ -248,3 +248,12 @@ def test_a_resnet_on_a_folder(tool):
     assert result["status"] == "finished" and result["data"]["classes"] == ["ant", "bee", "cat"]
     assert result["absorption"]["spike_mismatches"] == result["integer"]["spike_mismatches"] == 0
     assert len(result["data"]["mean"]) == len(result["data"]["std"]) == 3
+
+
+@pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, -1), (8, 1)])
+def test_a_photograph_is_turned_as_its_exif_orientation_says(tmp_path, orientation, turns):
+    pixels = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(decode(tmp_path / "a.png").permute(1, 2, 0).numpy(), np.rot90(pixels, turns))
