@@ -1,6 +1,6 @@
 # make help lists the targets. Everything runs in .venv, which is made on first use and again when the lock changes.
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-all lint format report pages bench same reliability audit clean
+.PHONY: help install train test test-all lint format report pages bench gpu same reliability audit clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -52,6 +52,9 @@ pages: $(STAMP) ## write the numbers and figures of docs/ and README.md from doc
 bench: $(STAMP) ## measure beside peers (about 25 minutes on two cores), write docs/benchmarks.md, print the goals
 	@for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; done
 	@$(BIN)/python -m benchmarks.make_page
+
+gpu: $(STAMP) ## on a CUDA card: tests, benchmarks and trainings in 25 minutes, docs/results/gpu_CARD.json (docs/gpu.md)
+	@$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 same: $(STAMP) ## show that the work tree computes what another commit does, bit for bit (REF=main)
 	@$(BIN)/python scripts/same.py ref=$(REF)

@@ -34,6 +34,7 @@ class Problem:
     width: float = 1.0
     in_shape: tuple[int, int, int] = (3, 32, 32)
     classes: int = 10
+    channels_last: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,16 +79,19 @@ def network(contender: str, problem: Problem) -> nn.Module:
 class Training:
     """Training steps of one contender: forward, loss, backward, optimiser, on the same images each time.
 
-    precision: ``fp32``, or ``bf16`` for autocast. ``step()`` is one step; ``forward()`` its first part, whose graph
+    precision: ``fp32``; ``tf32``, which shortens the products of a GPU; ``bf16`` for autocast. ``step()`` is one step;
+    ``forward()`` its first part, whose graph
     lives as long as its result.
     """
 
     def __init__(self, contender: str, problem: Problem, device: torch.device, precision: str = "fp32") -> None:
-        self.network = network(contender, problem).to(device).train()
+        layout = torch.channels_last if problem.channels_last else torch.contiguous_format
+        self.network = network(contender, problem).to(device, memory_format=layout).train()  # type: ignore[call-overload]
+        self.tf32 = precision == "tf32"
         repeats = problem.T if contender == TWIN else 1
         gen = torch.Generator().manual_seed(1)
         count = problem.batch * repeats
-        self.images = torch.randn(count, *problem.in_shape, generator=gen).to(device)
+        self.images = torch.randn(count, *problem.in_shape, generator=gen).to(device, memory_format=layout)
         self.labels = torch.randint(problem.classes, (count,), generator=gen).to(device)
         self.optimiser = torch.optim.SGD(self.network.parameters(), lr=LEARNING_RATE, momentum=0.9)
         self.autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=precision == "bf16")
@@ -99,6 +103,8 @@ class Training:
 
     def forward(self) -> Tensor:
         """The loss of the mean logits."""
+        torch.set_float32_matmul_precision("high" if self.tf32 else "highest")
+        torch.backends.cudnn.allow_tf32 = self.tf32
         with self.autocast():
             logits = self.network(self.images)
             return F.cross_entropy(logits.float().mean(0), self.labels)
@@ -153,3 +159,21 @@ def trainings(
         except Unavailable as why:
             report(title, why)
     return made
+
+
+def able(made: Mapping[str, Training], report: Callable[[str, object], None]) -> dict[str, Training]:
+    """Those that can take a step: memory suffices, and a peer's compiler works; ``report`` hears of the others."""
+    kept = {}
+    for title, training in made.items():
+        try:
+            training.step()
+            kept[title] = training
+        except RuntimeError as error:
+            short = isinstance(error, torch.OutOfMemoryError)
+            if not short and title.partition(", ")[0] not in {name.partition(", ")[0] for name in KITS}:
+                raise
+            report(title, "too little memory" if short else str(error).partition("\n")[0])
+            training.optimiser.zero_grad(set_to_none=True)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return kept

@@ -1,8 +1,9 @@
-"""Speed and size of the event pipeline: framing against Tonic's ``ToFrame``, cached against cold epochs, cache size.
+"""Speed of loading pictures beside torchvision; of framing events beside Tonic; cached and cold epochs, cache size.
 
-All on events made here, so nothing is downloaded: digits simulated as recordings, and random events with the numbers of
+All on samples made here, so nothing is downloaded: random pictures of CIFAR-10's size, digits simulated as recordings,
+and random events with the numbers of
 DVS128 Gesture and N-MNIST, written in their true layouts. Contenders take turns; medians are shown.
-``python -m benchmarks.data [rounds=5] [small=true]``
+``python -m benchmarks.data [only=pictures,events] [rounds=5] [small=true]``
 """
 
 from __future__ import annotations
@@ -12,26 +13,97 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from PIL import Image
+from pydantic import Field
 from tonic.transforms import ToFrame
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
 
-from benchmarks.harness import BenchmarkKeys, Result, where
+from benchmarks.harness import BenchmarkKeys, Goal, Result, clock, device, interleaved, where
 from qbsnn.cli import launch as cli
 from qbsnn.data import NMNIST, DVS128Gesture, EventDataModule, SimulatedDigitsDVS
 from qbsnn.data.events.events import EVENT, Events, Sensor
 from qbsnn.data.events.frames import Framing
+from qbsnn.data.images.augment import Augment
+from qbsnn.data.images.resident import ImageSplit
+from qbsnn.data.loading import train_loader
 from qbsnn.models import vgg
 from qbsnn.neurons import QBLIF
 
 T = 10
+SIDE, BATCH = 32, 512
+POLICY = Goal("CIFAR-10 with crop, flip and AutoAugment, images/s", "≥ 3000")
 
 
-def main(args: BenchmarkKeys) -> None:
+class DataKeys(BenchmarkKeys):
+    """The keys of this benchmark."""
+
+    only: list[Literal["pictures", "events"]] = Field(
+        default=["pictures", "events"], description="what is loaded: pictures, events"
+    )
+
+
+def main(args: DataKeys) -> None:
+    result = Result("data", {"T": T, "batch": BATCH, "rounds": args.rounds, "only": args.only}, args.small)
+    more: dict[str, Any] = events(result, args) if "events" in args.only else {}
+    if "pictures" in args.only:
+        pictures(result, 1024 if args.small else 10 * BATCH, args.rounds)
+    result.write(args.out, **more)
+
+
+class Plain(Dataset):
+    """What a user of torchvision writes: pictures one by one through transforms."""
+
+    def __init__(self, pixels: torch.Tensor, policy: bool) -> None:
+        self.images = [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in pixels]
+        chosen = [v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10)] if policy else []
+        scaled = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
+        self.transform = v2.Compose([v2.RandomCrop(SIDE, 4), v2.RandomHorizontalFlip(), *chosen, *scaled])
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        """A picture and its class."""
+        return self.transform(self.images[index]), 0
+
+
+def pictures(result: Result, count: int, rounds: int) -> None:
+    """Images per second of an epoch, resident in the CPU's memory, on the card where there is one, and plain."""
+    pixels = torch.randint(256, (count, 3, SIDE, SIDE), dtype=torch.uint8)
+    for title, policy in (("crop, flip", None), ("crop, flip, AutoAugment", "cifar10")):
+        calls: dict[str, Callable[[], object]] = {}
+        for place in dict.fromkeys((torch.device("cpu"), device() if policy is None else torch.device("cpu"))):
+            split = ImageSplit(
+                pixels, torch.zeros(count, dtype=torch.int64), 255, Augment(crop=4, flip=True, policy=policy)
+            )
+            split.to(place)
+            split.resident = True
+            calls[f"ours, on {place.type}"] = lambda split=split: sum(1 for _ in train_loader(split, BATCH, 0, 0))
+        plain = Plain(pixels, policy is not None)
+        for workers in (0, 2):
+            loader = DataLoader(plain, BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
+            calls[f"torchvision, {workers} workers"] = lambda loader=loader: sum(1 for _ in loader)
+        table, base = f"Pictures of {SIDE}x{SIDE}, {title}", "torchvision, 2 workers"
+        times = interleaved(calls, rounds, clock)
+        for name in sorted(times, key=lambda name: name != base):
+            goal = POLICY if policy is not None and name == "ours, on cpu" else None
+            rates = [count / seconds for seconds in times[name]]
+            unit = statistics.median(count / seconds for seconds in times[base])
+            if goal is None:
+                result.add(table, name, rates, "images/s", ratio=statistics.median(rates) / unit)
+            else:
+                result.add(table, name, rates, "images/s", goal=goal)
+
+
+def events(result: Result, args: DataKeys) -> dict[str, Any]:
+    """The tables of recordings; returns what was measured beside them."""
     scale = 10 if args.small else 1
-    result = Result("data", {"T": T, "rounds": args.rounds}, args.small)
     print(f"{where()}; T = {T}, medians of {args.rounds} rounds")
     framing = [
         framed("gesture-like, 300,000 events", Sensor(128, 128, 2), 300_000 // scale, args.rounds),
@@ -54,7 +126,7 @@ def main(args: BenchmarkKeys) -> None:
         result.add(table, "cached epoch", [found["cached"]], "samples/s", to="cold epoch")
         result.add(table, "cache ÷ float32 frames", [found["cache_share"]], "")
         result.add(table, "waiting ÷ a training step of vgg5", [found["wait_seconds"] / found["step_seconds"]], "")
-    result.write(args.out, framing=framing, epochs=epochs)
+    return {"framing": framing, "epochs": epochs}
 
 
 def framed(name: str, sensor: Sensor, count: int, rounds: int) -> dict[str, Any]:
@@ -170,4 +242,4 @@ def digits(root: Path, each: int) -> EventDataModule:
 
 
 if __name__ == "__main__":
-    cli.script(main, BenchmarkKeys, __doc__)
+    cli.script(main, DataKeys, __doc__)

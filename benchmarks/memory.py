@@ -109,8 +109,8 @@ def main(contender: str, problem: str, precision: str) -> int:
         )
         training.step()
         print(json.dumps({"saved": saved_bytes(training), "peak": peak_bytes(training)}))
-    except Unavailable as why:
-        print(why)
+    except (Unavailable, torch.OutOfMemoryError) as why:
+        print(str(why).partition("\n")[0])
         return UNAVAILABLE
     return 0
 

@@ -59,10 +59,11 @@ class NeuronKeys(BenchmarkKeys):
     """The keys of this benchmark."""
 
     steps: list[PositiveInt] = Field(default=[4, 16], description="time steps T, one table each")
+    batch: int = Field(default=SHAPE[0], ge=1, description="B of the layer's input [T, B, 64, 32, 32]")
 
 
 def main(args: NeuronKeys) -> None:
-    shape = (2, *SHAPE[1:]) if args.small else SHAPE
+    shape = (2 if args.small else args.batch, *SHAPE[1:])
     keep_freed_memory()  # for every contender
     result = Result("neuron", {"shape": ["T", *shape], "T": args.steps, "rounds": args.rounds}, args.small)
     print(f"{where()}, [T, {', '.join(map(str, shape))}] float32", flush=True)

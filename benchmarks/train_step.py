@@ -1,20 +1,22 @@
-"""Time and memory of a training step of ResNet-19 beside the ReLU twin and the peers.
+"""Time and memory of a training step of ResNet-19 (or VGG-9) beside the ReLU twin and the peers.
 
 The twin is the same network with ReLU on T·B images. A step is forward, loss, backward and SGD with momentum. Times are
 medians over rounds in which all contenders take turns in one process; memory is measured in a process each
 (:mod:`benchmarks.memory`). bf16 (autocast) runs where the processor or the card multiplies it.
-``python -m benchmarks.train_step [batch=8] [rounds=3] [only=NAME,NAME]``
+On a card also TF32, and bf16 beside the twin in bf16.
+``python -m benchmarks.train_step [model=resnet19] [batch=8] [rounds=3] [channels_last=true] [only=NAME,NAME]``
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from functools import partial
+from typing import Literal
 
 from pydantic import Field, field_validator
 
 from benchmarks import memory
-from benchmarks.contenders import KITS, NAMES, TWIN, Budgeted, Problem, Training, bf16_supported, trainings
+from benchmarks.contenders import KITS, NAMES, TWIN, Budgeted, Problem, Training, able, bf16_supported, trainings
 from benchmarks.harness import BenchmarkKeys, Goal, Result, Unavailable, device, interleaved, where
 from qbsnn.checks import choice
 from qbsnn.cli import launch as cli
@@ -26,6 +28,10 @@ CHOSEN = "QB-LIF block"
 MEMORY = (TWIN, "QB-LIF block", "QB-LIF packed", "QB-LIF checkpoint", "SpikingJelly", "snnTorch", "Norse")
 STEP = Goal("training step time ÷ ReLU twin, ResNet-19", "≤ 1.05")
 BUDGET = Goal("training step with a budget of energy ÷ without", "≤ 1.02")
+CARD = {
+    "twin": Goal("training step in bf16 ÷ ReLU twin in bf16, on a card", "≤ 1.05"),
+    "peer": Goal("training step in bf16 ÷ SpikingJelly's best in bf16, on a card", "≤ 0.7"),
+}
 HALF = Goal("training step in bf16 ÷ best peer's in fp32", "≤ 0.5")
 
 
@@ -34,6 +40,8 @@ class TrainStepKeys(BenchmarkKeys):
 
     rounds: int = Field(default=3, ge=1, description="rounds, of which the median is taken")
     batch: int = Field(default=8, ge=1, description="images; the twin has T times as many")
+    model: Literal["resnet19", "vgg9"] = Field(default="resnet19", description="network: resnet19, vgg9")
+    channels_last: bool = Field(default=False, description="true: channels last in memory, for all")
     steps: int = Field(default=4, ge=1, description="time steps T")
     only: list[str] = Field(default=[*NAMES], description="these contenders")
 
@@ -44,9 +52,9 @@ class TrainStepKeys(BenchmarkKeys):
 
 
 def main(args: TrainStepKeys) -> None:
-    problem = Problem(T=args.steps, batch=args.batch)
+    problem = Problem(args.model, T=args.steps, batch=args.batch, channels_last=args.channels_last)
     if args.small:
-        problem = Problem(T=2, batch=2, width=1 / 16, in_shape=(3, 16, 16))
+        problem = Problem(args.model, 2, 2, 1 / 16, (3, 16, 16), channels_last=args.channels_last)
     names = tuple(name for name in NAMES if name in {TWIN, *args.only})
     result = Result("train_step", {**asdict(problem), "rounds": args.rounds, "optimiser": "SGD"}, args.small)
     print(f"{where()}; {problem}", flush=True)
@@ -67,12 +75,16 @@ def measure_time(result: Result, names: tuple[str, ...], problem: Problem, round
         titles |= {f"{name}, bf16": f"{name}|bf16" for name in BF16 if name in names}
     else:
         result.skip("bf16", "this processor has no bf16 instructions")
-    contenders = trainings(titles, problem, device(), result.skip)
+    if device().type == "cuda":
+        titles |= {f"{name}, tf32": f"{name}|tf32" for name in BF16 if name in names}
+    contenders = able(trainings(titles, problem, device(), result.skip), result.skip)
     times = interleaved({title: training.step for title, training in contenders.items()}, rounds)
+    if device().type == "cuda":
+        add_card_rows(result, times)
     peers = [name for name in KITS if name in times]
     best = min(peers, key=lambda name: sorted(times[name])[rounds // 2], default=None)
     table = "Step time, fp32"
-    for name in (name for name in times if not name.endswith("bf16")):
+    for name in (name for name in times if not name.endswith(("bf16", "tf32"))):
         goal = STEP if name == CHOSEN else None
         result.add(table, name, times[name], "s", to=TWIN, goal=goal)
     table = "Step time, bf16, against the best peer in fp32"
@@ -105,6 +117,19 @@ def measure_budget(result: Result, problem: Problem, rounds: int) -> None:
         result.add(
             "Step time with a budget of energy", name, [s / every for s in seconds], "s", to="without", goal=goal
         )
+
+
+def add_card_rows(result: Result, times: dict[str, list[float]]) -> None:
+    """Steps in TF32 and in bf16 beside the twin and beside SpikingJelly in the same precision."""
+    for precision in ("tf32", "bf16"):
+        twin, peer, ours = (f"{name}, {precision}" for name in (TWIN, "SpikingJelly, compiled", CHOSEN))
+        for other, kind in ((twin, "twin"), (peer, "peer")):
+            if other not in times:
+                continue
+            for name in dict.fromkeys((other, *(name for name in times if name.endswith(precision)))):
+                goal = CARD[kind] if name == ours and precision == "bf16" else None
+                table = f"Step time, {precision}, beside {other.rpartition(', ')[0]}"
+                result.add(table, name, times[name], "s", to=other, goal=goal)
 
 
 def measure_memory(result: Result, names: tuple[str, ...], problem: Problem) -> bool:

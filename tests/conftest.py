@@ -1,6 +1,7 @@
 """Fixtures that several packages use."""
 
 import pytest
+import torch
 
 from tests.sweeps.sweeping import Sweeping
 from tests.tool import Tool
@@ -16,3 +17,10 @@ def tool(monkeypatch, tmp_path):
 def sweep(tool):
     """A small sweep in the tool's folder."""
     return Sweeping(tool)
+
+
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device, and torch finds none"))

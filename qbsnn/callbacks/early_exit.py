@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from qbsnn import checks
 from qbsnn.energy.spending import StepSpending, Synapses
 from qbsnn.errors import DeployError
-from qbsnn.functional.early_exit import choose_margin, leave, means
+from qbsnn.functional.early_exit import choose_margin, leave, means, running_sum
 from qbsnn.layers.stage import INPUT
 from qbsnn.results.exit_schema import EarlyExit as Block
 from qbsnn.training.deployment import Listener
@@ -97,7 +97,7 @@ class EarlyExit(Listener):
         steps, classes = leave(scores, found.margin)
         found.add(steps.tolist(), (classes == labels).tolist(), (scores[-1].argmax(1) == labels).tolist())
         if spending.steps is not None:
-            spent = spending.steps.cumsum(0)
+            spent = running_sum(spending.steps)
             last = steps.clamp(max=len(spent)) - 1
             found.acs += int(spent.gather(0, last[None]).sum().round())
             found.acs_whole += int(spent[-1].sum().round())

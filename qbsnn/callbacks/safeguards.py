@@ -80,6 +80,10 @@ class GradientNorms(Callback):
         self.every = checks.integer("every", every, 1)
         self._norms: dict[str, list[Tensor]] = {}
 
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Put the norms of an earlier process where the next ones will be."""
+        self._norms = {name: [norm.to(pl_module.device) for norm in norms] for name, norms in self._norms.items()}
+
     def on_before_optimizer_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
     ) -> None:

@@ -51,7 +51,8 @@ class WhitenFirstLayer(Callback):
             )
         batches, count = [], 0
         for pixels, _ in trainer.datamodule.train_dataloader():  # type: ignore[attr-defined]
-            batches.append(network.encoder(pixels)[0].cpu())
+            # the network is not on the device yet, where the pixels may be
+            batches.append(network.encoder(pixels.to(network.encoder.mean.device))[0])
             count += len(pixels)
             if count >= self.images:
                 break

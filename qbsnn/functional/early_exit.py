@@ -7,6 +7,8 @@ first step whose margin is at least m, and at the last step in any case. Of equa
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import torch
 from torch import Tensor
 
@@ -14,10 +16,19 @@ CANDIDATES = 256
 MOST = 1_000_000  # margins whose quantiles are taken
 
 
+def running_sum(x: Tensor) -> Tensor:
+    """Sums up to each step, ``[T, ...]``. ``cumsum`` of floating-point numbers is not deterministic on a GPU.
+
+    >>> running_sum(torch.tensor([1.0, 2.0, 4.0])).tolist()
+    [1.0, 3.0, 7.0]
+    """
+    return torch.stack(list(accumulate(x.unbind(0))))
+
+
 def means(logits: Tensor) -> Tensor:
     """The mean of the logits ``[T, B, classes]`` up to every step, of the same shape."""
     steps = torch.arange(1, len(logits) + 1, device=logits.device, dtype=logits.dtype)
-    return logits.cumsum(0) / steps[:, None, None]
+    return running_sum(logits) / steps[:, None, None]
 
 
 def leave(scores: Tensor, margin: float) -> tuple[Tensor, Tensor]:

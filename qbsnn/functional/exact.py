@@ -1,10 +1,32 @@
-"""Integers in floating-point arithmetic."""
+"""Integers in floating-point arithmetic, and float32 without its short forms."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 from qbsnn.errors import DeployError
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Keep a GPU from rounding float32 products to TF32: 11 bits, where a float32 has 24.
+
+    >>> with full_float32():
+    ...     torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    (False, 'highest')
+    """
+    # torch refuses to tell its precision after cuda.matmul.allow_tf32 was set beside set_float32_matmul_precision.
+    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(products)
+        torch.backends.cudnn.allow_tf32 = convolutions
 
 
 def exact_float(largest: int, device: torch.device) -> torch.dtype:

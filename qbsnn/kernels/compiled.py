@@ -26,6 +26,7 @@ if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512"):
     # torch 2.13's own probe of these loads its library into a bare Python, which crashes with a CUDA build where there
     # is no driver, and leaves kernels scalar, without a word.
     OPTIONS["cpp.vec_isa_ok"] = True
+_COMPILERS = ("torch._inductor", "torch._dynamo", "triton", "subprocess")  # modules of what compilers raise
 _failed: set[str] = set()
 
 
@@ -57,7 +58,7 @@ class Kernel:
                     self.known[kind] = self._compile(key, inputs)
                 return self.known[kind](*inputs)
             except Exception as error:  # the compiler raises types of its own, of the C++ compiler and of the driver
-                if not type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
+                if not type(error).__module__.startswith(_COMPILERS):
                     raise
                 _failed.add(type(error).__name__)
                 log.warning("neurons run eagerly, they do not compile here: %s", str(error).splitlines()[0])
@@ -72,7 +73,13 @@ class Kernel:
             reason = str(error).strip().partition("\n")[0]
             log.warning("a neuron runs eagerly, its step cannot be recorded: %s: %s", type(error).__name__, reason)
             return function
-        return torch.compile(graph, dynamic=True, options=OPTIONS)
+        return torch.compile(graph, dynamic=True, options=options())
+
+
+def options() -> dict[str, Any]:
+    """``OPTIONS`` without those that this torch's compiler does not know; kernels may then round otherwise."""
+    known = set(torch._inductor.list_options())
+    return {name: value for name, value in OPTIONS.items() if name in known}
 
 
 def keep_kernels() -> None:

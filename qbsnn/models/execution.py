@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from importlib.util import find_spec
 
 import torch
 
 from qbsnn import checks
 from qbsnn.errors import SettingsError
-from qbsnn.kernels.compiled import OPTIONS, keep_kernels
+from qbsnn.kernels.compiled import keep_kernels, options
 from qbsnn.layers.stage import INPUT
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.neurons.base import SpikingNeuron
@@ -49,7 +50,7 @@ def prepare(network: SpikingNetwork, compile: str = "none", memory: str = "none"
     network._compiled_call_impl = None
     if compile == "model":
         keep_kernels()
-        network.compile(options=OPTIONS)
+        network.compile(options=options())
     return network
 
 
@@ -60,6 +61,8 @@ def choose(network: SpikingNetwork, batches: float, batch_size: int, device: tor
     """
     if device.type == "cpu" and not shutil.which("g++") and not shutil.which("clang++"):
         return "none", "there is no C++ compiler"
+    if device.type == "cuda" and find_spec("triton") is None:
+        return "none", "there is no Triton"
     sizes = [neuron.neurons for _, _, neuron in network.spiking_stages()]
     if device.type == "cpu":
         saved = batches * batch_size * network.T * sum(sizes) * EAGER_NANOSECONDS * 1e-9

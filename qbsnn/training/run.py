@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
 from omegaconf import DictConfig
 
 from qbsnn.deploy.convert.quantized import Quantized
+from qbsnn.functional.exact import full_float32
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.results.fingerprint import fingerprint
 from qbsnn.results.schema import Metrics, Result, Timing
@@ -198,6 +199,7 @@ def holds(module: torch.nn.Module, contents: dict[str, Any]) -> bool:
     return state.keys() == kept.keys() and all(torch.equal(kept[key], state[key].cpu()) for key in state)
 
 
+@full_float32()
 def measure(parts: Parts, name: str, tune: Tune) -> tuple[dict[str, float], dict[str, Any]]:
     """Absorb, quantise, verify and test the weights that the module holds.
 
@@ -222,6 +224,7 @@ def measure(parts: Parts, name: str, tune: Tune) -> tuple[dict[str, float], dict
     return tested, blocks | {listener.block: listener.found(name) for listener in parts.listeners}
 
 
+@full_float32()  # what is measured is the float32 network that is deployed
 def test(parts: Parts, listeners: Sequence[Listener] = ()) -> dict[str, float]:
     """The test metrics of the weights that the module holds, while ``listeners`` are present."""
     callbacks: list[Callback] = parts.trainer.callbacks  # type: ignore[attr-defined]

@@ -58,10 +58,14 @@ class TonicEvents(EventDataModule):
         """The published archives."""
 
     def prepare_data(self) -> None:
-        """Unpack or download what is absent; raises DataError with the steps to do by hand."""
-        folders.provide(
-            self.folder, self.archives(), self.name, self.download, self.verify, folders.tonic_download, self.note
-        )
+        """Unpack or download what is absent; raises DataError with the steps to do by hand.
+
+        Without ``verify`` a set that is there in part is used as it is, and nothing is downloaded.
+        """
+        archives = self.archives()
+        if not self.verify and not all(archive.missing(self.folder) for archive in archives):
+            archives = [archive for archive in archives if (self.folder / archive.name).is_file()]
+        folders.provide(self.folder, archives, self.name, self.download, self.verify, folders.tonic_download, self.note)
 
     def tonic(self) -> Any:
         """Tonic's class of this set."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -22,6 +22,7 @@ def decode(path: Path, channels: int = 3) -> Tensor:
 
     Grey becomes colour by repetition, colour becomes grey by ITU-R 601 (Pillow). 16 bits become 8 by rounding v/257,
     and floats from 0 to 1 by rounding 255·v. Of several pictures in one file the first counts; transparency is dropped.
+    A photograph is turned as its EXIF orientation says, as a viewer shows it.
 
     Args:
         path: of the file.
@@ -35,7 +36,8 @@ def decode(path: Path, channels: int = 3) -> Tensor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # ImageNet has files with odd metadata
             with Image.open(path) as image:
-                return v2.functional.pil_to_tensor(_to_bytes(image, path).convert(MODES[channels]))
+                upright = ImageOps.exif_transpose(_to_bytes(image, path).convert(MODES[channels]))
+                return v2.functional.pil_to_tensor(upright)
     except DataError:
         raise
     except PermissionError as error:

@@ -19,7 +19,7 @@ from qbsnn.deploy.convert.quantize import convert
 from qbsnn.deploy.convert.quantized import Quantized
 from qbsnn.deploy.format.bounds import membrane_bound, output_range
 from qbsnn.deploy.format.network import IntegerNetwork, IntStage, Leak
-from qbsnn.functional.exact import exact_float
+from qbsnn.functional.exact import exact_float, full_float32
 from qbsnn.functional.surrogate import Surrogate
 from qbsnn.layers.stage import INPUT, Branch, Stage
 from qbsnn.models.network import SpikingNetwork, Tap
@@ -142,7 +142,8 @@ class GridNetwork(SpikingNetwork):
                 tap(name, emitted)
             return emitted
 
-        with torch.autocast(encoded.device.type, enabled=False):  # half precision would not be exact
+        # half precision would not be exact, and J must be the deployed network's
+        with torch.autocast(encoded.device.type, enabled=False), full_float32():
             return self.walk(encoded, visit), bursts, membranes
 
     def _spiking(self, name: str, stage: Stage, inputs: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from qbsnn.deploy.convert.settings import DeploySettings
 from qbsnn.deploy.convert.thresholds import Plan
 from qbsnn.deploy.format.network import IntegerNetwork
 from qbsnn.errors import DeployError
+from qbsnn.functional.exact import full_float32
 from qbsnn.models.network import SpikingNetwork
 
 INT32_MAX = 2**31 - 1
@@ -47,6 +48,7 @@ class Quantized:
         """The same for an input that is encoded already."""
         return self.current_tensor(encoded).cpu().numpy()
 
+    @full_float32()  # the bounds of J are those of float32
     def current_tensor(self, encoded: Tensor) -> Tensor:
         """The same, where it was computed."""
         first = self.net.stages[0]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch import Tensor
 from qbsnn.deploy.convert.absorb import emission_scales
 from qbsnn.deploy.convert.folding import spiking
 from qbsnn.functional.burst import QUANTISERS
+from qbsnn.functional.exact import full_float32
 from qbsnn.layers.norm import affine
 from qbsnn.layers.stage import INPUT, Stage
 from qbsnn.models.network import SpikingNetwork
@@ -18,17 +18,6 @@ from qbsnn.results.schema import Absorption, LayerCheck
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Pair = tuple[Tensor, Tensor]
-
-
-@contextmanager
-def full_float32() -> Iterator[None]:
-    """Keep a GPU from rounding float32 products to TF32, whose error is far beyond the tie bound."""
-    matmul, convolution = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, convolution
 
 
 @full_float32()

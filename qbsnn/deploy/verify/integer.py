@@ -24,9 +24,10 @@ from qbsnn.deploy.engines import onnx_engine, reference
 from qbsnn.deploy.engines.int8_engine import Int8Engine
 from qbsnn.deploy.format.operations import multiplying_stages, weight_bytes
 from qbsnn.deploy.verify import exits
-from qbsnn.deploy.verify.absorption import Batches, check_absorption, count_right, full_float32
+from qbsnn.deploy.verify.absorption import Batches, check_absorption, count_right
 from qbsnn.deploy.verify.traces import compare, differences, exit_differences, flip_weight, same_overflows
 from qbsnn.errors import ArgumentError
+from qbsnn.functional.exact import full_float32
 from qbsnn.layers.stage import Stage
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.results.schema import Absorption, EarlyExit, Integer, LayerCheck

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from qbsnn.functional.norm import normalise
+from qbsnn.functional.scan import HALF
 from qbsnn.layers.norm import Normalising
 
 
@@ -52,10 +53,11 @@ class _Synced(nn.Module):
             return normalise(y, Normalising.normal(self, y))  # type: ignore[arg-type]
         over = [dim for dim in range(y.dim()) if dim != 1]
         shape = (1, -1, *[1] * (y.dim() - 2))
-        values = y.new_full(y.shape[1:2], y.numel() / y.shape[1])
-        count, total = _Sum.apply(torch.stack([values, y.sum(over)]))
+        wide = y.float() if y.dtype in HALF else y
+        values = wide.new_full(y.shape[1:2], y.numel() / y.shape[1])
+        count, total = _Sum.apply(torch.stack([values, wide.sum(over)]))
         mean = total / count
-        centred = y - mean.view(shape)
+        centred = wide - mean.view(shape)
         variance = _Sum.apply(centred.square().sum(over)) / count
         if self.running_mean is not None and self.running_var is not None:
             share = Normalising.share(self)  # type: ignore[arg-type]
@@ -63,7 +65,9 @@ class _Synced(nn.Module):
                 self.running_mean.lerp_(mean, share)
                 self.running_var.lerp_(variance * count / (count - 1), share)
         scaled = centred * (self.gain * torch.rsqrt(variance + self.eps)).view(shape)
-        return scaled if self.weight is None else scaled * self.weight.view(shape) + self.bias.view(shape)  # type: ignore[union-attr]
+        if self.weight is not None:
+            scaled = scaled * self.weight.view(shape) + self.bias.view(shape)  # type: ignore[union-attr]
+        return scaled.to(y.dtype)
 
 
 class SyncNorm(LayerSync):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from qbsnn.data import DVS128Gesture
+from qbsnn.data import DVS128Gesture, folders
 from qbsnn.data.events.events import Sensor
 from qbsnn.errors import DataError
 from tests.data.events.tiny_events import class_events
@@ -143,3 +143,24 @@ def test_a_damaged_archive_is_named(tmp_path, file, content, words):
         data = made(root)
         data.setup("test")
         list(data.test_dataloader())
+
+
+def test_the_training_half_alone_is_used_as_it_is_without_verify(tmp_path, monkeypatch):
+    def download(archive, target):
+        raise AssertionError(f"wants to download {archive.name}")
+
+    monkeypatch.setattr(folders, "tonic_download", download)
+    events = np.array([[5.0, 6.0, 1.0, 0.0], [7.0, 8.0, 0.0, 40.0]])  # x, y, p, t in ms
+    for user in range(4):
+        folder = tmp_path / f"DVSGesture/ibmGestureTrain/user{user:02d}_led"
+        folder.mkdir(parents=True)
+        for label in range(11):
+            np.save(folder / f"{label}.npy", events)
+    half = DVS128Gesture(root=tmp_path, T=2, verify=False, download=True)
+    half.prepare_data()
+    half.setup("fit")
+    assert sum(half.split_sizes().values()) == 44
+    with pytest.raises(DataError, match="ibmGestureTest"):
+        half.setup("test")
+    with pytest.raises(AssertionError, match=r"wants to download ibmGestureTest"):
+        DVS128Gesture(root=tmp_path, T=2, verify=True, download=True).prepare_data()

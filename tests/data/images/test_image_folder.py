@@ -286,3 +286,12 @@ def test_a_batch_without_a_good_picture_is_left_out_and_in_training_replaced(tmp
         path.write_bytes(b"")
     with pytest.raises(DataError, match="none of 8 samples can be read"):
         list(data.test_dataloader())
+
+
+@pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, -1), (8, 1)])
+def test_a_photograph_is_turned_as_its_exif_orientation_says(tmp_path, orientation, turns):
+    pixels = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(decode(tmp_path / "a.png").permute(1, 2, 0).numpy(), np.rot90(pixels, turns))

@@ -112,7 +112,7 @@ def test_products_of_patches_are_the_convolution(groups):
     assert torch.equal(kernel(branch, "int_mm", CPU)(x).double(), expected(branch, x))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 def test_a_gpu_gives_the_same_trace():
     rng = np.random.default_rng(0)
     for topology in networks.TOPOLOGIES:

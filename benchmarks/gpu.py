@@ -1,0 +1,201 @@
+"""Everything that needs a graphics card, within a time limit: tests, benchmarks, trainings; one summary.
+
+Each part is a process with a limit of its own. ``docs/results/gpu_CARD.json`` is written before and after every part,
+so that what was measured survives a kill; a part that was running then says so. Parts that no longer fit into the time
+are left out and named. ``python -m benchmarks.gpu [minutes=25] [data=data] [parts=tests,neuron] [out=FILE]``
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+
+from benchmarks.harness import ROOT, device, where
+from qbsnn.checks import choice
+from qbsnn.cli import launch as cli
+from qbsnn.cli.keys import Keys
+from qbsnn.errors import SettingsError
+from qbsnn.results.files import write_atomically
+from qbsnn.training.devices.host import git_state, host_info
+
+SHORTEST = 30.0  # seconds of time left in which a part is still begun
+METRICS = ("status", "metrics", "timing", "precision", "execution", "absorption", "integer", "energy")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A command, ``{out}`` and ``{data}`` filled in, its time limit in seconds and what reads the file it leaves."""
+
+    name: str
+    command: tuple[str, ...]
+    seconds: float
+    read: Callable[[str], dict[str, Any]]
+    leaves: str = "result.json"  # in the folder of the part
+
+
+def of_benchmark(text: str) -> dict[str, Any]:
+    """Rows and reasons of a benchmark's result file."""
+    found = json.loads(text)
+    return {key: found[key] for key in ("settings", "rows", "skipped")}
+
+
+def of_tests(text: str) -> dict[str, Any]:
+    """Numbers of tests, and what failed, of pytest's XML.
+
+    >>> of_tests('<a><testcase name="x"/><testcase name="y"><failure message="no"/></testcase></a>')
+    {'passed': 1, 'skipped': 0, 'failed': ['y: no'], 'names': ['x']}
+    """
+    cases = ElementTree.fromstring(text).iter("testcase")
+    passed, skipped, failed = [], 0, []
+    for case in cases:
+        if (bad := next((child for child in case if child.tag in ("failure", "error")), None)) is not None:
+            failed.append(f"{case.get('name')}: {(bad.get('message') or '').splitlines()[:1][0][:200]}")
+        elif case.find("skipped") is not None:
+            skipped += 1
+        else:
+            passed.append(case.get("name"))
+    return {"passed": len(passed), "skipped": skipped, "failed": failed, "names": passed}
+
+
+def of_run(text: str) -> dict[str, Any]:
+    """What a run says of itself."""
+    found = json.loads(text)
+    return {key: found[key] for key in METRICS if key in found}
+
+
+def _benchmark(name: str, script: str, seconds: float, *keys: str) -> Part:
+    return Part(name, ("-m", f"benchmarks.{script}", "out={out}", *keys), seconds, of_benchmark)
+
+
+def _training(name: str, seconds: float, *keys: str) -> Part:
+    given = ("data.root={data}", "data.download=false", "data.verify=false", "trainer=gpu", "report=false")
+    return Part(name, ("train.py", *keys, *given, "hydra.run.dir={folder}/run"), seconds, of_run, "run/result.json")
+
+
+STEP = ("rounds=5", "channels_last=true")
+PARTS = (
+    Part("tests", ("-m", "pytest", "-m", "gpu", "-q", "--tb=short", "--junitxml={out}", "tests"), 420, of_tests),
+    _benchmark("neuron", "neuron", 150, "batch=256", "rounds=10"),
+    _benchmark("step resnet19, batch 128", "train_step", 240, "batch=128", *STEP),
+    _benchmark("step vgg9, batch 256", "train_step", 150, "model=vgg9", "batch=256", *STEP),
+    _benchmark("step resnet19, batch 512", "train_step", 180, "batch=512", *STEP),
+    _benchmark("inference", "inference", 120, "models=resnet19", "s_max=8", "batch=256"),
+    _benchmark("loader", "data", 90, "only=pictures"),
+    _training("cifar10_fast_gpu", 420, "experiment=cifar10_fast_gpu"),
+    *(_training(f"cifar10_fast_gpu, {row}", 300, "experiment=cifar10_fast_gpu", row)
+      for row in ("neuron=relu", "neuron=lif", "neuron.s_max=1", "seed=1", "seed=2")),
+)  # fmt: skip
+
+
+class GpuKeys(Keys):
+    """The keys of this tool."""
+
+    minutes: float = Field(default=25, gt=0, description="minutes for everything")
+    data: Path = Field(default=Path(os.environ.get("QBSNN_DATA", "data")), description="where cifar-10-batches-py lies")
+    parts: list[str] = Field(default=[part.name for part in PARTS], description="these parts, separated by commas")
+    out: Path | None = Field(default=None, description="the summary; default: docs/results/gpu_CARD.json")
+
+
+def main(given: GpuKeys) -> None:
+    if device().type != "cuda":
+        raise SettingsError(f"torch {torch.__version__} finds no CUDA device here: see docs/gpu.md")
+    card = re.sub(r"[^a-z0-9]+", "_", torch.cuda.get_device_name().lower()).strip("_")
+    known = {part.name: part for part in PARTS}
+    wanted = [known[name] for name in known if name in {choice("parts", name, known) for name in given.parts}]
+    path = given.out or ROOT / f"docs/results/gpu_{card}.json"
+    summary = run(wanted, path, 60 * given.minutes, given.data.absolute())
+    print(f"\n{where()}\n{text(summary)}\nwritten to {path}")
+
+
+def run(parts: Sequence[Part], path: Path, seconds: float, data: Path) -> dict[str, Any]:
+    """Run parts until the time is over, writing the summary to ``path`` as it grows; returns it."""
+    commit, dirty = git_state(ROOT)
+    summary: dict[str, Any] = {
+        "host": vars(host_info()), "git_commit": commit, "git_dirty": dirty, "seconds": seconds,
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"), "parts": [],
+    }  # fmt: skip
+    begun = time.monotonic()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for part in parts:
+        entry: dict[str, Any] = {"name": part.name, "command": " ".join(part.command), "status": "running"}
+        summary["parts"].append(entry)
+        _write(path, summary)
+        left = seconds - (time.monotonic() - begun)
+        print(f"{part.name}: at most {min(left, part.seconds):.0f} s", flush=True)
+        entry |= one(part, min(left, part.seconds), data) if left >= SHORTEST else {"status": "left out: no time"}
+        _write(path, summary)
+        print(text({"parts": [entry]}), flush=True)
+    return summary
+
+
+def one(part: Part, seconds: float, data: Path) -> dict[str, Any]:
+    """Run one part for at most so long: its status, seconds, and what it left."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / part.leaves
+        command = [word.format(out=out, data=data, folder=folder) for word in part.command]
+        begun = time.monotonic()
+        with (Path(folder) / "output").open("w+b") as output:
+            process = subprocess.Popen(
+                [sys.executable, *command], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output,
+                stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+            try:
+                code: int | None = process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                code = None
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+            output.seek(0)
+            last = output.read().decode(errors="replace").strip().splitlines()[-12:]
+        found: dict[str, Any] = {"seconds": round(time.monotonic() - begun, 1)}
+        found["status"] = {None: "out of time", 0: "finished"}.get(code, f"exit code {code}")
+        try:
+            found |= {f"run_{key}" if key in found else key: value for key, value in part.read(out.read_text()).items()}
+        except (OSError, ValueError, KeyError, ElementTree.ParseError):
+            found["output"] = last
+        return found
+
+
+def text(summary: dict[str, Any]) -> str:
+    """A line per part, and one per goal, failed test and test accuracy."""
+    lines = []
+    for part in summary["parts"]:
+        lines.append(f"{part['name']:<34} {part['status']:<18} {part.get('seconds', 0):>6.0f} s")
+        if "passed" in part:
+            lines.append(f"    {part['passed']} passed, {len(part['failed'])} failed, {part['skipped']} skipped")
+            lines += [f"    {line}" for line in part["failed"]]
+        for row in part.get("rows", ()):
+            if row["goal"]:
+                value = row["ratio"] if row["ratio"] is not None else row["median"]
+                shown = "no value" if value is None else f"{value:.3g}"
+                lines.append(f"    {row['goal_name']}: {shown}, goal {row['goal']}, {'' if row['met'] else 'not '}met")
+        accuracy = (part.get("metrics") or {}).get("best", {}).get("test/acc")
+        if accuracy is not None:
+            lines.append(f"    test accuracy {accuracy:.2%}")
+        lines += [f"    {line}" for line in part.get("output", ())]
+    return "\n".join(lines)
+
+
+def _write(path: Path, summary: dict[str, Any]) -> None:
+    write_atomically(path, (json.dumps(summary, indent=1, ensure_ascii=False, default=str) + "\n").encode())
+
+
+if __name__ == "__main__":
+    cli.script(main, GpuKeys, __doc__)

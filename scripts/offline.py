@@ -1,0 +1,175 @@
+"""Bring the project to a machine without a network: packages, source and CIFAR-10 in parts that pass any channel.
+
+``python scripts/offline.py pack FOLDER [DATA]`` here, ``python3 offline.py unpack FOLDER DEST`` there; this file alone
+needs nothing but Python 3.10 there and is packed beside the parts. See docs/gpu.md. FOLDER gets ``NAME.001``, ... of at
+most 60 MiB each and ``manifest.json`` with the SHA-256 of every part. PyTorch is the other machine's own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+LIMIT = 60 * 2**20
+MANIFEST = "manifest.json"
+TARGET = {"python_version": "3.12", "python_full_version": "3.12.0", "sys_platform": "linux", "os_name": "posix",
+          "platform_system": "Linux", "platform_machine": "x86_64", "implementation_name": "cpython",
+          "platform_python_implementation": "CPython"}  # fmt: skip
+OWN = ("torch", "torchvision", "torchaudio", "triton", "nvidia-", "cuda-")  # what the other machine has
+ABSENT = ("expelliarmus",)  # no wheel for TARGET; Tonic names it and nothing here imports it
+SOURCES = ("antlr4-python3-runtime", "norse")  # published as source alone; pure, so that any Python can build the wheel
+HALVES = {"cifar10-1": ("data_batch_1", "data_batch_2", "data_batch_3"),
+          "cifar10-2": ("data_batch_4", "data_batch_5", "test_batch", "batches.meta")}  # fmt: skip
+
+
+class PartsWriter(io.RawIOBase):
+    """A stream that is written as files ``NAME.001``, ``NAME.002``, ... of at most ``limit`` bytes."""
+
+    def __init__(self, folder: Path, name: str, limit: int) -> None:
+        self.folder, self.name, self.limit = folder, name, limit
+        self.files: dict[str, str] = {}
+        self._part = bytearray()
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
+
+    def write(self, data: object) -> int:
+        """Add bytes."""
+        piece = bytes(data)  # type: ignore[call-overload]
+        self._part += piece
+        while len(self._part) >= self.limit:
+            self._flush(self.limit)
+        return len(piece)
+
+    def finish(self) -> dict[str, str]:
+        """Write what is left; returns the SHA-256 of every file."""
+        if self._part:
+            self._flush(len(self._part))
+        return self.files
+
+    def _flush(self, size: int) -> None:
+        name = f"{self.name}.{len(self.files) + 1:03d}"
+        piece, self._part = bytes(self._part[:size]), self._part[size:]
+        (self.folder / name).write_bytes(piece)
+        self.files[name] = hashlib.sha256(piece).hexdigest()
+
+
+class PartsReader(io.RawIOBase):
+    """The stream again."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self._pieces: Iterator[bytes] = (file.read_bytes() for file in files)
+        self._left = b""
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes, fewer than ``size`` at the end only."""
+        while len(self._left) < size and (piece := next(self._pieces, None)) is not None:
+            self._left += piece
+        found, self._left = self._left[:size], self._left[size:]
+        return found
+
+
+def pack(groups: Mapping[str, Mapping[str, Path]], folder: Path, limit: int = LIMIT) -> None:
+    """Write each group, a mapping of names to files, as parts of a tar, and the manifest of all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = {}
+    for name, files in groups.items():
+        stream = PartsWriter(folder, name, limit)
+        with tarfile.open(fileobj=stream, mode="w|") as tar:
+            for inside, file in files.items():
+                tar.add(file, inside)
+        manifest[name] = stream.finish()
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    shutil.copyfile(__file__, folder / "offline.py")
+
+
+def unpack(folder: Path, dest: Path) -> list[str]:
+    """Check all parts in ``folder``, then extract them into ``dest``; returns the names of the groups.
+
+    Raises:
+        SystemExit: parts are absent or damaged; all of them are named, and nothing is extracted.
+    """
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    digests = {name: digest for files in manifest.values() for name, digest in files.items()}
+    absent = [name for name in digests if not (folder / name).is_file()]
+    bad = [name for name in digests if name not in absent and _sha256(folder / name) != digests[name]]
+    if absent or bad:
+        raise SystemExit(f"error: absent: {', '.join(absent) or 'none'}; damaged: {', '.join(bad) or 'none'}")
+    for files in manifest.values():
+        with tarfile.open(fileobj=PartsReader([folder / name for name in files]), mode="r|") as tar:
+            tar.extractall(dest, filter="data")
+    return list(manifest)
+
+
+def requirements(lock: str) -> list[str]:
+    """``name==version`` of a lock for ``TARGET``, without what the other machine has and what has no wheel for it.
+
+    >>> requirements("a==1 ; python_full_version < '3.12' \\\\\\n    --hash=x\\nb==2 \\\\\\n    --hash=y\\ntorch==3")
+    ['b==2']
+    """
+    from packaging.markers import Marker
+
+    found = []
+    for line in lock.splitlines():
+        if not line[:1].isalnum():
+            continue
+        name, _, marker = line.rstrip("\\ ").partition(" ; ")
+        own = name.startswith(OWN[-2:]) or name.partition("==")[0] in (*OWN[:-2], *ABSENT)
+        if not own and (not marker or Marker(marker).evaluate(dict(TARGET))):
+            found.append(name.strip())
+    return found
+
+
+def wheels(names: list[str], folder: Path) -> None:
+    """Download wheels for ``TARGET``; build those that are published as source alone."""
+    python = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    platforms = [f"--platform=manylinux{tag}_x86_64" for tag in ("_2_34", "_2_28", "_2_17", "2014", "_2_5", "1")]
+    ready = [name for name in names if name.partition("==")[0] not in SOURCES]
+    target = ["--python-version", TARGET["python_version"], "--only-binary=:all:", *platforms]
+    subprocess.run([*python, "download", "--no-deps", *target, "-d", str(folder), *ready], check=True)
+    built = [name for name in names if name not in ready]
+    if built:
+        subprocess.run([*python, "wheel", "--no-deps", "-w", str(folder), *built], check=True)
+
+
+def main(arguments: list[str]) -> None:
+    match arguments:
+        case ["unpack", folder, dest]:
+            print(f"unpacked into {dest}: {', '.join(unpack(Path(folder), Path(dest)))}")
+        case ["pack", folder, *data] if len(data) < 2:
+            root = Path(__file__).parent.parent
+            with tempfile.TemporaryDirectory() as scratch:
+                wheels(requirements((root / "requirements.lock").read_text(encoding="utf-8")), Path(scratch))
+                tracked = subprocess.check_output(["git", "-C", str(root), "ls-files", "-z"], text=True).split("\0")
+                groups = {
+                    "source": {f"qbsnn/{name}": root / name for name in tracked if name and (root / name).is_file()},
+                    "wheels": {f"wheels/{file.name}": file for file in sorted(Path(scratch).glob("*.whl"))},
+                }
+                for half, names in HALVES.items() if data else ():
+                    inside = Path("cifar-10-batches-py")
+                    groups[half] = {f"data/{inside / name}": Path(data[0]) / inside / name for name in names}
+                pack(groups, Path(folder))
+            print(f"packed into {folder}: {', '.join(groups)}")
+        case _:
+            raise SystemExit(f"error: give pack FOLDER [DATA] or unpack FOLDER DEST, got {' '.join(arguments)!r}")
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
