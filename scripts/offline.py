@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 LIMIT = 60 * 2**20
@@ -67,8 +67,8 @@ class PartsReader(io.RawIOBase):
     """The stream again."""
 
     def __init__(self, files: list[Path]) -> None:
-        self._pieces: Iterator[bytes] = (file.read_bytes() for file in files)
-        self._left = b""
+        self._left = list(files)
+        self._open: io.BufferedIOBase = io.BytesIO()
 
     def readable(self) -> bool:
         """Yes."""
@@ -76,10 +76,21 @@ class PartsReader(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         """The next bytes, fewer than ``size`` at the end only."""
-        while len(self._left) < size and (piece := next(self._pieces, None)) is not None:
-            self._left += piece
-        found, self._left = self._left[:size], self._left[size:]
+        found = b""
+        while len(found) < size:
+            if piece := self._open.read(size - len(found)):
+                found += piece
+            elif self._left:
+                self._open.close()
+                self._open = self._left.pop(0).open("rb")
+            else:
+                break
         return found
+
+    def close(self) -> None:
+        """Close the file that is open."""
+        self._open.close()
+        super().close()
 
 
 def pack(groups: Mapping[str, Mapping[str, Path]], folder: Path, limit: int = LIMIT) -> None:
@@ -109,7 +120,8 @@ def unpack(folder: Path, dest: Path) -> list[str]:
     if absent or bad:
         raise SystemExit(f"error: absent: {', '.join(absent) or 'none'}; damaged: {', '.join(bad) or 'none'}")
     for files in manifest.values():
-        with tarfile.open(fileobj=PartsReader([folder / name for name in files]), mode="r|") as tar:
+        parts = [folder / name for name in files]
+        with PartsReader(parts) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
             tar.extractall(dest, filter="data")
     return list(manifest)
 
