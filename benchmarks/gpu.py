@@ -1,6 +1,6 @@
 """Everything that needs a graphics card, within a time limit: tests, benchmarks, trainings; one summary.
 
-Each part is a process with a limit of its own. ``docs/results/gpu_CARD.json`` is written before and after every part,
+Each part is a process with a limit of its own. ``docs/checks/gpu_CARD.json`` is written before and after every part,
 so that what was measured survives a kill; a part that was running then says so. Parts that no longer fit into the time
 are left out and named. ``python -m benchmarks.gpu [minutes=25] [data=data] [parts=tests,neuron] [out=FILE]``
 """
@@ -108,7 +108,7 @@ class GpuKeys(Keys):
     minutes: float = Field(default=25, gt=0, description="minutes for everything")
     data: Path = Field(default=Path(os.environ.get("QBSNN_DATA", "data")), description="where cifar-10-batches-py lies")
     parts: list[str] = Field(default=[part.name for part in PARTS], description="these parts, separated by commas")
-    out: Path | None = Field(default=None, description="the summary; default: docs/results/gpu_CARD.json")
+    out: Path | None = Field(default=None, description="the summary; default: docs/checks/gpu_CARD.json")
 
 
 def main(given: GpuKeys) -> None:
@@ -117,7 +117,7 @@ def main(given: GpuKeys) -> None:
     card = re.sub(r"[^a-z0-9]+", "_", torch.cuda.get_device_name().lower()).strip("_")
     known = {part.name: part for part in PARTS}
     wanted = [known[name] for name in known if name in {choice("parts", name, known) for name in given.parts}]
-    path = given.out or ROOT / f"docs/results/gpu_{card}.json"
+    path = given.out or ROOT / f"docs/checks/gpu_{card}.json"
     summary = run(wanted, path, 60 * given.minutes, given.data.absolute())
     print(f"\n{where()}\n{text(summary)}\nwritten to {path}")
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from qbsnn.checks import choice
 from qbsnn.cli import launch as cli
 from qbsnn.cli.keys import CheckpointKeys
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 class Export(CheckpointKeys):
     """The keys of this tool."""
 
-    format: Literal["onnx", "bundle", "nir", "c"] = Field(description="what to write")
+    format: str = Field(description="what to write: onnx, bundle, nir or c")
     out: Path | None = Field(default=None, description="where; default: below outputs/export")
     images: int = Field(default=4, ge=1, description="how many test images prove the export")
     allow_metadata_only: bool = Field(
@@ -38,7 +39,7 @@ def main(given: Export) -> None:
     from qbsnn.cli.checkpoints import deployed_network, opened
     from qbsnn.deploy.export.write import FORMATS, Job, export
 
-    kind = given.format
+    kind = choice("format", given.format, FORMATS)
     run = given.outputs / "export" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{cli.uid()}"
     with torch.no_grad():
         parts, deployed = deployed_network(opened(given), run)

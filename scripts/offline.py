@@ -1,8 +1,9 @@
 """Bring the project to a machine without a network: packages, source and CIFAR-10 in parts that pass any channel.
 
-``python scripts/offline.py pack FOLDER [DATA]`` here, ``python3 offline.py unpack FOLDER DEST`` there; this file alone
-needs nothing but Python 3.10 there and is packed beside the parts. See docs/gpu.md. FOLDER gets ``NAME.001``, ... of at
-most 60 MiB each and ``manifest.json`` with the SHA-256 of every part. PyTorch is the other machine's own.
+``python scripts/offline.py pack=FOLDER [data=FOLDER]`` here, ``python3 offline.py unpack=FOLDER to=FOLDER`` there; this
+file alone needs nothing but Python 3.10 there and is packed beside the parts. See docs/gpu.md. The folder gets
+``NAME.001``, ... of at most 60 MiB each and ``manifest.json`` with the SHA-256 of every part. PyTorch is the other
+machine's own.
 """
 
 from __future__ import annotations
@@ -157,26 +158,52 @@ def wheels(names: list[str], folder: Path) -> None:
         subprocess.run([*python, "wheel", "--no-deps", "-w", str(folder), *built], check=True)
 
 
-def main(arguments: list[str]) -> None:
-    match arguments:
-        case ["unpack", folder, dest]:
-            print(f"unpacked into {dest}: {', '.join(unpack(Path(folder), Path(dest)))}")
-        case ["pack", folder, *data] if len(data) < 2:
-            root = Path(__file__).parent.parent
-            with tempfile.TemporaryDirectory() as scratch:
-                wheels(requirements((root / "requirements.lock").read_text(encoding="utf-8")), Path(scratch))
-                tracked = subprocess.check_output(["git", "-C", str(root), "ls-files", "-z"], text=True).split("\0")
-                groups = {
-                    "source": {f"qbsnn/{name}": root / name for name in tracked if name and (root / name).is_file()},
-                    "wheels": {f"wheels/{file.name}": file for file in sorted(Path(scratch).glob("*.whl"))},
-                }
-                for half, names in HALVES.items() if data else ():
-                    inside = Path("cifar-10-batches-py")
-                    groups[half] = {f"data/{inside / name}": Path(data[0]) / inside / name for name in names}
-                pack(groups, Path(folder))
-            print(f"packed into {folder}: {', '.join(groups)}")
-        case _:
-            raise SystemExit(f"error: give pack FOLDER [DATA] or unpack FOLDER DEST, got {' '.join(arguments)!r}")
+KEYS = {"pack": "the folder that the parts are written into", "data": "with pack: the folder that holds CIFAR-10",
+        "unpack": "the folder that the parts lie in", "to": "with unpack: the folder to make"}  # fmt: skip
+
+
+def main(given: dict[str, str]) -> None:
+    """Pack or unpack."""
+    if given.keys() == {"unpack", "to"}:
+        print(f"unpacked into {given['to']}: {', '.join(unpack(Path(given['unpack']), Path(given['to'])))}")
+        return
+    if "pack" not in given or not given.keys() <= {"pack", "data"}:
+        raise _refused(f"write pack=FOLDER [data=FOLDER] or unpack=FOLDER to=FOLDER, got {' '.join(given)!r}")
+    root = Path(__file__).parent.parent
+    with tempfile.TemporaryDirectory() as scratch:
+        wheels(requirements((root / "requirements.lock").read_text(encoding="utf-8")), Path(scratch))
+        tracked = subprocess.check_output(["git", "-C", str(root), "ls-files", "-z"], text=True).split("\0")
+        groups = {
+            "source": {f"qbsnn/{name}": root / name for name in tracked if name and (root / name).is_file()},
+            "wheels": {f"wheels/{file.name}": file for file in sorted(Path(scratch).glob("*.whl"))},
+        }
+        for half, names in HALVES.items() if "data" in given else ():
+            inside = Path("cifar-10-batches-py")
+            groups[half] = {f"data/{inside / name}": Path(given["data"]) / inside / name for name in names}
+        pack(groups, Path(given["pack"]))
+    print(f"packed into {given['pack']}: {', '.join(groups)}")
+
+
+def read_words(words: list[str]) -> dict[str, str]:
+    """The ``key=value`` words of the command line. The other tools' reader is not at hand on a bare machine."""
+    if "--help" in words:
+        print(f"{(__doc__ or '').partition(chr(10))[0]}\n")
+        print("\n".join(f"  {key + '=':8} {meaning}" for key, meaning in KEYS.items()))
+        raise SystemExit(0)
+    given: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise _refused(f"{word} is no key=value: did you mean {word.lstrip('-')}=VALUE?")
+        if key not in KEYS or key in given:
+            raise _refused(f"{key} is {'given twice' if key in given else 'no key'}; keys: {', '.join(KEYS)}")
+        given[key] = value
+    return given
+
+
+def _refused(why: str) -> SystemExit:
+    print(f"error: {why}", file=sys.stderr)
+    return SystemExit(1)
 
 
 def _sha256(path: Path) -> str:
@@ -184,4 +211,4 @@ def _sha256(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(read_words(sys.argv[1:]))

@@ -43,8 +43,8 @@ def test_absent_and_damaged_parts_are_all_named_and_nothing_is_written(packed):
 
 def test_the_packed_script_needs_nothing_but_python(packed):
     folder, files = packed
-    script = [sys.executable, "-I", "-S", str(folder / "parts/offline.py"), "unpack", str(folder / "parts")]
-    done = subprocess.run([*script, str(folder / "out")], capture_output=True, text=True, cwd=folder)
+    script = [sys.executable, "-I", "-S", str(folder / "parts/offline.py"), f"unpack={folder / 'parts'}"]
+    done = subprocess.run([*script, f"to={folder / 'out'}"], capture_output=True, text=True, cwd=folder)
     assert done.returncode == 0 and "one, two" in done.stdout, done.stderr
     assert (folder / "out/data/f3").read_bytes() == files["data/f3"].read_bytes()
     assert json.loads((folder / "parts" / MANIFEST).read_text()).keys() == {"one", "two"}
@@ -59,5 +59,5 @@ def test_the_lock_gives_one_version_of_each_package_and_none_that_the_machine_ha
 
 
 def test_other_words_are_refused():
-    done = subprocess.run([sys.executable, str(ROOT / "scripts/offline.py"), "pick"], capture_output=True, text=True)
-    assert done.returncode == 1 and "give pack FOLDER [DATA] or unpack FOLDER DEST, got 'pick'" in done.stderr
+    done = subprocess.run([sys.executable, str(ROOT / "scripts/offline.py"), "pick=a"], capture_output=True, text=True)
+    assert done.returncode == 1 and "error: pick is no key; keys: pack, data" in done.stderr

@@ -19,10 +19,9 @@ from pydantic import ConfigDict, Field
 from qbsnn.bounds import BOUNDS
 from qbsnn.checked import Checked
 from qbsnn.checks import nearest, place
-from qbsnn.data.origin import origin
 from qbsnn.deploy.convert.settings import DeploySettings
 from qbsnn.errors import ArgumentError, SettingsError
-from qbsnn.results.fingerprint import identity
+from qbsnn.results.fingerprint import identity, origin
 from qbsnn.training.building import check, check_names, locate, within
 from qbsnn.training.defaults import arguments, defaults
 

@@ -38,7 +38,7 @@ finally:
         (["train.py", "--help"], 0, "trainer.max_epochs="),
         (["train.py", "resume=absent"], 1, "absent has no checkpoint to go on from"),
         (["evaluate.py", "ckpt=absent.ckpt"], 1, "absent.ckpt does not exist"),
-        (["scripts/export.py", "ckpt=a.ckpt", "fromat=c"], 1, "does not exist; format is missing: write format=onnx|"),
+        (["scripts/export.py", "ckpt=a.ckpt", "fromat=c"], 1, "does not exist; format is missing: write format="),
     ],
 )
 def test_nothing_heavy_is_imported_for_it(tmp_path, words, code, said):

@@ -5,7 +5,7 @@ import pytest
 from tests.tool import ROOT, one_paragraph
 
 TOOLS = ["evaluate.py", *(f"scripts/{path.name}" for path in sorted((ROOT / "scripts").glob("*.py"))
-                          if path.name != "show_events.py")]  # fmt: skip
+                          )]  # fmt: skip
 
 
 @pytest.mark.parametrize("script", TOOLS)

@@ -1,6 +1,6 @@
 """Show what is promised when something goes wrong, and write docs/reliability.md: ``python -m tests.reliability``.
 
-The figures of a part take the place of those of its last run in docs/results/reliability.json; the exit code is 1 where
+The figures of a part take the place of those of its last run in docs/checks/reliability.json; the exit code is 1 where
 one of them falls short. All of it takes about an hour on a core of its own.
 """
 

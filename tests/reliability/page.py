@@ -12,7 +12,7 @@ from qbsnn.results.files import write_atomically
 from qbsnn.training.devices.host import host_info
 from tests.tool import ROOT
 
-FIGURES = ROOT / "docs/results/reliability.json"
+FIGURES = ROOT / "docs/checks/reliability.json"
 PAGE = ROOT / "docs/reliability.md"
 
 
