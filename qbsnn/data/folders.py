@@ -40,8 +40,7 @@ class Archive:
 
     def missing(self, folder: Path) -> list[str]:
         """What of the content ``folder`` lacks."""
-        # os.path.exists says no where the permission to look is missing; Path.exists raises.
-        return [name for name in self.content if not os.path.exists(folder / name)]  # noqa: PTH110
+        return [name for name in self.content if not (folder / name).exists()]
 
 
 Download = Callable[[Archive, Path], None]
