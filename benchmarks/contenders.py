@@ -80,8 +80,7 @@ class Training:
     """Training steps of one contender: forward, loss, backward, optimiser, on the same images each time.
 
     precision: ``fp32``; ``tf32``, which shortens the products of a GPU; ``bf16`` for autocast. ``step()`` is one step;
-    ``forward()`` its first part, whose graph
-    lives as long as its result.
+    ``forward()`` its first part, whose graph lives as long as its result.
     """
 
     def __init__(self, contender: str, problem: Problem, device: torch.device, precision: str = "fp32") -> None:

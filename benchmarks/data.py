@@ -1,8 +1,8 @@
 """Speed of loading pictures beside torchvision; of framing events beside Tonic; cached and cold epochs, cache size.
 
 All on samples made here, so nothing is downloaded: random pictures of CIFAR-10's size, digits simulated as recordings,
-and random events with the numbers of
-DVS128 Gesture and N-MNIST, written in their true layouts. Contenders take turns; medians are shown.
+and random events with the numbers of DVS128 Gesture and N-MNIST, written in their true layouts. Contenders take turns;
+medians are shown.
 ``python -m benchmarks.data [only=pictures,events] [rounds=5] [small=true]``
 """
 

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import random
-import shutil
 import signal
 import time
 from collections import Counter
@@ -13,7 +12,7 @@ from typing import Any
 
 import torch
 
-from tests.reliability.runs import PHASES, REST, Watched, shown, stop
+from tests.reliability.runs import PHASES, REST, Watched, remove, shown, stop
 
 RUN = "outputs/run"
 SETTINGS = (
@@ -113,7 +112,7 @@ def measure(folder: Path, kind: str, count: int, seed: int) -> dict[str, Any]:
         parts.mkdir()
         where = killed(parts, world, words, times, "tvwc"[number % 4], rng)
         if where == REST:  # the run was over before
-            _remove(parts)
+            remove(parts)
             continue
         phases[PHASES[where]] += 1
         again = Watched(parts, (*SETTINGS, *words), world)
@@ -123,7 +122,7 @@ def measure(folder: Path, kind: str, count: int, seed: int) -> dict[str, Any]:
         elif wrong := [name for name, found in left(parts).items() if found != whole[name]]:
             unequal.append(f"{PHASES[where]}: {', '.join(wrong)}")
         else:
-            _remove(parts)
+            remove(parts)
         print(f"\r{kind}: {number + 1 - len(unequal)}/{number + 1}", end="", flush=True)
     print()
     return {
@@ -132,9 +131,3 @@ def measure(folder: Path, kind: str, count: int, seed: int) -> dict[str, Any]:
         "killed_in": dict(sorted(phases.items())),
         "unequal": unequal,
     }
-
-
-def _remove(folder: Path) -> None:
-    shutil.rmtree(folder)
-    for path in folder.parent.glob(f"{folder.name}.*"):
-        path.unlink()

@@ -3,7 +3,6 @@
 import random
 import re
 import resource
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -14,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from qbsnn.data import DataModule
-from tests.reliability.runs import begin, ended, shown, stop
+from tests.reliability.runs import begin, ended, remove, shown, stop
 from tests.tool import ROOT
 
 BASE = (
@@ -169,9 +168,7 @@ def measure(folder: Path, count: int, seed: int) -> dict[str, Any]:
         if outcome not in WELL:
             wrong.append(row)
             print(f"\n{row}", flush=True)
-        shutil.rmtree(folder / str(number))
-        for path in folder.glob(f"{number}.*"):
-            path.unlink()
+        remove(folder / str(number))
         print(f"\roverrides: {number + 1 - len(wrong)}/{number + 1}", end="", flush=True)
     print()
     return {

@@ -7,6 +7,7 @@ import faulthandler
 import functools
 import os
 import runpy
+import shutil
 import signal
 import socket
 import sys
@@ -58,6 +59,13 @@ def begin(folder: Path, words: Sequence[str], prepare: Callable[[], Any] = lambd
 def shown(folder: Path, name: str) -> Path:
     """Where a run in a folder shows what it prints, ``out`` or ``err``."""
     return folder.with_name(f"{folder.name}.{name}.txt")
+
+
+def remove(folder: Path) -> None:
+    """Remove a run's folder and what :func:`shown` names beside it."""
+    shutil.rmtree(folder)
+    for path in folder.parent.glob(f"{folder.name}.*"):
+        path.unlink()
 
 
 def ended(pid: int, seconds: float) -> int | None:
