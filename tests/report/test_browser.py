@@ -83,7 +83,10 @@ def head(page: WebDriver, key: str) -> WebElement:
 
 
 def sort_by(page: WebDriver, key: str) -> str | None:
+    """The order after a click on a column's title, which the page may show a moment later on a busy machine."""
+    before = head(page, key).get_attribute("aria-sort")
     head(page, key).find_element(By.CSS_SELECTOR, ".dt-column-title").click()
+    WebDriverWait(page, 10).until(lambda page: head(page, key).get_attribute("aria-sort") != before)
     return head(page, key).get_attribute("aria-sort")
 
 
