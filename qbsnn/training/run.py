@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
 from omegaconf import DictConfig
 
 from qbsnn.deploy.convert.quantized import Quantized
+from qbsnn.errors import SettingsError
 from qbsnn.functional.exact import full_float32
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.results.fingerprint import fingerprint
@@ -124,8 +126,10 @@ def fit(parts: Parts) -> Fitted:
     elif settings.get("init_from"):
         first = Path(settings["init_from"])
         load_network(parts.module.network, checkpoints.load(first), first, what="this network")
+    _check_share_of_tests(parts)
     started = time.perf_counter()
-    trainer.fit(parts.module, datamodule=parts.data, ckpt_path=checkpoint)
+    with _plain_words():
+        trainer.fit(parts.module, datamodule=parts.data, ckpt_path=checkpoint)
     seconds = parts.resumption.seconds + time.perf_counter() - started
     images = trainer.fit_loop.epoch_loop.batch_progress.total.ready * parts.data.batch_size
     epochs = trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
@@ -141,6 +145,25 @@ def fit(parts: Parts) -> Fitted:
             metrics = replace(metrics, best={saver.monitor: float(saver.best_model_score)})
     execution = f"compile={parts.auto.chosen}, memory={settings['memory']}" if parts.auto else result.execution
     return Fitted(Timing(seconds, 0.0, epochs, images / seconds), execution, paths, metrics)
+
+
+def _check_share_of_tests(parts: Parts) -> None:
+    """Refuse before training, not after it, a share of the test batches that is less than one batch.
+
+    Raises:
+        SettingsError: naming the least share that is one batch.
+    """
+    share = parts.trainer.limit_test_batches
+    if not parts.settings.get("test", True) or not isinstance(share, float) or not 0 < share < 1:
+        return
+    parts.data.prepare_data()
+    parts.data.setup("test")
+    count = len(parts.data.test_dataloader())
+    if int(share * count) < 1:
+        raise SettingsError(
+            f"trainer.limit_test_batches={share} is less than one of {count} batches: give a number of batches, or a "
+            f"share of at least {1 / count:.3g}"
+        )
 
 
 def shortfall(parts: Parts, fitted: Fitted) -> str | None:
@@ -233,10 +256,20 @@ def test(parts: Parts, listeners: Sequence[Listener] = ()) -> dict[str, float]:
     callbacks: list[Callback] = parts.trainer.callbacks  # type: ignore[attr-defined]
     parts.trainer.callbacks = [*callbacks, *listeners]  # type: ignore[attr-defined]
     try:
-        (metrics,) = parts.trainer.test(parts.module, datamodule=parts.data, verbose=False)
+        with _plain_words():
+            (metrics,) = parts.trainer.test(parts.module, datamodule=parts.data, verbose=False)
     finally:
         parts.trainer.callbacks = callbacks  # type: ignore[attr-defined]
     return _numbers(metrics, ("test/",))
+
+
+@contextmanager
+def _plain_words() -> Iterator[None]:
+    """Turn what Lightning refuses once it has seen the data, such as a limit below one batch, into an error of ours."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise SettingsError(f"trainer: {error}") from error
 
 
 def _tuned(parts: Parts, path: Path, network: SpikingNetwork, quantized: Quantized) -> Tuned:
