@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 
 import pytest
@@ -104,10 +105,25 @@ def test_a_fit_that_was_complete_is_not_trained_again(tool, stop_at, monkeypatch
     monkeypatch.setattr(AbsorptionCheck, "check", fail)
     assert tool("train.py", *arguments, "hydra.run.dir=outputs/parts") == 1
     monkeypatch.setattr(AbsorptionCheck, "check", honest)
+    folder = tool.folder / "outputs/parts/checkpoints"
+    shutil.copyfile(folder / "last.ckpt", folder / "resume.ckpt")  # as after a kill right before it goes,
+    (folder / ".resume.ckpt.part").write_bytes(b"PK")  # and after one within its writing
     stop_at(1)
     assert tool("train.py", *arguments, "hydra.run.dir=outputs/parts") == 0
     assert numbers(tool.result()) == numbers(whole)
     assert tool.result()["timing"]["epochs"] == 2
+    assert sorted(path.name for path in folder.iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_a_share_below_one_batch_is_refused_before_training(tool, capsys, part):
+    limit = f"trainer.limit_{part}_batches"
+    words = [word for word in SHORT if limit not in word]
+    assert tool("train.py", *words, f"{limit}=1e-3", "hydra.run.dir=outputs/share") == 1
+    error = one_paragraph(capsys.readouterr().err)
+    assert f"limit_{part}_batches" in error and "at least" in error.lower()
+    result = tool.result()
+    assert result["status"] == "failed" and not result["timing"]["epochs"]
 
 
 def test_damage_to_the_newest_checkpoint_leads_back_to_the_one_before(tool, stop_at, capsys, whole):
