@@ -5,6 +5,7 @@ weights, and spikes, membranes and logits of the integer engine, bit for bit; ex
 """
 
 import hashlib
+import importlib
 import json
 import runpy
 import subprocess
@@ -40,10 +41,10 @@ def measure(tree: Path, out: Path, overrides: list[str]) -> None:
     import torch
     from lightning import LightningModule
 
-    from qbsnn.deploy.engines.torch_engine import TorchEngine
-
+    now = (tree / "qbsnn/deploy/engines").is_dir()
+    engine = importlib.import_module("qbsnn.deploy.engines.torch_engine" if now else "qbsnn.deploy.engine").TorchEngine
     found: dict[str, str] = {}
-    run, backward = TorchEngine.run, LightningModule.backward
+    run, backward = engine.run, LightningModule.backward
 
     def recorded_run(self: Any, *args: Any) -> Any:
         trace = run(self, *args)
@@ -54,7 +55,7 @@ def measure(tree: Path, out: Path, overrides: list[str]) -> None:
         found[f"loss {len(found)}"] = loss.item().hex()
         backward(self, loss, *args, **options)
 
-    TorchEngine.run, LightningModule.backward = recorded_run, recorded_backward  # type: ignore[assignment, method-assign]
+    engine.run, LightningModule.backward = recorded_run, recorded_backward  # type: ignore[method-assign]
     sys.argv = ["train.py", *overrides, f"hydra.run.dir={out.parent}/run"]
     runpy.run_path(str(tree / "train.py"), run_name="__main__")
     for path in sorted((out.parent / "run/checkpoints").glob("*.ckpt")):
@@ -84,7 +85,8 @@ def main(ref: str) -> None:
             for name in SETTINGS:
                 here, there = measured(ROOT, name), measured(Path(folder, "tree"), name)
                 differ = [key for key in here | there if here.get(key) != there.get(key)]
-                print(f"{name}: {len(differ)} of {len(here)} numbers differ", *differ[:1], flush=True)
+                kinds = sorted({key.split(".")[-1] for key in differ})
+                print(f"{name}: {len(differ)} of {len(here)} numbers differ", *kinds[:5], flush=True)
                 code |= bool(differ)
         finally:
             subprocess.run([*worktree, "remove", "--force", f"{folder}/tree"], check=True)

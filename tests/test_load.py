@@ -39,6 +39,7 @@ from pathlib import Path
 import pytest
 from tests.tool import TINY, Tool
 
+runs = int(sys.argv[1])  # the tools have command lines of their own
 tool = Tool(pytest.MonkeyPatch(), Path.cwd())
 quiet = ["callbacks.progress=null", "+trainer.enable_progress_bar=false", "report=false", "callbacks.integer=null"]
 
@@ -47,9 +48,9 @@ def use():
     kib = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
     return kib, len(os.listdir("/proc/self/fd")), threading.active_count(), len(os.listdir("/proc/self/task"))
 
-for number in range(int(sys.argv[1])):
+for number in range(runs):
     assert tool("train.py", *TINY, "model=mlp", "model.hidden=[8]", *quiet, f"hydra.run.dir=outputs/{number}") == 0
-    if number in (int(sys.argv[1]) // 10, int(sys.argv[1]) - 1):
+    if number in (runs // 10, runs - 1):
         print("use", *use())
 """
 
