@@ -76,7 +76,7 @@ def read(keys: type[Given], words: Iterable[str]) -> Given:
     """Read the words of a command line.
 
     Args:
-        keys: the model of the keys. A field that is a list or tuple takes values with commas between them.
+        keys: the model of the keys. A field that is a list or tuple takes values with commas between them, or none.
         words: ``key=value`` each.
 
     Returns:
@@ -90,6 +90,8 @@ def read(keys: type[Given], words: Iterable[str]) -> Given:
     ...     names: list[str] = []
     >>> read(Size, ["images=3", "names=a,b"])
     Size(images=3, names=['a', 'b'])
+    >>> read(Size, ["images=3", "names="])
+    Size(images=3, names=[])
     >>> read(Size, ["imagse=3"])
     Traceback (most recent call last):
     ...
@@ -103,7 +105,7 @@ def read(keys: type[Given], words: Iterable[str]) -> Given:
         if key in own and equals:
             if key in values:
                 raise SettingsError(f"{key} is given twice")
-            values[key] = text.split(",") if _many(own[key]) else text
+            values[key] = (text.split(",") if text else []) if _many(own[key]) else text
         elif "overrides" in keys.model_fields and (equals or word.startswith("~")):
             others.append(word)
         elif equals:
