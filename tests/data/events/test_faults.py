@@ -123,9 +123,7 @@ def other_size(name: str, events: np.ndarray) -> tuple[bytes, str]:
     if name == "dvs.aedat":
         return write_davis(events), "its sensor has 240x180 pixels, that of the others 128x128"
     if name == "davis.aedat":
-        return write_dvs128(
-            some_events(9, Sensor(128, 128, 2))
-        ), "its sensor has 128x128 pixels, that of the others 240"
+        return write_dvs128(some_events(9, Sensor(128, 128, 2))), "its sensor has 128x128 pixels, that of the others"
     data = WRITERS[name][0](events)
     if WRITERS[name][1] is not None:
         for said, larger in LARGER.items():
@@ -184,6 +182,21 @@ def test_a_file_cut_anywhere_is_named_or_holds_the_first_events(name, tmp_path):
         # a number that has lost its last digits is a number
         sure = len(found) - 1 if name.endswith(("txt", "csv")) else len(found)
         assert np.array_equal(found[:sure], whole[:sure]), cut
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_file_with_other_bytes_is_named_or_read(name, tmp_path):
+    """The package aedat panics at some, which is no Exception, and ends the process at a head that is not UTF-8."""
+    path, numbers = written(name, tmp_path, some_events(100, sensor_of(name), 3)), np.random.default_rng(5)
+    data = np.fromfile(path, np.uint8)
+    for i in range(80):
+        damaged, end = data.copy(), len(data) if i % 2 else min(len(data), 700)  # every second time in the head
+        damaged[numbers.integers(end, size=4)] = numbers.integers(256, size=4)
+        path.write_bytes(damaged.tobytes())
+        try:
+            read(path)
+        except DataError as error:
+            assert str(error).startswith(f"{path}: ")
 
 
 def test_an_aedat_file_of_version_4_asks_for_its_suffix(tmp_path):

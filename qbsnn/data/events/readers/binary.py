@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,10 +134,7 @@ def read_aedat4(path: Path, convention: Convention) -> Recording:
         import aedat
     except ImportError as error:
         raise DataError(f"{path}: AEDAT 4 needs the package aedat: pip install 'qbsnn[aedat]'") from error
-    with path.open("rb") as file:
-        begin = file.read(14)
-    if not begin.startswith(b"#!AER-DAT4.0"):
-        raise DataError(f"{path}: it must begin with #!AER-DAT4.0, got {begin!r}")
+    _check_aedat4(path)
     found = [np.zeros(0, EVENT)]
     try:
         decoder = aedat.Decoder(path)
@@ -149,10 +147,31 @@ def read_aedat4(path: Path, convention: Convention) -> Recording:
                 events = packet["events"]
                 polarity = events["on"] if "on" in (events.dtype.names or ()) else events["p"]
                 found.append(from_integers(events["x"], events["y"], events["t"].astype(np.int64), polarity))
-    except RuntimeError as error:
+    except (DataError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic of Rust is no Exception
         raise DataError(f"{path}: it is truncated or damaged: {error}") from error
     size = (int(streams[number]["width"]), int(streams[number]["height"]))
     return Recording(np.concatenate(found), size)
+
+
+def _check_aedat4(path: Path) -> None:
+    """Raise DataError for a damaged head: the package aedat ends the process at one that is not UTF-8.
+
+    Behind the line of the version stand the length of the head, 32 bits, and the head, which holds an XML text.
+    """
+    with path.open("rb") as file:
+        begin = file.read(14)
+        if begin != b"#!AER-DAT4.0\r\n":
+            raise DataError(f"{path}: it must begin with #!AER-DAT4.0, got {begin!r}")
+        length = int.from_bytes(file.read(4), "little")
+        if length > path.stat().st_size - 18:
+            raise DataError(f"{path}: it is truncated or damaged: it ends inside its head of {length:,} bytes")
+        text = re.search(rb"<dv[ >].*</dv>", file.read(length), re.DOTALL)
+    try:
+        ElementTree.fromstring(text[0].decode() if text else "")
+    except (UnicodeDecodeError, ElementTree.ParseError) as error:
+        raise DataError(f"{path}: it is truncated or damaged: its head must hold an XML text: {error}") from error
 
 
 def percent_header(data: bytes) -> tuple[str, int]:

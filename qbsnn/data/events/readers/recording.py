@@ -16,7 +16,7 @@ UNITS = {"s": 1_000_000.0, "ms": 1000.0, "us": 1.0, "ns": 0.001}
 """Microseconds in a unit of time."""
 
 BLOCK = 1 << 18
-"""Rows or words of a binary file that are decoded at once: what is needed meanwhile is small beside a long recording."""
+"""Rows or words of a binary file that are decoded at once, so that little memory is needed beside the events."""
 
 NAMES = {
     "x": ("x", "xs", "col"),
