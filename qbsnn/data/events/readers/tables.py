@@ -88,8 +88,8 @@ def read_text(path: Path, convention: Convention) -> Recording:
         with path.open(encoding="utf-8") as file:
             first = next((line.strip() for line in file if line.strip() and not line.startswith("#")), "")
     except UnicodeDecodeError as error:
-        found = error.object[error.start]
-        raise DataError(f"{path}: it must be text in UTF-8, but byte {error.start} is {found:#x}") from error
+        byte = error.object[error.start]
+        raise DataError(f"{path}: it must be text in UTF-8, but byte {error.start} is {byte:#x}") from error
     if not first:
         raise DataError(f"{path}: it holds no events")
     separator = next((mark for mark in ",;" if mark in first), r"\s+")
