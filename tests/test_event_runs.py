@@ -6,7 +6,9 @@ import sys
 
 import pytest
 
-from tests.data.events.tiny_events import write_cifar10dvs, write_gesture, write_nmnist, write_shd
+from qbsnn.data.events.events import Sensor
+from tests.data.events.test_readers import written
+from tests.data.events.tiny_events import class_events, write_cifar10dvs, write_gesture, write_nmnist, write_shd
 from tests.tool import ROOT, one_paragraph
 
 # One short epoch from the default scale would leave layers silent, and these prove nothing; a small delta fires.
@@ -49,6 +51,28 @@ def test_a_vgg_on_recorded_pictures(tool):
     small = ["neuron.delta=0.1", "model.width=0.25", "data.batch_size=8", "data.val_fraction=0.2"]
     assert tool("train.py", "data=cifar10dvs", "T=4", *small, *QUIET) == 0
     proven(tool.result(), "cifar10dvs", 10)
+
+
+def test_a_folder_of_three_formats_whole(tool):
+    pytest.importorskip("aedat", reason="needs the aedat extra")
+    sensor, root = Sensor(128, 128, 2), tool.folder / "waves"
+    for part, each in (("train", 8), ("test", 3)):
+        for label, kind in enumerate(("left", "right")):
+            folder = root / part / kind
+            folder.mkdir(parents=True)
+            for name in ("four.aedat4", "dvs.aedat", "three.aedat", "two.raw", "three.raw"):
+                for i in range(each):
+                    file = written(name, folder, class_events(label, sensor, 10 * i + label))
+                    file.rename(folder / f"{i}_{name}")
+    small = ["data.size=16", "data.batch_size=16", "model.width=0.25", "neuron.delta=0.05", "T=4"]
+    # 0_dvs.aedat is the first file, and says the sensor
+    assert tool("train.py", "data=event_folder", f"data.root={root}", *small, "debug=tiny") == 0
+    result = tool.result()
+    proven(result, "event_folder", 30)
+    assert result["data"]["samples"] == {"train": 72, "val": 8, "test": 30}
+    assert result["data"]["sensor"] == [128, 128] and result["data"]["classes"] == ["left", "right"]
+    assert result["energy"]["images"] == 30
+    assert "event_folder" in (tool.runs()[-1] / "report.html").read_text()
 
 
 def test_simulated_digits_are_labelled(tool, capsys):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from qbsnn.data import folders
 from qbsnn.data.events import ibm_gesture as ibm
 from qbsnn.data.events.events import Events, Sensor
+from qbsnn.data.events.readers import read
 from qbsnn.data.events.readers.recording import Convention, from_columns, ordered_columns
 from qbsnn.data.events.recordings import Recordings
 from qbsnn.data.events.tonic_layout import FileEvents, FileRecordings, TonicEvents
@@ -177,12 +178,8 @@ class CIFAR10DVS(FileEvents):
         return made, labels[ids], ids
 
     def reader(self, path: Path) -> Events:
-        """An AEDAT 4 file, through Tonic and aedat."""
-        from tonic.io import read_aedat4
-
-        events = read_aedat4(str(path))
-        events.dtype.names = self.tonic().ordering
-        return events
+        """An AEDAT 4 file; Tonic reads it by the same package, but ends the run at a damaged one."""
+        return read(path).events
 
 
 class SHDRecordings(Recordings):

@@ -100,7 +100,7 @@ def test_a_bad_recording_is_named_or_skipped_and_counted(fault, sample_ms, tmp_p
     bad.write_bytes(content.replace(b"width=128", b"width=346") if fault == "other size" else content)
     words = {
         "truncated": "no whole number of words",
-        "empty": "must name the encoding",
+        "empty": "the file is empty, 0 bytes",
         "foreign": "must name the encoding, EVT 2.0 or EVT 3.0, got none",
         "backwards": "times must not run backwards, but event",
         "outside": "x must be from 0 to 127, but event 7 has 130",

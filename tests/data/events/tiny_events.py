@@ -91,8 +91,8 @@ def write_shd(root: Path, each: int = 3) -> Path:
     return folder
 
 
-def aedat4(events: np.ndarray) -> bytes:
-    """An AEDAT 4 file without compression, with one stream of events in one packet.
+def aedat4(events: np.ndarray, packet: int = 150) -> bytes:
+    """An AEDAT 4 file without compression, with one stream of events in packets of so many.
 
     Layout: version line; size-prefixed flatbuffer IOHeader (1: description, an XML text); per packet stream id and size
     as int32, then a size-prefixed flatbuffer EventPacket of rows (int64 t, int16 x, int16 y, bool p, 3 of padding).
@@ -112,7 +112,14 @@ def aedat4(events: np.ndarray) -> bytes:
     builder.PrependInt64Slot(1, -1, 0)
     builder.PrependUOffsetTRelativeSlot(2, xml, 0)
     builder.FinishSizePrefixed(builder.EndObject(), b"IOHE")
-    head = bytes(builder.Output())
+    out = b"#!AER-DAT4.0\r\n" + bytes(builder.Output())
+    packets = [_aedat4_packet(events[i : i + packet]) for i in range(0, len(events), packet)]
+    return out + b"".join(np.array([0, len(made)], "<i4").tobytes() + made for made in packets)
+
+
+def _aedat4_packet(events: np.ndarray) -> bytes:
+    import flatbuffers
+
     builder = flatbuffers.Builder(1024)
     builder.StartVector(16, len(events), 8)
     row = np.dtype([("t", "<i8"), ("x", "<i2"), ("y", "<i2"), ("p", "?"), ("pad", "V3")])
@@ -126,8 +133,7 @@ def aedat4(events: np.ndarray) -> bytes:
     builder.StartObject(1)
     builder.PrependUOffsetTRelativeSlot(0, vector, 0)
     builder.FinishSizePrefixed(builder.EndObject(), b"EVTS")
-    packet = bytes(builder.Output())
-    return b"#!AER-DAT4.0\r\n" + head + np.array([0, len(packet)], "<i4").tobytes() + packet
+    return bytes(builder.Output())
 
 
 def write_cifar10dvs(root: Path, each: int = 10) -> Path:

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
+from numpy.typing import NDArray
 
-from qbsnn.data.events.readers.recording import Convention, Recording, from_integers
+from qbsnn.data.events.events import EVENT, Events
+from qbsnn.data.events.readers.recording import Convention, Recording, from_integers, in_blocks
 from qbsnn.errors import DataError
 
 CAMERAS = {
@@ -53,6 +57,8 @@ def read_aedat(path: Path, convention: Convention) -> Recording:
         return _aedat3(data, path)
     if version[1] == b"2":
         return _aedat2(data, path)
+    if version[1] == b"4":
+        raise DataError(f"{path}: it is AEDAT 4: rename it to {path.stem}.aedat4")
     raise DataError(f"{path}: AEDAT {version[1].decode()}.{version[2].decode()} is not read; 2.0, 3.1 and 4 are")
 
 
@@ -77,14 +83,18 @@ def _aedat2(data: bytes, path: Path) -> Recording:
         names = ", ".join(name.decode().upper() for name in CAMERAS)
         raise DataError(f"{path}: its header must name the camera in a line # AEChip: ..., one of {names}")
     width, height = CAMERAS[camera]
-    address, t = np.frombuffer(data, ">u4", offset=start).astype(np.int64).reshape(-1, 2).T
-    event = address & (1 << 15) == 0 if camera == b"dvs128" else address & (1 << 31 | 1 << 10) == 0
-    address, t = address[event], t[event]
-    if camera == b"dvs128":
-        x, y, on = address >> 1 & 127, address >> 8 & 127, address & 1 == 0
-    else:
-        x, y, on = address >> 12 & 1023, address >> 22 & 511, address >> 11 & 1 == 1
-    return Recording(from_integers(width - 1 - x, height - 1 - y, t, on), (width, height))
+
+    def decode(words: NDArray[Any]) -> Events:
+        address, t = words.astype(np.int64).T
+        event = address & (1 << 15) == 0 if camera == b"dvs128" else address & (1 << 31 | 1 << 10) == 0
+        address, t = address[event], t[event]
+        if camera == b"dvs128":
+            x, y, on = address >> 1 & 127, address >> 8 & 127, address & 1 == 0
+        else:
+            x, y, on = address >> 12 & 1023, address >> 22 & 511, address >> 11 & 1 == 1
+        return from_integers(width - 1 - x, height - 1 - y, t, on)
+
+    return Recording(in_blocks(np.frombuffer(data, ">u4", offset=start).reshape(-1, 2), decode), (width, height))
 
 
 def _aedat3(data: bytes, path: Path) -> Recording:
@@ -97,7 +107,7 @@ def _aedat3(data: bytes, path: Path) -> Recording:
     if end is None:
         raise DataError(f"{path}: its header has no end, #!END-HEADER")
     at = end.end()
-    addresses, times = [], []
+    found = [np.zeros(0, EVENT)]
     while at < len(data):
         if at + 28 > len(data):
             raise DataError(f"{path}: it is truncated inside the head of a packet")
@@ -112,12 +122,10 @@ def _aedat3(data: bytes, path: Path) -> Recording:
                 raise DataError(f"{path}: polarity events must have 8 bytes, got {size}")
             words = np.frombuffer(data, "<u4", 2 * number, at + 28).reshape(-1, 2)
             words = words[words[:, 0] & 1 == 1]
-            addresses.append(words[:, 0])
-            times.append(words[:, 1].astype(np.int64) + (overflow << 31))
+            address, t = words[:, 0], words[:, 1].astype(np.int64) + (overflow << 31)
+            found.append(from_integers(address >> 17, address >> 2 & 0x7FFF, t, address >> 1 & 1))
         at += 28 + size * capacity
-    address = np.concatenate(addresses) if addresses else np.zeros(0, np.uint32)
-    t = np.concatenate(times) if times else np.zeros(0, np.int64)
-    return Recording(from_integers(address >> 17, address >> 2 & 0x7FFF, t, address >> 1 & 1))
+    return Recording(np.concatenate(found))
 
 
 def read_aedat4(path: Path, convention: Convention) -> Recording:
@@ -126,18 +134,44 @@ def read_aedat4(path: Path, convention: Convention) -> Recording:
         import aedat
     except ImportError as error:
         raise DataError(f"{path}: AEDAT 4 needs the package aedat: pip install 'qbsnn[aedat]'") from error
-    decoder = aedat.Decoder(path)
-    streams = {number: stream for number, stream in decoder.id_to_stream().items() if stream["type"] == "events"}
-    if not streams:
-        raise DataError(f"{path}: it holds no stream of events")
-    number = min(streams)
-    packets = [packet["events"] for packet in decoder if packet["stream_id"] == number]
+    _check_aedat4(path)
+    found = [np.zeros(0, EVENT)]
+    try:
+        decoder = aedat.Decoder(path)
+        streams = {number: stream for number, stream in decoder.id_to_stream().items() if stream["type"] == "events"}
+        if not streams:
+            raise DataError(f"{path}: it holds no stream of events")
+        number = min(streams)
+        for packet in decoder:
+            if packet["stream_id"] == number:
+                events = packet["events"]
+                polarity = events["on"] if "on" in (events.dtype.names or ()) else events["p"]
+                found.append(from_integers(events["x"], events["y"], events["t"].astype(np.int64), polarity))
+    except (DataError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic of Rust is no Exception
+        raise DataError(f"{path}: it is truncated or damaged: {error}") from error
     size = (int(streams[number]["width"]), int(streams[number]["height"]))
-    if not packets:
-        raise DataError(f"{path}: it holds no events")
-    found = np.concatenate(packets)
-    polarity = found["on"] if "on" in (found.dtype.names or ()) else found["p"]
-    return Recording(from_integers(found["x"], found["y"], found["t"].astype(np.int64), polarity), size)
+    return Recording(np.concatenate(found), size)
+
+
+def _check_aedat4(path: Path) -> None:
+    """Raise DataError for a damaged head: the package aedat ends the process at one that is not UTF-8.
+
+    Behind the line of the version stand the length of the head, 32 bits, and the head, which holds an XML text.
+    """
+    with path.open("rb") as file:
+        begin = file.read(14)
+        if begin != b"#!AER-DAT4.0\r\n":
+            raise DataError(f"{path}: it must begin with #!AER-DAT4.0, got {begin!r}")
+        length = int.from_bytes(file.read(4), "little")
+        if length > path.stat().st_size - 18:
+            raise DataError(f"{path}: it is truncated or damaged: it ends inside its head of {length:,} bytes")
+        text = re.search(rb"<dv[ >].*</dv>", file.read(length), re.DOTALL)
+    try:
+        ElementTree.fromstring(text[0].decode() if text else "")
+    except (UnicodeDecodeError, ElementTree.ParseError) as error:
+        raise DataError(f"{path}: it is truncated or damaged: its head must hold an XML text: {error}") from error
 
 
 def percent_header(data: bytes) -> tuple[str, int]:

@@ -7,18 +7,17 @@ https://docs.prophesee.ai/stable/data/file_formats/dat.html.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qbsnn.data.events.events import Events
 from qbsnn.data.events.readers.binary import geometry, percent_header
-from qbsnn.data.events.readers.recording import Convention, Recording, from_integers
+from qbsnn.data.events.readers.recording import Convention, Recording, from_integers, in_blocks
 from qbsnn.errors import DataError
-
-CHUNK = 1 << 20
-"""Words of EVT 3.0 that are read at once."""
 
 
 def read_raw(path: Path, convention: Convention) -> Recording:
@@ -38,38 +37,55 @@ def read_raw(path: Path, convention: Convention) -> Recording:
     return Recording(evt2(words) if width == 4 else evt3(words), geometry(header))
 
 
-def evt2(words: NDArray[np.uint32]) -> Any:
+def evt2(words: NDArray[np.uint32]) -> Events:
     """Events of words of 32 bits, ``[N]``; the upper 4 bits are the kind.
 
     8: the time's upper 28 bits. 0, 1: an event of this polarity with the time's lower 6 bits (22 to 27), x (11 to 21)
     and y (0 to 10). Other kinds are no events.
     """
+    return _in_blocks(words, _evt2, 34)
+
+
+def _evt2(words: NDArray[np.uint32]) -> tuple[Events, NDArray[np.uint32], int]:
+    """As ``_evt3``."""
     kind = words >> 28
     high, known = _latest(words & 0x0FFFFFFF, kind == 8)
     high = _unwrapped(high, 28)
     event = (kind <= 1) & known
     found = words[event]
-    return from_integers(found >> 11 & 2047, found & 2047, high[event] * 64 + (found >> 22 & 63), kind[event])
+    events = from_integers(found >> 11 & 2047, found & 2047, high[event] * 64 + (found >> 22 & 63), kind[event])
+    state = [8 << 28 | int(high[-1]) % (1 << 28)] if known[-1:].any() else []
+    return events, np.array(state, np.uint32), int(high[-1]) >> 28 if len(words) else 0
 
 
-def evt3(words: NDArray[np.uint16]) -> Any:
+def evt3(words: NDArray[np.uint16]) -> Events:
     """Events of words of 16 bits, ``[N]``; the upper 4 bits are the kind, and each word changes a part of the state.
 
     0: y (bits 0 to 10). 8 and 6: the time's upper and lower 12 bits. 2: an event at x (bits 0 to 10), polarity in bit
     11. 3: x and polarity of the next vectors. 4 and 5: a vector, an event at x + i for each bit i of 12 or 8; x then
-    grows by 12 or 8. Other kinds are no events. Long files are read by the chunk, the state handed on as words.
+    grows by 12 or 8. Other kinds are no events.
     """
-    found, state, wraps = [], words[:0], 0
-    for start in range(0, max(len(words), 1), CHUNK):
-        events, state, more = _evt3(np.concatenate([state, words[start : start + CHUNK]]))
-        events["t"] += wraps << 24
+    return _in_blocks(words, _evt3, 24)
+
+
+def _in_blocks(
+    words: NDArray[Any], decode: Callable[[NDArray[Any]], tuple[Events, NDArray[Any], int]], bits: int
+) -> Events:
+    """The events that ``decode`` makes of a block at a time, the state handed on as words; times have so many bits."""
+    state, wraps = words[:0], 0
+
+    def go_on(block: NDArray[Any]) -> Events:
+        nonlocal state, wraps
+        events, state, more = decode(np.concatenate([state, block]))
+        events["t"] += wraps << bits
         wraps += more
-        found.append(events)
-    return np.concatenate(found)
+        return events
+
+    return in_blocks(words, go_on)
 
 
-def _evt3(words: NDArray[np.uint16]) -> tuple[Any, NDArray[np.uint16], int]:
-    """The events of a chunk; words that set the state at its end; how often the time has overflowed in it."""
+def _evt3(words: NDArray[np.uint16]) -> tuple[Events, NDArray[np.uint16], int]:
+    """The events of a block; words that set the state at its end; how often the time has overflowed in it."""
     kind = words >> 12
     value = (words & 0x0FFF).astype(np.int64)
     y, has_y = _latest(value & 2047, kind == 0)
@@ -117,12 +133,16 @@ def read_dat(path: Path, convention: Convention) -> Recording:
     kind, size = data[start], data[start + 1]
     if size != 8:
         raise DataError(f"{path}: its events must have 8 bytes, got kind {kind} of {size} bytes")
-    body = data[start + 2 :]
-    if len(body) % 8:
-        raise DataError(f"{path}: {len(body):,} bytes behind the header are no whole number of events of 8 bytes")
-    t, packed = np.frombuffer(body, "<u4").reshape(-1, 2).T
-    events = from_integers(packed & 16383, packed >> 14 & 16383, t.astype(np.int64), packed >> 28 & 1)
-    return Recording(events, geometry(header))
+    length = len(data) - start - 2
+    if length % 8:
+        raise DataError(f"{path}: {length:,} bytes behind the header are no whole number of events of 8 bytes")
+
+    def decode(words: NDArray[Any]) -> Events:
+        t, packed = words.T
+        return from_integers(packed & 16383, packed >> 14 & 16383, t.astype(np.int64), packed >> 28 & 1)
+
+    words = np.frombuffer(data, "<u4", offset=start + 2).reshape(-1, 2)
+    return Recording(in_blocks(words, decode), geometry(header))
 
 
 def _latest(values: NDArray[Any], given: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

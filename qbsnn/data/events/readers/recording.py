@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,9 @@ from qbsnn.errors import DataError
 
 UNITS = {"s": 1_000_000.0, "ms": 1000.0, "us": 1.0, "ns": 0.001}
 """Microseconds in a unit of time."""
+
+BLOCK = 1 << 18
+"""Rows or words of a binary file that are decoded at once, so that little memory is needed beside the events."""
 
 NAMES = {
     "x": ("x", "xs", "col"),
@@ -55,6 +58,11 @@ def from_integers(x: NDArray[Any], y: NDArray[Any], t: NDArray[Any], p: NDArray[
     events = np.zeros(len(t), EVENT)
     events["x"], events["y"], events["t"], events["p"] = x, y, t, p
     return events
+
+
+def in_blocks(rows: NDArray[Any], decode: Callable[[NDArray[Any]], Events]) -> Events:
+    """The events of ``rows`` ``[N, ...]`` that ``decode`` makes of ``BLOCK`` of them at a time."""
+    return np.concatenate([decode(rows[i : i + BLOCK]) for i in range(0, max(len(rows), 1), BLOCK)])
 
 
 def from_columns(columns: Mapping[str, NDArray[Any]], convention: Convention, where: str) -> Events:
@@ -116,9 +124,10 @@ def ordered_columns(rows: NDArray[Any], convention: Convention, where: str) -> d
         polarity = [i for i in range(4) if np.isin(rows[:, i], (-1, 0, 1)).all()]
         time = [i for i in range(4) if i not in polarity and (np.diff(rows[:, i]) >= 0).all()]
         if len(polarity) != 1 or len(time) != 1:
+            backwards = ", or its times run backwards" if len(polarity) == 1 and not time else ""
             raise DataError(
-                f"{where}: which of its 4 columns is the time and which the polarity cannot be told; set data.columns, "
-                "such as xypt"
+                f"{where}: which of its 4 columns is the time and which the polarity cannot be told{backwards}; set "
+                "data.columns, such as xypt"
             )
         rest = iter("xy")
         order = "".join("p" if i in polarity else "t" if i in time else next(rest) for i in range(4))

@@ -43,6 +43,8 @@ def read(path: Path, convention: Convention | None = None) -> Recording:
             f"{path}: no reader for {path.suffix or 'a file without suffix'}; there are {', '.join(READERS)}"
         )
     with naming(str(path)):
+        if path.is_file() and path.stat().st_size == 0:
+            raise DataError(f"{path}: the file is empty, 0 bytes")
         found = READERS[path.suffix.lower()](path, convention or Convention())
     if len(found.events) == 0:
         raise DataError(f"{path}: it holds no events")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,20 @@ from qbsnn.errors import DataError
 
 def read_npy(path: Path, convention: Convention) -> Recording:
     """A structured array, or numbers ``[N, 4]``."""
+    with path.open("rb") as file:
+        begin = file.read(6)
+    if begin != b"\x93NUMPY":
+        raise DataError(f"{path}: it must begin with \\x93NUMPY as .npy files do, got {begin!r}")
     return Recording(_of_array(np.load(path, allow_pickle=False), convention, str(path)))
 
 
 def read_npz(path: Path, convention: Convention) -> Recording:
     """Arrays called x, y, t and p, or a single array as in an .npy file."""
+    with path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise DataError(
+                f"{path}: it must be a zip archive of arrays, as numpy's savez writes: it is foreign or truncated"
+            )
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         if len(arrays.files) == 1:
             return Recording(_of_array(arrays[arrays.files[0]], convention, str(path)))
@@ -40,6 +50,8 @@ def read_hdf5(path: Path, convention: Convention) -> Recording:
     """
     import h5py  # here: it takes a while
 
+    if path.is_file() and not h5py.is_hdf5(path):
+        raise DataError(f"{path}: it is no HDF5 file, or its first bytes are damaged")
     with h5py.File(path) as file:
         tables: list[Any] = []
         groups: list[Any] = [file]
@@ -72,8 +84,12 @@ def read_text(path: Path, convention: Convention) -> Recording:
     """
     import pandas as pd  # here: it takes as long as PyTorch, and only text needs it
 
-    with path.open(encoding="utf-8") as file:
-        first = next((line.strip() for line in file if line.strip() and not line.startswith("#")), "")
+    try:
+        with path.open(encoding="utf-8") as file:
+            first = next((line.strip() for line in file if line.strip() and not line.startswith("#")), "")
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise DataError(f"{path}: it must be text in UTF-8, but byte {error.start} is {byte:#x}") from error
     if not first:
         raise DataError(f"{path}: it holds no events")
     separator = next((mark for mark in ",;" if mark in first), r"\s+")
@@ -84,6 +100,8 @@ def read_text(path: Path, convention: Convention) -> Recording:
     if titled:
         named_columns(tuple(fields), str(path))
     table = pd.read_csv(path, sep=separator, comment="#", header=0 if titled else None, skipinitialspace=True)
+    if table.empty:
+        raise DataError(f"{path}: it holds no events")
     for i, kind in enumerate(table.dtypes):
         if kind.kind not in "biuf":
             bad = pd.to_numeric(table.iloc[:, i], errors="coerce").isna()
