@@ -26,8 +26,8 @@ POLICIES: dict[str, Callable[[], torch.nn.Module]] = {
     "trivial": v2.TrivialAugmentWide,
 }
 
-EXACT_PIXELS = 2**24 // 255
-"""The values of that many pixels add up to an integer that float32 holds, in whatever order they are added."""
+GROUPED_PIXELS = 96 * 96
+"""A policy takes pictures of at most that many pixels in groups; larger ones are faster one by one."""
 
 Step = tuple[str, float]
 """An operation of a policy by its name in torchvision, and its signed magnitude."""
@@ -144,20 +144,19 @@ def drawn_steps(policy: torch.nn.Module, image: Tensor, seeds: Iterable[int]) ->
 def apply_steps(policy: torch.nn.Module, pixels: Tensor, steps: Sequence[Sequence[Step]]) -> Tensor:
     """Apply the operations ``steps[b]`` of ``policy`` to picture b of ``pixels`` uint8 ``[B, C, H, W]``, which is kept.
 
-    The pictures whose next operation and magnitude are the same go through torchvision together. The result is bit for
-    bit that of one picture after another, as tensors: torchvision treats PIL's pictures slightly differently.
+    Small pictures whose next operation and magnitude are the same go through torchvision together. The result is bit
+    for bit that of one picture after another, as tensors: torchvision treats PIL's pictures slightly differently.
     """
     operation: Any = policy._apply_image_or_video_transform
     how = {"interpolation": policy.interpolation, "fill": policy._fill}
-    large = pixels.shape[-2] * pixels.shape[-1] > EXACT_PIXELS
+    alone = pixels.shape[-2] * pixels.shape[-1] > GROUPED_PIXELS
     pixels = pixels.clone()
     for depth in range(max(map(len, steps), default=0)):
         groups: dict[tuple[str, float, int], list[int]] = defaultdict(list)
         for b, (name, magnitude) in ((b, mine[depth]) for b, mine in enumerate(steps) if depth < len(mine)):
-            # The mean of a large picture, which contrast needs, could depend on the order in which pixels are added.
-            groups[name, magnitude, b if large and name == "Contrast" else 0].append(b)
+            groups[name, magnitude, b if alone else 0].append(b)
         for (name, magnitude, _), members in groups.items():
-            where = torch.tensor(members, device=pixels.device)
+            where = torch.tensor(members) if len(members) > 1 else members[0]
             pixels[where] = operation(pixels[where], name, magnitude, **how)
     return pixels
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from qbsnn.data.images.augment import EXACT_PIXELS, POLICIES, Augment, apply_steps, drawn_steps, make_policy
+from qbsnn.data.images.augment import GROUPED_PIXELS, POLICIES, Augment, apply_steps, drawn_steps, make_policy
 from qbsnn.data.randomness import Purpose, draw, torch_seeded
 
 CASES = [
@@ -124,11 +124,10 @@ def test_groups_equal_pictures_one_by_one(policy, shape):
     same_in_groups(made, images(64, *shape), [[steps[i] for i in mine][: b % 3] for b, mine in enumerate(chosen)])
 
 
-def test_contrast_of_large_pictures_does_not_depend_on_the_batch():
-    side = int(EXACT_PIXELS**0.5) + 60
-    same_in_groups(
-        make_policy("trivial"), images(5, 3, side, side), [[("Contrast", 0.4)], [("Contrast", -0.7)]] * 2 + [[]]
-    )
+def test_large_pictures_equal_too():
+    made, side = make_policy("trivial"), int(GROUPED_PIXELS**0.5) + 1
+    for name in ("Contrast", "Sharpness", "Equalize"):
+        same_in_groups(made, images(3, 3, side, side), [[(name, 0.4)], [(name, 0.4), ("ShearX", 0.2)], []])
 
 
 @pytest.mark.parametrize("policy", POLICIES)
