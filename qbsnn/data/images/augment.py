@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+import copy
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +25,12 @@ POLICIES: dict[str, Callable[[], torch.nn.Module]] = {
     "randaugment": v2.RandAugment,
     "trivial": v2.TrivialAugmentWide,
 }
+
+GROUPED_PIXELS = 96 * 96
+"""A policy takes pictures of at most that many pixels in groups; larger ones are faster one by one."""
+
+Step = tuple[str, float]
+"""An operation of a policy by its name in torchvision, and its signed magnitude."""
 
 
 def make_policy(name: str | None) -> torch.nn.Module | None:
@@ -109,11 +117,48 @@ class Augment:
     def _apply_policy(
         self, policy: torch.nn.Module, pixels: Tensor, epochs: NDArray[np.int64], indices: NDArray[np.int64]
     ) -> Tensor:
-        augmented = []
-        for image, seed in zip(pixels, draw(Purpose.POLICY, self.seed, epochs, indices).tolist(), strict=True):
-            with torch_seeded(seed):
-                augmented.append(policy(image))
-        return torch.stack(augmented)
+        seeds = draw(Purpose.POLICY, self.seed, epochs, indices).tolist()
+        return apply_steps(policy, pixels, drawn_steps(policy, pixels[0], seeds))
+
+
+def drawn_steps(policy: torch.nn.Module, image: Tensor, seeds: Iterable[int]) -> list[list[Step]]:
+    """What ``policy`` would do to pictures of the shape of ``image``, for each of ``seeds`` the operations in order.
+
+    torchvision draws them itself, by running the policy on ``image`` with every operation noted and none applied.
+    """
+    noting: Any = copy.copy(policy)
+    steps: list[list[Step]] = []
+
+    def note(image: Tensor, name: str, magnitude: float, **how: object) -> Tensor:
+        steps[-1].append((name, magnitude))
+        return image
+
+    noting._apply_image_or_video_transform = note
+    for seed in seeds:
+        steps.append([])
+        with torch_seeded(seed):
+            noting(image)
+    return steps
+
+
+def apply_steps(policy: torch.nn.Module, pixels: Tensor, steps: Sequence[Sequence[Step]]) -> Tensor:
+    """Apply the operations ``steps[b]`` of ``policy`` to picture b of ``pixels`` uint8 ``[B, C, H, W]``, which is kept.
+
+    Small pictures whose next operation and magnitude are the same go through torchvision together. The result is bit
+    for bit that of one picture after another, as tensors: torchvision treats PIL's pictures slightly differently.
+    """
+    operation: Any = policy._apply_image_or_video_transform
+    how = {"interpolation": policy.interpolation, "fill": policy._fill}
+    alone = pixels.shape[-2] * pixels.shape[-1] > GROUPED_PIXELS
+    pixels = pixels.clone()
+    for depth in range(max(map(len, steps), default=0)):
+        groups: dict[tuple[str, float, int], list[int]] = defaultdict(list)
+        for b, (name, magnitude) in ((b, mine[depth]) for b, mine in enumerate(steps) if depth < len(mine)):
+            groups[name, magnitude, b if alone else 0].append(b)
+        for (name, magnitude, _), members in groups.items():
+            where = torch.tensor(members) if len(members) > 1 else members[0]
+            pixels[where] = operation(pixels[where], name, magnitude, **how)
+    return pixels
 
 
 def _crop_and_flip(pixels: Tensor, drawn: Drawn, pad: int, reflect: bool = False) -> Tensor:

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from qbsnn.data.images.augment import POLICIES, Augment
+from qbsnn.data.images.augment import GROUPED_PIXELS, POLICIES, Augment, apply_steps, drawn_steps, make_policy
+from qbsnn.data.randomness import Purpose, draw, torch_seeded
 
 CASES = [
     {"crop": 4},
@@ -82,3 +83,62 @@ def test_policies_depend_on_the_sample_alone(policy, channels):
     assert whole.dtype == torch.uint8 and whole.shape == pixels.shape
     cropped = Augment(seed=2, crop=1)(pixels, epochs, indices)
     assert (whole != cropped).any()
+
+
+def every_step(policy, side):
+    """Every operation of the policy with all magnitudes (AutoAugment has 10, the others 31) and both signs."""
+    bins = getattr(policy, "num_magnitude_bins", 10)
+    for name, (magnitudes, signed) in policy._AUGMENTATION_SPACE.items():
+        found = magnitudes(bins, side, side)
+        for magnitude in [0.0] if found is None else found.tolist():
+            yield from ((name, sign * magnitude) for sign in ((1, -1) if signed else (1,)))
+
+
+def alone(policy, picture, steps):
+    """The picture after the steps, as torchvision does them for it alone."""
+    for name, magnitude in steps:
+        picture = policy._apply_image_or_video_transform(
+            picture, name, magnitude, interpolation=policy.interpolation, fill=policy._fill
+        )
+    return picture
+
+
+def same_in_groups(policy, pixels, steps):
+    kept = pixels.clone()
+    expected = torch.stack([alone(policy, picture, mine) for picture, mine in zip(pixels, steps, strict=True)])
+    assert torch.equal(apply_steps(policy, pixels, steps), expected)
+    assert torch.equal(pixels, kept)
+
+
+@pytest.mark.parametrize("policy", ["cifar10", "randaugment", "trivial"])
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 15, 13)], ids=str)
+def test_groups_equal_pictures_one_by_one(policy, shape):
+    """Each operation on five pictures at once, among them one of a single colour, then all of them mixed."""
+    made = make_policy(policy)
+    pixels = torch.cat([images(4, *shape), torch.full((1, *shape), 7, dtype=torch.uint8)])
+    steps = list(every_step(made, shape[-1]))
+    assert len({name for name, _ in steps}) == 14
+    for step in steps:
+        same_in_groups(made, pixels, [[step]] * 5)
+    chosen = torch.randint(len(steps), (64, 2), generator=torch.Generator().manual_seed(3)).tolist()
+    same_in_groups(made, images(64, *shape), [[steps[i] for i in mine][: b % 3] for b, mine in enumerate(chosen)])
+
+
+def test_large_pictures_equal_too():
+    made, side = make_policy("trivial"), int(GROUPED_PIXELS**0.5) + 1
+    for name in ("Contrast", "Sharpness", "Equalize"):
+        same_in_groups(made, images(3, 3, side, side), [[(name, 0.4)], [(name, 0.4), ("ShearX", 0.2)], []])
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_policies_are_torchvisions(policy):
+    """The whole policy, drawn and applied by torchvision, picture by picture, after the same seed."""
+    made, pixels = make_policy(policy), images(300, 3, 32, 32)
+    epochs, indices = keys(300)
+    seeds = draw(Purpose.POLICY, 4, epochs, indices).tolist()
+    expected = []
+    for picture, seed in zip(pixels, seeds, strict=True):
+        with torch_seeded(seed):
+            expected.append(made(picture))
+    assert torch.equal(Augment(seed=4, policy=policy)(pixels, epochs, indices), torch.stack(expected))
+    assert {len(steps) for steps in drawn_steps(made, pixels[0], seeds)} <= {0, 1, 2}
