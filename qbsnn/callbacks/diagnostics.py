@@ -102,7 +102,7 @@ class TestDiagnostics(Listener):
         return self._layers
 
     def _listen(self, name: str, neuron: SpikingNeuron, inputs: Any, output: Tensor) -> None:
-        counts = neuron.counts(output).abs().long()  # sizes, where bursts have a sign
+        counts = neuron.counts(output).abs().to(torch.uint8)  # sizes, where bursts have a sign; 127 at most
         histogram = torch.bincount(counts.flatten(), minlength=neuron.s_max + 1)
         fired = (counts > 0).flatten(0, 1).any(0)
         if name in self._histograms:
@@ -113,4 +113,4 @@ class TestDiagnostics(Listener):
             one = counts[:, 0].flatten(1)
             # Evenly spaced neurons stand for all of a large layer.
             chosen = torch.linspace(0, one.shape[1] - 1, min(RASTER_NEURONS, one.shape[1])).round().long()
-            self._arrays[f"raster/{name}"] = one[:, chosen.to(one.device)].to(torch.uint8).cpu().numpy()
+            self._arrays[f"raster/{name}"] = one[:, chosen.to(one.device)].cpu().numpy()

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
 from omegaconf import DictConfig
 
@@ -176,12 +177,22 @@ def measure_last_and_best(parts: Parts, fitted: Fitted, record: Record) -> None:
         last = fitted.metrics.last | tested
         record.keep(metrics=Metrics(last, dict(last)), **blocks)
         return
-    last = fitted.metrics.last | test(parts)
-    record.keep(metrics=replace(fitted.metrics, last=last))
     contents = checkpoints.load(path)
+    last = fitted.metrics.last
+    unchanged = holds(parts.module, contents)  # the last epoch is the best one: one test is enough
+    if not unchanged:
+        last = last | test(parts)
+        record.keep(metrics=replace(fitted.metrics, last=last))
     load_weights(parts.module, contents, path)
     tested, blocks = measure(parts, best, tune)
+    last = last | tested if unchanged else last
     record.keep(metrics=Metrics(last, {**fitted.metrics.best, "epoch": contents["epoch"], **tested}), **blocks)
+
+
+def holds(module: torch.nn.Module, contents: dict[str, Any]) -> bool:
+    """Whether a module has the weights of a checkpoint."""
+    state, kept = module.state_dict(), contents["state_dict"]
+    return state.keys() == kept.keys() and all(torch.equal(kept[key], state[key].cpu()) for key in state)
 
 
 def measure(parts: Parts, name: str, tune: Tune) -> tuple[dict[str, float], dict[str, Any]]:

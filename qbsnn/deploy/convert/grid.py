@@ -47,8 +47,10 @@ class _IntegerBurst(torch.autograd.Function):
         raised = v + (theta / 2).floor() if stage.rounding == "round" else v
         ctx.save_for_backward(raised, theta)
         ctx.stage, ctx.surrogate = stage, surrogate
-        mode = "trunc" if stage.rounding == "to_zero" else "floor"
-        return torch.div(raised, theta, rounding_mode=mode).clamp_(stage.s_min, stage.s_max)
+        # the floor of an IEEE division is the exact ⌊V/θ⌋ here, and several times as fast as a floor division
+        levels = raised / theta
+        levels = levels.trunc_() if stage.rounding == "to_zero" else levels.floor_()
+        return levels.clamp_(stage.s_min, stage.s_max)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
@@ -63,7 +65,7 @@ class _IntegerBurst(torch.autograd.Function):
 
 def through(smooth: Tensor, exact: Tensor) -> Tensor:
     """``exact`` with the gradient of ``smooth``; same shape."""
-    return _Through.apply(smooth, exact)
+    return _Through.apply(smooth, exact) if smooth.requires_grad else exact
 
 
 def leaked(leak: Leak, v: Tensor, decay: float) -> Tensor:
@@ -72,9 +74,9 @@ def leaked(leak: Leak, v: Tensor, decay: float) -> Tensor:
         return v
     whole = v.detach()
     if leak.kind == "shift_floor":
-        exact = whole - torch.div(whole, 2**leak.amount, rounding_mode="floor")
+        exact = whole - (whole * 2.0**-leak.amount).floor_()
     elif leak.kind == "shift_xylo":
-        lost = torch.div(whole, 2**leak.amount, rounding_mode="floor")
+        lost = (whole * 2.0**-leak.amount).floor_()
         exact = whole - torch.where(lost == 0, whole.sign(), lost)
     else:
         exact = torch.div(whole * (4096 - leak.amount), 4096, rounding_mode="trunc")
@@ -181,7 +183,7 @@ class GridNetwork(SpikingNetwork):
         terms = [
             _apply(part, f.to(dtype), x.to(dtype)) for part, f, x in zip(stage.parts, factors, inputs, strict=True)
         ]
-        return torch.stack(terms).sum(0) + _channels(b, terms[0]).to(dtype)
+        return sum(terms[1:], terms[0]) + _channels(b, terms[0]).to(dtype)
 
     def _readout(self, stage: Stage, inputs: list[Tensor]) -> Tensor:
         (branch,), (x,) = stage.parts, inputs

@@ -4,10 +4,10 @@ Everything is int64, so nothing wraps or saturates but by the network's policy; 
 are counted. The layers of a step feed forward only, so a weight operation runs over all T steps at once and just the
 neurons are sequential.
 
-Contractions: numpy has no BLAS for int64 and is some fifty times slower there, so products run in float64 where a
-bound from the actual operands proves them exact. If max over the outputs of Σ|q|, times max|s|, is below 2⁵³, then
-every product and every partial sum, in whatever order and with or without fused multiply-add, is an integer below 2⁵³
-in magnitude; float64 holds all of these, so no rounding ever happens. Otherwise the product runs in int64.
+Contractions: numpy has no BLAS for int64 and is some fifty times slower there, so products run in floating point where
+a bound from the actual operands proves them exact. If max over the outputs of Σ|q|, times max|s|, is below 2²⁴ (2⁵³),
+then every product and every partial sum, in whatever order and with or without fused multiply-add, is an integer below
+it in magnitude; float32 (float64) holds all of these, so no rounding ever happens. Otherwise the product runs in int64.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from qbsnn.deploy.format.network import IntBranch, IntegerNetwork, IntPool, IntStage, Leak, Overflow, Trace
 from qbsnn.deploy.format.validation import check, check_current, out_size
 
-EXACT = 2**53
-"""Integers up to this magnitude are exact in float64."""
+EXACT: dict[type[np.floating], int] = {np.float32: 2**24, np.float64: 2**53}
+"""Integers up to this magnitude are exact in this type."""
 
-COLUMNS = 2**21
-"""Largest number of elements that im2col unrolls at a time."""
+COLUMNS = 2**18
+"""Largest number of elements that im2col unrolls at a time, so that they stay in the processor's cache."""
 
 CACHED = 2**15
 """Neurons that are stepped through all T at a time, so that their state stays in the processor's cache."""
@@ -152,16 +152,16 @@ def contract(branch: IntBranch, s: Ints) -> Ints:
     return y.reshape(*s.shape[:2], *y.shape[1:])
 
 
-def exact_dtype(weight: Ints, s: Ints) -> type[np.float64] | type[np.int64]:
+def exact_dtype(weight: Ints, s: Ints) -> type[np.floating] | type[np.int64]:
     """The dtype in which weight ``[O, K]`` times any column of entries of ``s`` is exact (module docstring)."""
     if weight.size == 0 or s.size == 0:
         return np.int64
-    largest = max(int(s.max()), -int(s.min()))
-    return np.float64 if int(np.abs(weight).sum(axis=1).max()) * largest < EXACT else np.int64
+    reach = int(np.abs(weight).sum(axis=1).max()) * max(int(s.max()), -int(s.min()))
+    return next((dtype for dtype, limit in EXACT.items() if reach < limit), np.int64)
 
 
 def matmul(s: Ints, weight: Ints) -> Ints:
-    """Exact ``s [..., K] @ weight [K, O]``, in float64 where that is proved exact, else in int64."""
+    """Exact ``s [..., K] @ weight [K, O]``, in floating point where that is proved exact, else in int64."""
     dtype = exact_dtype(weight.T, s)
     product: Ints = (s.astype(dtype) @ weight.astype(dtype)).astype(np.int64)
     return product

@@ -84,10 +84,10 @@ def test_currents_near_the_ends_of_int32(seed):
     assert trace.overflows == oracle.overflows > 0
 
 
-@pytest.mark.parametrize("limit", [0, reference.EXACT])
+@pytest.mark.parametrize("exact", [{}, {np.float64: 2**53}, reference.EXACT], ids=["int64", "float64", "float32"])
 @pytest.mark.parametrize("columns", [1, 10**9])
-def test_both_contractions_and_any_chunking_agree(monkeypatch, limit, columns):
-    monkeypatch.setattr(reference, "EXACT", limit)
+def test_all_contractions_and_any_chunking_agree(monkeypatch, exact, columns):
+    monkeypatch.setattr(reference, "EXACT", exact)
     monkeypatch.setattr(reference, "COLUMNS", columns)
     monkeypatch.setattr(reference, "CACHED", columns)
     for seed, topology in enumerate(networks.TOPOLOGIES):
@@ -96,7 +96,9 @@ def test_both_contractions_and_any_chunking_agree(monkeypatch, limit, columns):
         same(net, networks.make_current(rng, net, 3))
 
 
-@pytest.mark.parametrize(("bits", "dtype"), [(7, np.float64), (22, np.float64), (25, np.int64), (29, np.int64)])
+@pytest.mark.parametrize(
+    ("bits", "dtype"), [(7, np.float32), (9, np.float32), (11, np.float64), (22, np.float64), (25, np.int64)]
+)
 def test_matmul_is_exact_up_to_the_bound_and_beyond(bits, dtype):
     rng = np.random.default_rng(bits)
     a, b = (rng.integers(-(2**bits), 2**bits + 1, shape) for shape in ((5, 33), (33, 4)))
@@ -107,6 +109,8 @@ def test_matmul_is_exact_up_to_the_bound_and_beyond(bits, dtype):
 
 def test_dtype_switches_exactly_at_the_bound():
     weight = np.array([[2**20, -(2**20)]])
+    assert reference.exact_dtype(weight, np.array([7])) is np.float32  # 2²¹·7 < 2²⁴
+    assert reference.exact_dtype(weight, np.array([-8])) is np.float64  # 2²⁴ itself is too large
     assert reference.exact_dtype(weight, np.array([2**32 - 1])) is np.float64  # 2²¹·(2³² − 1) < 2⁵³
     assert reference.exact_dtype(weight, np.array([-(2**32)])) is np.int64  # 2⁵³ itself is refused
 
