@@ -42,6 +42,7 @@ class Int8Engine(TorchEngine):
                 self._kernels[id(branch)] = kernel(branch, self.unit, self.device)
             else:
                 self._obstacles[id(branch)] = reason
+        self._constants: dict[tuple[int, torch.dtype], Tensor] = {}
         self._neuron_types = [self._neuron_type(i) for i in range(len(self.net.stages))]
         last = {branch.source: i for i, stage in enumerate(self.net.stages) for branch in stage.branches}
         last[self.net.readout.branch.source] = len(self.net.stages)
@@ -129,7 +130,11 @@ class Int8Engine(TorchEngine):
         return _flat(self._contract(branch, x)), None
 
     def _constant(self, values: NDArray[np.int32], dtype: torch.dtype) -> Tensor:
-        return torch.from_numpy(values).to(self.device, dtype)
+        """An array of the network as a tensor, made once: that costs as much as a small layer."""
+        key = id(values), dtype
+        if key not in self._constants:
+            self._constants[key] = torch.from_numpy(values).to(self.device, dtype)
+        return self._constants[key]
 
     def _contract(self, branch: IntBranch, x: Tensor) -> Tensor:
         run = self._kernels.get(id(branch))

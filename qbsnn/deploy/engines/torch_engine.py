@@ -31,6 +31,7 @@ class TorchEngine:
         self.net = quantized.net
         self.device = torch.device(device)
         self.bounds = bounds(quantized.net, quantized.current_bounds)
+        self._weights: dict[int, Tensor] = {}
 
     def run(self, current: NDArray[np.int32]) -> Trace:
         """Spikes, membranes and logits for the input current J, int32 ``[T or 1, B, *first shape]``."""
@@ -102,16 +103,23 @@ class TorchEngine:
 
     def _contract(self, branch: IntBranch, x: Tensor) -> Tensor:
         """Σ q·s of a weight branch for spikes ``[T, B, ...]``, as exact integers (int32 or int64)."""
-        assert branch.weight is not None
-        magnitude = np.abs(branch.weight.astype(np.int64)).reshape(len(branch.weight), -1).sum(1).max()
-        dtype = exact_float(int(magnitude) * output_range(self.net, branch.source)[1], self.device)
-        weight = torch.from_numpy(branch.weight).to(self.device, dtype)
+        weight = self._weight(branch)
+        dtype = weight.dtype
         merged = x.flatten(0, 1).to(dtype)
         if branch.kind == "linear":
             y = merged.flatten(1) @ weight.T
         else:
             y = F.conv2d(merged, weight, None, branch.stride, branch.padding, groups=branch.groups)
         return y.unflatten(0, x.shape[:2]).to(torch.int32 if dtype == torch.float32 else torch.int64)
+
+    def _weight(self, branch: IntBranch) -> Tensor:
+        """The weights of a branch, once in the format in which its sums are exact."""
+        if id(branch) not in self._weights:
+            assert branch.weight is not None
+            magnitude = np.abs(branch.weight.astype(np.int64)).reshape(len(branch.weight), -1).sum(1).max()
+            dtype = exact_float(int(magnitude) * output_range(self.net, branch.source)[1], self.device)
+            self._weights[id(branch)] = torch.from_numpy(branch.weight).to(self.device, dtype)
+        return self._weights[id(branch)]
 
     def _pool(self, s: Tensor, pool: IntPool) -> Tensor:
         return pooled(s, pool)
