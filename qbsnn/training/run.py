@@ -192,7 +192,10 @@ def measure_last_and_best(parts: Parts, fitted: Fitted, record: Record) -> None:
 def holds(module: torch.nn.Module, contents: dict[str, Any]) -> bool:
     """Whether a module has the weights of a checkpoint."""
     state, kept = module.state_dict(), contents["state_dict"]
-    return state.keys() == kept.keys() and all(torch.equal(kept[key], state[key].cpu()) for key in state)
+    if state.keys() != kept.keys():
+        return False
+    pairs = [(value, kept[key]) for key, value in state.items()]
+    return all(torch.equal(a.cpu(), b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
 
 
 def measure(parts: Parts, name: str, tune: Tune) -> tuple[dict[str, float], dict[str, Any]]:
