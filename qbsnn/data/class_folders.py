@@ -55,7 +55,8 @@ class ClassFolders:
     """The files of a user's set, in folders or in a table, which is read once.
 
     Args:
-        root: holds ``train/<class>``, and ``val/<class>`` and ``test/<class>`` if the user has them, or ``<class>``.
+        root: holds ``train/<class>``, and ``val/<class>`` and ``test/<class>`` if the user has them, or ``<class>``;
+            ``Train`` as N-MNIST has it serves as well.
         table: a CSV file in ``root`` that takes the place of the folders, see :func:`read_table`; its paths are
             relative to ``root``.
         suffixes: of the files to take, in lower case; capital letters make no difference.
@@ -69,11 +70,19 @@ class ClassFolders:
         self.root, self.suffixes, self.name = root, suffixes, name
         self.table = None if table is None else root / table
         self.rows = [] if self.table is None else sorted(read_table(self.table, name))
+        self.places: dict[str, Path] = {}
         if self.table is None:
-            place = root / "train" if (root / "train").is_dir() else root
-            found = _folders(place, name)
-            if place == root and not set(found).isdisjoint(PARTS):
+            found = _folders(root, name)
+            for folder in found:
+                if folder.lower() in PARTS:
+                    part = folder.lower()
+                    other = self.places.setdefault(part, root / folder).name
+                    if other != folder:
+                        raise DataError(f"{name}: {root} has both {other} and {folder}: which is {part}?")
+            if self.places and "train" not in self.places:
                 raise DataError(f"{name}: {root} has the folders {', '.join(found)}, but no train")
+            place = self.places.get("train", root)
+            found = _folders(place, name)
         else:
             place, found = self.table, sorted({label for _, label, _ in self.rows})
         if len(found) < 2:
@@ -93,13 +102,13 @@ class ClassFolders:
         """
         if self.table is not None:
             parts = {part: self._of_table(part) for part in PARTS}
-        elif (self.root / "train").is_dir():
-            parts = {part: self._below(self.root / part) for part in PARTS if (self.root / part).is_dir()}
+        elif self.places:
+            parts = {part: self._below(self.places[part]) for part in PARTS if part in self.places}
         else:
             parts = {"train": self._below(self.root)}
         absent = sorted(set(range(len(self.classes))) - set(parts["train"].labels.tolist()))
         if absent:
-            place = self.table or (self.root / "train" if (self.root / "train").is_dir() else self.root)
+            place = self.table or self.places.get("train", self.root)
             raise DataError(f"{self.name}: {place} has no training file of the class {self.classes[absent[0]]}")
         return {part: found for part, found in parts.items() if found.paths}
 

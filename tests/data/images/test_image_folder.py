@@ -45,6 +45,7 @@ def made(root: Path, **options) -> ImageFolder:
         ({"train": 10, "val": 2}, {"train": 18, "val": 4, "test": 2}),
         ({"train": 10}, {"train": 16, "val": 2, "test": 2}),
         ({".": 10}, {"train": 16, "val": 2, "test": 2}),
+        ({"Train": 10, "TEST": 2}, {"train": 18, "val": 2, "test": 4}),
     ],
 )
 def test_absent_parts_are_held_out_of_the_training_pictures(tmp_path, parts, sizes, caplog):
@@ -53,7 +54,7 @@ def test_absent_parts_are_held_out_of_the_training_pictures(tmp_path, parts, siz
     data.setup()
     assert data.split_sizes() == sizes
     for part in ("val", "test"):
-        assert (f"image_folder has no {part} files of its own" in caplog.text) == (part not in parts)
+        assert (f"image_folder has no {part} files of its own" in caplog.text) == (part not in map(str.lower, parts))
     paths = [path for part in ("train", "val", "test") for path in data._splits[part].paths]
     assert len(set(paths)) == len(paths) == 2 * sum(parts.values())
     for part in sizes:
@@ -191,6 +192,9 @@ def test_absent_and_odd_folders_are_named(tmp_path, caplog):
         made(root)
     root = pictures(tmp_path / "untrained", {"test": 2})
     with pytest.raises(DataError, match="has the folders test, but no train"):
+        made(root)
+    root = pictures(tmp_path / "twice", {"train": 2, "Train": 2})
+    with pytest.raises(DataError, match="has both Train and train: which is train"):
         made(root)
     root = pictures(tmp_path / "foreign", {"train": 4, "test": 2})
     picture(root / "test/bird/a.png")
