@@ -16,6 +16,7 @@ from qbsnn.deploy.format.network import Leak
 
 RECORDED = Path(__file__).with_name("xylosim.json")
 SHIFTS, CAP, LARGEST = (1, 2, 3, 5), 31, 2**15 - 1
+CASES = [(shift, left) for shift in SHIFTS for left in (0, 4)]
 
 
 def simulated(shift: int, weights_shift: int, seed: int) -> dict[str, object]:
@@ -76,8 +77,6 @@ def test_the_recording_is_what_the_installed_simulator_computes():
     pytest.importorskip("xylosim", reason="xylosim is not installed: pip install xylosim")
     assert recorded() == [simulated(shift, left, seed) for seed, (shift, left) in enumerate(CASES)]
 
-
-CASES = [(shift, left) for shift in SHIFTS for left in (0, 4)]
 
 if __name__ == "__main__":
     runs = [simulated(shift, left, seed) for seed, (shift, left) in enumerate(CASES)]
