@@ -43,12 +43,6 @@ class BestByValidation(ModelCheckpoint):
         self.every_seconds = None if minutes is None else 60 * minutes
         self._saved = time.monotonic()
 
-    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Remove what a process that was killed within a write left."""
-        if trainer.is_global_zero:
-            for part in Path(str(self.dirpath)).glob(".*.part"):
-                part.unlink()
-
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Remove the checkpoint within an epoch, which a kill after the last epoch's end leaves."""
         trainer.strategy.remove_checkpoint(Path(str(self.dirpath)) / RESUME)

@@ -78,12 +78,16 @@ PATIENCE = 5.0  # seconds to wait for a lock, which a killed process may leave t
 def held(folder: Path) -> Iterator[None]:
     """Hold a run directory: the process that writes into it has its lock, which the system frees when it ends.
 
+    What an earlier process left that was killed within a write, a ``.part``, is removed.
+
     Raises:
         BusyError: another process has it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / LOCK, timeout=PATIENCE):
+            for part in folder.rglob(".*.part"):
+                part.unlink()
             yield
     except Timeout:
         raise BusyError(

@@ -107,12 +107,15 @@ def test_a_fit_that_was_complete_is_not_trained_again(tool, stop_at, monkeypatch
     monkeypatch.setattr(AbsorptionCheck, "check", honest)
     folder = tool.folder / "outputs/parts/checkpoints"
     shutil.copyfile(folder / "last.ckpt", folder / "resume.ckpt")  # as after a kill right before it goes,
-    (folder / ".resume.ckpt.part").write_bytes(b"PK")  # and after one within its writing
+    left = [folder / ".resume.ckpt.part", folder.parent / ".result.json.1.part"]  # and after kills within writes
+    for part in left:
+        part.write_bytes(b"PK")
     stop_at(1)
     assert tool("train.py", *arguments, "hydra.run.dir=outputs/parts") == 0
     assert numbers(tool.result()) == numbers(whole)
     assert tool.result()["timing"]["epochs"] == 2
     assert sorted(path.name for path in folder.iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert not any(part.exists() for part in left)
 
 
 @pytest.mark.parametrize("part", ["train", "val", "test"])
