@@ -101,7 +101,11 @@ def _robustness(block: Robustness | dict[str, str] | None) -> list[tuple[str, st
     """A line on noise, and one on steps."""
     if not isinstance(block, Robustness):
         return []
-    changes = {("missing", 1): "one missing", ("steps", 1): "T + 1", ("steps", -1): "T − 1"}
+    changes: dict[tuple[str, float], str] = {
+        ("missing", 1): "one missing",
+        ("steps", 1): "T + 1",
+        ("steps", -1): "T − 1",
+    }
     lines: dict[str, list[str]] = {"with noise on the pixels": [], "with other time steps": []}
     for each in block.disturbances:
         told = f"none: {each.skipped}" if each.accuracy is None else percent(each.accuracy)
