@@ -6,6 +6,7 @@ from qbsnn.callbacks.early_exit import EarlyExit
 from qbsnn.callbacks.energy import EnergyEstimate
 from qbsnn.callbacks.monitor import BurstMonitor
 from qbsnn.callbacks.progress import progress_bar
+from qbsnn.callbacks.robustness import Robustness
 from qbsnn.callbacks.safeguards import DeltaGuard, GradientNorms, StopOnDivergence
 from qbsnn.callbacks.steps import StepSchedule
 from qbsnn.callbacks.verification import AbsorptionCheck, IntegerSimulation
@@ -20,6 +21,7 @@ __all__ = [
     "EnergyEstimate",
     "GradientNorms",
     "IntegerSimulation",
+    "Robustness",
     "StepSchedule",
     "StopOnDivergence",
     "TestDiagnostics",

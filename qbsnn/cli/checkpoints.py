@@ -95,7 +95,7 @@ def stored_config(
     Args:
         contents: of the checkpoint.
         checkpoint: its file.
-        overrides: ``key=value`` for keys that it has.
+        overrides: ``key=value`` for keys that it has, or ``+callbacks.NAME...=value`` for one more callback.
         run: the new run directory.
         loggers: in the place of those that the run had.
         same_loggers: keep those that the run had.
@@ -111,10 +111,11 @@ def stored_config(
     OmegaConf.set_struct(cfg, True)
     for override in overrides:
         key, value = override.split("=", 1)
-        keys = list(dotted(config))
-        if key not in keys:
+        keys, added = list(dotted(config)), key.startswith("+callbacks.")
+        if not added and key not in keys:
             raise SettingsError(f"{key} is not a setting of this checkpoint: {suggestion(key, keys)}")
-        OmegaConf.update(cfg, key, OmegaConf.from_dotlist([f"value={value}"]).value)
+        value = OmegaConf.from_dotlist([f"value={value}"]).value
+        OmegaConf.update(cfg, key.removeprefix("+"), value, force_add=added)
     return cfg
 
 

@@ -90,8 +90,8 @@ def _best(name: str) -> Callable[[Result], float | None]:
     return lambda result: result.metrics.best.get(name)
 
 
-def _check(block: str, name: str) -> Callable[[Result], float | None]:
-    """A field of ``absorption`` or ``integer``, where that check ran."""
+def _check(block: str, name: str) -> Callable[[Result], float | Mapping[str, float] | None]:
+    """A field of a block, where that check or count ran."""
     return lambda result: getattr(ran(getattr(result, block)), name, None)
 
 
@@ -102,14 +102,6 @@ def _proven(result: Result) -> float | None:
     samples = result.data.get("samples")
     images = samples.get("test", block.images) if isinstance(samples, Mapping) else block.images
     return block.acc if block.images == images else None
-
-
-def _exit(read: Callable[[EarlyExit], float]) -> Callable[[Result], float | None]:
-    def value(result: Result) -> float | None:
-        block = ran(result.early_exit)
-        return None if block is None else read(block)
-
-    return value
 
 
 def _integer_exit(read: Callable[[EarlyExit], float]) -> Callable[[Result], float | None]:
@@ -124,11 +116,6 @@ def _budget(result: Result) -> float | None:
     budget = result.config.get("budget")
     asked = budget.get("target") if isinstance(budget, Mapping) and budget.get("quantity") == "energy" else None
     return float(asked) if isinstance(asked, (int, float)) else None
-
-
-def _energy(name: str) -> Callable[[Result], float | None]:
-    """A field of ``energy``, where operations were counted."""
-    return lambda result: getattr(ran(result.energy), name, None)
 
 
 def _per_image(name: str) -> Callable[[Result], float | None]:
@@ -185,15 +172,15 @@ QUANTITIES: list[Quantity] = [
     Quantity("absorption/ties", "ties of absorption", COUNT, _check("absorption", "ties"),
              meaning="spikes that differ within rounding of a threshold", views=(WANDB,)),
     Quantity("params", "parameters", COUNT, lambda result: result.params or None),
-    Quantity("mean_burst", "mean burst", NUMBER, _energy("mean_rate"),
+    Quantity("mean_burst", "mean burst", NUMBER, _check("energy", "mean_rate"),
              meaning="spikes per neuron and step on test images; a burst of s counts s times", views=_COLUMNS),
-    Quantity("spikes_per_synapse", "spikes per synapse", NUMBER, _energy("spikes_per_synapse"), "lower",
+    Quantity("spikes_per_synapse", "spikes per synapse", NUMBER, _check("energy", "spikes_per_synapse"), "lower",
              "accumulates per synapse and image; a burst of s counts s times", (WANDB,)),
     Quantity("acs_per_image", "accumulates per image", OPERATIONS, _per_image("acs"), "lower",
              "a burst of s costs s accumulates", (TABLE, WANDB)),
     Quantity("macs_per_image", "MACs per image", OPERATIONS, _per_image("macs"), "lower",
              "products of a weight and a real number, each with its accumulate", (TABLE, WANDB)),
-    Quantity("relative_energy", "relative energy", PERCENT_1, _energy("relative_synapses"), "lower",
+    Quantity("relative_energy", "relative energy", PERCENT_1, _check("energy", "relative_synapses"), "lower",
              "estimate: fp32 synaptic operations ÷ those of the dense ReLU network"),
     Quantity("energy_budget", "energy budget", PERCENT_1, _budget, meaning="the relative energy asked for in training",
              views=(SUMMARY, PAGE)),
@@ -204,11 +191,11 @@ QUANTITIES: list[Quantity] = [
              _BELOW, (SUMMARY, WANDB), _BY_MODEL),
     Quantity("energy_over_relu_dense", "energy ÷ dense ReLU network's", RATIO, _over("relu_dense"), "lower", _BELOW,
              (WANDB,), _BY_MODEL),
-    Quantity("exit/acc", "accuracy with early exit", PERCENT, _exit(lambda block: block.acc),
+    Quantity("exit/acc", "accuracy with early exit", PERCENT, _check("early_exit", "acc"),
              "higher", "each image stops at the step where its decision is safe"),
-    Quantity("exit/steps", "time steps with early exit", RATIO, _exit(lambda block: block.mean_steps), "lower",
+    Quantity("exit/steps", "time steps with early exit", RATIO, _check("early_exit", "mean_steps"), "lower",
              "mean over test images"),
-    Quantity("exit/acs", "accumulates with early exit", PERCENT_1, _exit(lambda block: block.share), "lower",
+    Quantity("exit/acs", "accumulates with early exit", PERCENT_1, _check("early_exit", "share"), "lower",
              "of those with all steps"),
     Quantity("integer/exit_acc", "integer accuracy with early exit", PERCENT, _integer_exit(lambda block: block.acc),
              "higher", "of the integer network, which stops each image by its own margin"),
@@ -216,6 +203,14 @@ QUANTITIES: list[Quantity] = [
              _integer_exit(lambda block: block.mean_steps), "lower", "mean over test images"),
     Quantity("integer/exit_acs", "integer accumulates with early exit", PERCENT_1,
              _integer_exit(lambda block: block.share), "lower", "of those with all steps, behind the first layer"),
+    Quantity("robust/noise", "accuracy under noise", PERCENT, _check("robustness", "noise"), "higher",
+             "Gaussian on pixels in [0, 1], cut to [0, 1], by standard deviation σ", _COLUMNS, "σ"),
+    Quantity("robust/missing", "accuracy, a step missing", PERCENT, _check("robustness", "missing"), "higher",
+             "one time step has no input; mean over which one", _COLUMNS),
+    Quantity("robust/longer", "accuracy with T + 1", PERCENT, _check("robustness", "longer"), "higher",
+             "tested with one time step more than trained", _COLUMNS),
+    Quantity("robust/shorter", "accuracy with T − 1", PERCENT, _check("robustness", "shorter"), "higher",
+             "tested with one time step fewer than trained", _COLUMNS),
     Quantity("epochs", "epochs", COUNT, lambda result: result.timing.epochs or None, views=(WANDB,)),
     Quantity("fit_seconds", "fit time", SECONDS, lambda result: result.timing.fit_seconds or None, "lower",
              "training and its validation", (PAGE, WANDB)),

@@ -23,6 +23,7 @@ from qbsnn.results.proof_schema import Absorption, Finding, Integer, LayerCheck
 __all__ = [
     "SCHEMA_VERSION",
     "Absorption",
+    "Disturbance",
     "EarlyExit",
     "Energy",
     "Finding",
@@ -32,6 +33,7 @@ __all__ = [
     "LayerCheck",
     "Metrics",
     "Result",
+    "Robustness",
     "Timing",
     "ran",
 ]
@@ -75,6 +77,58 @@ class Layer:
     mean_burst: float
     saturation: float
     silent: float
+
+
+@dataclass
+class Disturbance:
+    """What one disturbance leaves of the accuracy, see :class:`qbsnn.callbacks.Robustness`.
+
+    Args:
+        kind: ``noise``, ``missing`` (a time step without input) or ``steps``.
+        value: The standard deviation of the noise; how many steps are missing; how many steps more than in training.
+        accuracy: As a share; ``None`` where it is not defined.
+        skipped: Why it is not.
+    """
+
+    kind: str
+    value: float
+    accuracy: float | None = None
+    skipped: str | None = None
+
+
+@dataclass
+class Robustness:
+    """The accuracy of the float network on disturbed test images; ``accuracy`` is that on the same without."""
+
+    checkpoint: str
+    images: int
+    accuracy: float
+    disturbances: list[Disturbance]
+    skipped: str | None = None
+
+    @property
+    def noise(self) -> dict[str, float]:
+        """By standard deviation."""
+        return {f"{each.value:g}": each.accuracy for each in self.disturbances
+                if each.kind == "noise" and each.accuracy is not None}  # fmt: skip
+
+    @property
+    def missing(self) -> float | None:
+        """With one step missing."""
+        return self._of("missing", 1)
+
+    @property
+    def longer(self) -> float | None:
+        """With one step more."""
+        return self._of("steps", 1)
+
+    @property
+    def shorter(self) -> float | None:
+        """With one step fewer."""
+        return self._of("steps", -1)
+
+    def _of(self, kind: str, value: float) -> float | None:
+        return next((each.accuracy for each in self.disturbances if (each.kind, each.value) == (kind, value)), None)
 
 
 @dataclass
@@ -134,6 +188,7 @@ class Result:
     integer: Integer | dict[str, str] | None = None
     energy: Energy | dict[str, str] | None = None
     early_exit: EarlyExit | dict[str, str] | None = None
+    robustness: Robustness | dict[str, str] | None = None
     timing: Timing = field(default_factory=Timing)
     data: dict[str, Any] = field(default_factory=dict)
     cell: str = ""
@@ -151,7 +206,7 @@ class Result:
         write_atomically(path, (text + "\n").encode("utf-8", "backslashreplace"))
 
 
-Block = TypeVar("Block", Absorption, Integer, Energy, EarlyExit)
+Block = TypeVar("Block", Absorption, Integer, Energy, EarlyExit, Robustness)
 
 
 def ran(block: Block | dict[str, str] | None) -> Block | None:

@@ -10,7 +10,7 @@ import pytest
 from qbsnn.errors import DataError
 from qbsnn.results import files
 from qbsnn.results.reading import read_result
-from qbsnn.results.schema import Metrics
+from qbsnn.results.schema import Disturbance, Metrics, Robustness
 from tests.report.samples import make_result
 
 SKIPPED = {"checkpoint": "best.ckpt", "skipped": "ReLU puts out real numbers"}
@@ -23,6 +23,11 @@ SKIPPED = {"checkpoint": "best.ckpt", "skipped": "ReLU puts out real numbers"}
         {"absorption": None, "integer": {"skipped": "tau = 3"}},
         {"absorption": SKIPPED, "energy": SKIPPED},
         {"layers": []},
+        {
+            "robustness": Robustness(
+                "best.ckpt", 4, 0.5, [Disturbance("noise", 0.1, 0.25), Disturbance("steps", -1.0, None, "T = 1")]
+            )
+        },
     ],
 )
 def test_write_and_read_back(tmp_path: Path, changes: dict[str, Any]) -> None:

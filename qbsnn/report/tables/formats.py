@@ -13,7 +13,7 @@ from qbsnn.results.published import Published
 
 MARKDOWN = str.maketrans({"\\": r"\\", "|": r"\|", "*": r"\*", "<": "&lt;", "\n": " "})
 SYMBOLS = {"±": "pm", "×": "times", "÷": "div", "·": "cdot", "Δ": "Delta", "Σ": "Sigma", "α": "alpha", "β": "beta",
-           "λ": "lambda", "τ": "tau"}  # fmt: skip
+           "λ": "lambda", "σ": "sigma", "τ": "tau"}  # fmt: skip
 TEX = str.maketrans({
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "µ": r"\textmu{}",
     "–": "--", "−": "$-$", "[": "{[}",  # at the start of a row it would be an argument of the line break before it

@@ -24,7 +24,7 @@ from qbsnn.report.tables.table import COMPARED, NOT_RUN, told_with_n
 from qbsnn.results.files import write_atomically
 from qbsnn.results.formatting import duration
 from qbsnn.results.published import of_the_same_sets
-from qbsnn.results.quantities import QUANTITIES
+from qbsnn.results.quantities import of_columns
 from qbsnn.results.sweeps import Plan
 
 CAPTIONS = {
@@ -138,7 +138,7 @@ def _number(pages: Pages, arguments: str, up: str) -> str:
     if len(parts) != 3:
         raise DataError("a number is named as SWEEP; ROW; QUANTITY")
     text = told(pages.of(parts[0]), parts[1], parts[2])
-    unit = next((f" {one.kind.heading}" for one in QUANTITIES if one.key == parts[2] and one.kind.heading), "")
+    unit = next((f" {one.kind.heading}" for one in of_columns([parts[2]]).values() if one.kind.heading), "")
     return text if text == NOT_RUN else f"{text}{unit}"
 
 
@@ -205,7 +205,7 @@ def _rows(pages: Pages, arguments: str, up: str) -> str:
     name, _, keys = arguments.partition(":")
     evidence = pages.of(name.strip())
     wanted = [key.strip() for key in keys.split(",")]
-    headings = {quantity.key: quantity.heading for quantity in QUANTITIES}
+    headings = {key: quantity.heading for key, quantity in of_columns(wanted).items()}
     if unknown := [key for key in wanted if key not in headings]:
         raise DataError(f"{unknown[0]!r} is no quantity")
     if evidence.table is None:

@@ -15,6 +15,8 @@ from qbsnn.results.sweeps import Plan
 NOT_RUN = "not run"
 COMPARED = "test/acc"
 """The quantity whose difference to the baseline a table shows."""
+NOISE = "robust/noise/"
+"""What the columns of accuracies under noise begin with; σ follows."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,8 @@ def caption(table: Table) -> list[str]:
             f"Difference: to {table.plan.baseline}, paired over seeds, with its 95 % confidence interval and the "
             "two-sided p of Student's paired t, not corrected for the number of rows; few pairs make it weak."
         )
+    if sigmas := [name.removeprefix(NOISE) for name in shown_in_table(table.cells) if name.startswith(NOISE)]:
+        lines.append(f"Noise: Gaussian on pixels in [0, 1], cut to [0, 1], σ = {' / '.join(sigmas)}.")
     if models := table.cells.attrs["models"]:
         lines.append(
             f"Energy: estimates, {' / '.join(models.values())}. Relative energy: estimated fp32 energy of synaptic "

@@ -96,6 +96,10 @@ def test_numbers_and_blocks_are_filled(project):
         "test accuracy (%)": "91.00 ± 1.00 (n = 3)",
         "relative energy (%)": "18.8 ± 0.0",
     }
+    rows = rows_of(filled(project, "<!-- begin: rows table_some: energy_estimate/fp32 -->\n<!-- end -->"), "")
+    assert rows[0] == {"": "LIF, T = 4", "energy per image, estimates, fp32 (µJ)": "0.004"}  # 4,000 pJ
+    text = filled(project, f"<!--=table_some; {QB}; energy_estimate/fp32-->?<!--/-->")
+    assert re.sub("<!--.*?-->", "", text) == "0.004 µJ"
     text = filled(project, "<!-- begin: sweep table_some -->\n<!-- end -->")
     assert "Best: QB-LIF, T = 4, 93.00 ± 2.00 % (n = 3); lowest: LIF, T = 4, 91.00 ± 1.00 % (n = 3)." in text
     assert "| table or sweep | state | command |" in filled(project, "<!-- begin: missing -->\n<!-- end -->")

@@ -11,6 +11,7 @@ from qbsnn.errors import DataError
 from qbsnn.report.tables.documents import find_plan, write_table
 from qbsnn.report.tables.formats import tex
 from qbsnn.results.published import published
+from qbsnn.results.schema import Disturbance, Robustness
 from qbsnn.results.sweeps import read_plan
 from tests.report.sweeps import BOTH, LIF, PLAN, write_plan, write_sweep
 
@@ -128,6 +129,17 @@ def test_blocks_that_did_not_run_leave_dashes(tmp_path):
         "parameters", "published (%)", "runs by seed",
     ]  # fmt: skip
     assert "estimates" not in text
+
+
+def test_accuracies_under_disturbance_have_columns_and_sigma_stands_below(tmp_path):
+    found = [Disturbance("noise", 0.1, 0.9), Disturbance("noise", 0.2, 0.75), Disturbance("missing", 1, 0.5),
+             Disturbance("steps", 1, 0.25), Disturbance("steps", -1, None, "T = 1")]  # fmt: skip
+    files = tables(tmp_path, robustness=Robustness("best", 360, 0.95, found))
+    (row, *_) = rows_of(files[".md"])
+    assert row["accuracy under noise (%)"] == "90.00 ± 0.00 / 75.00 ± 0.00"
+    assert (row["accuracy, a step missing (%)"], row["accuracy with T + 1 (%)"]) == ("50.00 ± 0.00", "25.00 ± 0.00")
+    assert "accuracy with T − 1 (%)" not in row and "σ = 0.1 / 0.2." in files[".md"]
+    assert r"$\sigma$ = 0.1 / 0.2" in files[".tex"] and "robust/noise/0.2" in files["_runs.csv"]
 
 
 def test_a_result_of_another_configuration_is_refused(tmp_path):
