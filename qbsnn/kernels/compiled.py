@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
+import sys
 from collections.abc import Callable, Hashable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
+
+from qbsnn.results.files import cache_folder
 
 log = logging.getLogger(__name__)
 
@@ -84,5 +87,9 @@ def options() -> dict[str, Any]:
 
 def keep_kernels() -> None:
     """Have the compiler keep its kernels in the user's cache instead of a folder that a restart empties."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "qbsnn" / "kernels"))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "kernels"))
+
+
+def compiler() -> str | None:
+    """The C++ compiler that torch's compiler uses, if it is there."""
+    return shutil.which(os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++"))

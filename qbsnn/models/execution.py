@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Callable
 from importlib.util import find_spec
+from typing import NamedTuple
 
 import torch
 
 from qbsnn import checks
 from qbsnn.errors import SettingsError
-from qbsnn.kernels.compiled import keep_kernels, options
+from qbsnn.kernels.compiled import compiler, keep_kernels, options
 from qbsnn.layers.stage import INPUT
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.neurons.base import SpikingNeuron
@@ -17,10 +18,19 @@ from qbsnn.neurons.base import SpikingNeuron
 COMPILE = ("none", "neuron", "block", "model")
 MEMORY = ("none", "packed", "checkpoint")
 
-# What ``choose`` reckons with: from docs/benchmarks.md; seen on the same machine; a count of launches, not measured.
-EAGER_NANOSECONDS = 4.0  # that eager code takes longer per neuron-step of training on two cores
-KERNEL_SECONDS = 8.0  # to compile one kernel
-LAUNCH_SECONDS = 2e-4  # that eager code takes longer per stage and time step of a training step on a GPU
+
+class Costs(NamedTuple):
+    """What compiling saves and takes on a CPU: ``eager``, the seconds that eager code takes longer per neuron-step of
+    training, and ``kernel``, the seconds to compile one kernel."""
+
+    eager: float
+    kernel: float
+
+
+# Of every machine that is to be expected: what pays nowhere between these, or everywhere, needs no measurement.
+KINDEST, HARSHEST = Costs(eager=100e-9, kernel=2.0), Costs(eager=1e-9, kernel=60.0)
+KERNEL_SECONDS = 8.0  # to compile one kernel for a GPU, seen once
+LAUNCH_SECONDS = 2e-4  # that eager code takes longer per stage and time step of a training step on a GPU: a count
 
 
 def prepare(network: SpikingNetwork, compile: str = "none", memory: str = "none") -> SpikingNetwork:
@@ -54,23 +64,34 @@ def prepare(network: SpikingNetwork, compile: str = "none", memory: str = "none"
     return network
 
 
-def choose(network: SpikingNetwork, batches: float, batch_size: int, device: torch.device) -> tuple[str, str]:
+def choose(
+    network: SpikingNetwork, batches: float, batch_size: int, device: torch.device, measure: Callable[[], Costs]
+) -> tuple[str, str]:
     """``block`` or ``none`` for a network that trains on this many batches, and the reason in one clause.
 
-    Compiling is worth it if it takes less than half of the time that it saves.
+    Compiling is worth it if it takes less than half of the time that it saves. ``measure`` is asked for the costs on a
+    CPU, where they decide.
     """
-    if device.type == "cpu" and not shutil.which("g++") and not shutil.which("clang++"):
+    if device.type == "cpu" and compiler() is None:
         return "none", "there is no C++ compiler"
     if device.type == "cuda" and find_spec("triton") is None:
         return "none", "there is no Triton"
-    sizes = [neuron.neurons for _, _, neuron in network.spiking_stages()]
-    if device.type == "cpu":
-        saved = batches * batch_size * network.T * sum(sizes) * EAGER_NANOSECONDS * 1e-9
-    else:
-        saved = batches * network.T * len(sizes) * LAUNCH_SECONDS
-    cost = kernels(network) * KERNEL_SECONDS
-    found = f"compiling takes about {cost:.0f} s and saves about {saved:.0f} s"
-    return ("block" if saved > 2 * cost else "none"), found
+    sizes, count = [neuron.neurons for _, _, neuron in network.spiking_stages()], kernels(network)
+    if device.type != "cpu":
+        takes, saves = count * KERNEL_SECONDS, batches * network.T * len(sizes) * LAUNCH_SECONDS
+        return _worth(takes, saves), f"compiling takes about {takes:.0f} s and saves about {saves:.0f} s"
+    steps = batches * batch_size * network.T * sum(sizes)
+    for costs, least, most in ((KINDEST, "least", "most"), (HARSHEST, "most", "least")):
+        takes, saves = count * costs.kernel, steps * costs.eager
+        if (_worth(takes, saves) == "block") == (costs is HARSHEST):
+            return _worth(takes, saves), f"compiling takes at {least} {takes:.0f} s and saves at {most} {saves:.0f} s"
+    costs = measure()
+    takes, saves = count * costs.kernel, steps * costs.eager
+    return _worth(takes, saves), f"compiling takes about {takes:.0f} s and saves about {saves:.0f} s"
+
+
+def _worth(takes: float, saves: float) -> str:
+    return "block" if saves > 2 * takes else "none"
 
 
 def kernels(network: SpikingNetwork) -> int:

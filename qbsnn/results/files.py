@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 
+def cache_folder() -> Path:
+    """The folder of this project in the user's cache, which may not exist yet. Raises RuntimeError without a home."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qbsnn"
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write ``content`` beside ``path``, flush it to disk, then rename it onto ``path``.
 

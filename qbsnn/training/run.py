@@ -143,8 +143,7 @@ def fit(parts: Parts) -> Fitted:
         paths = {name: os.path.relpath(path, parts.folder) for name, path in files.items()}
         if saver.best_model_score is not None and saver.monitor:
             metrics = replace(metrics, best={saver.monitor: float(saver.best_model_score)})
-    execution = f"compile={parts.auto.chosen}, memory={settings['memory']}" if parts.auto else result.execution
-    return Fitted(Timing(seconds, 0.0, epochs, images / seconds), execution, paths, metrics)
+    return Fitted(Timing(seconds, 0.0, epochs, images / seconds), str(parts.execution), paths, metrics)
 
 
 def _check_share_of_tests(parts: Parts) -> None:

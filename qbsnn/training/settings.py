@@ -97,7 +97,7 @@ class RunSettings(Checked):
     trust: Package | list[Package] | None = None
     compile: Literal["auto", "none", "neuron", "block", "model"] = "auto"
     channels_last: bool = False
-    memory: Literal["none", "packed", "checkpoint"] = "none"
+    memory: Literal["auto", "none", "packed", "checkpoint"] = "none"
     neuron: Node
     model: Node
     data: Node
@@ -229,7 +229,11 @@ def deploy_settings(settings: dict[str, Any]) -> DeploySettings:
 
 
 def identify(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The identity of a run with these validated settings, see :func:`qbsnn.results.fingerprint.identity`."""
+    """The identity of a run with these validated settings, see :func:`qbsnn.results.fingerprint.identity`.
+
+    ``trainer.precision=auto`` counts as what it is on this machine, for it changes numbers.
+    """
+    settings = _with_precision(settings)
     known = dict(defaults(settings, settings.get("trust") or ()))
     groups = (("", RunSettings), ("deploy.", DeploySettings), ("distillation.", DistillationSettings))
     for prefix, model in groups:
@@ -244,6 +248,16 @@ def identify(settings: Mapping[str, Any]) -> dict[str, Any]:
         own = getattr(locate("data", target, settings.get("trust") or ()), "own_files", False)
         found |= origin(settings["data"], own)
     return found
+
+
+def _with_precision(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    trainer = settings.get("trainer") or {}
+    if trainer.get("precision") != "auto":
+        return settings
+    from qbsnn.training.devices import host, precision  # imports PyTorch, which knows the graphics cards
+
+    chosen = precision.choose("auto", trainer.get("accelerator", "auto"), host.extensions())
+    return {**settings, "trainer": {**trainer, "precision": chosen}}
 
 
 def _check_keys(group: str, node: Node, trust: Sequence[str]) -> None:

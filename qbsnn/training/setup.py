@@ -23,7 +23,6 @@ from qbsnn.data import DataModule
 from qbsnn.energy.activity import spikes
 from qbsnn.energy.budget import EnergyBudget
 from qbsnn.errors import CheckpointError, QBSNNError, SettingsError
-from qbsnn.models.execution import prepare
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.results.schema import Result
 from qbsnn.tracking.curves import Curves
@@ -33,7 +32,7 @@ from qbsnn.training.building import build_all, build_object
 from qbsnn.training.deployment import Check, Listener
 from qbsnn.training.devices import precision
 from qbsnn.training.devices.allocator import keep_freed_memory
-from qbsnn.training.devices.autocompile import AutoCompile
+from qbsnn.training.devices.auto import Execution
 from qbsnn.training.devices.host import host_info
 from qbsnn.training.devices.sync_norm import SyncNorm
 from qbsnn.training.module import Classifier, classifier
@@ -58,7 +57,7 @@ class Parts:
         checks: post-training callbacks, which see the chosen weights.
         listeners: callbacks that are present when the chosen weights are tested.
         resumption: what a resumed run needs.
-        auto: decides what is compiled; ``None`` where the settings do.
+        execution: decides what is compiled and kept, where the settings do not.
         result: what is known before training.
     """
 
@@ -69,7 +68,7 @@ class Parts:
     checks: Sequence[Check]
     listeners: Sequence[Listener]
     resumption: Resumption
-    auto: AutoCompile | None
+    execution: Execution
     result: Result
 
     @property
@@ -98,13 +97,12 @@ def build(settings: dict[str, Any], callbacks: Sequence[Callback] = ()) -> Parts
     budget = build_budget(settings, network)
     if settings.get("channels_last"):
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    host, compile, memory = host_info(), settings["compile"], settings["memory"]
-    prepare(network, "none" if compile == "auto" else compile, memory)
-    wanted = settings["trainer"]
+    host, wanted = host_info(), settings["trainer"]
+    execution = Execution(settings["compile"], settings["memory"], network, not wanted.get("sync_batchnorm"))
     chosen = precision.choose(wanted.get("precision"), wanted.get("accelerator", "auto"), host.isa)
     module = classifier(network, data.num_classes, settings, budget=budget)
     rehearse(module, settings)
-    resumption, auto = Resumption(settings["paths"]["run"]), AutoCompile(memory) if compile == "auto" else None
+    resumption = Resumption(settings["paths"]["run"])
     built = build_all(settings.get("callbacks"), "callbacks")
     check_callbacks(built, settings)
     checks = [callback for callback in built if isinstance(callback, Check)]
@@ -112,16 +110,16 @@ def build(settings: dict[str, Any], callbacks: Sequence[Callback] = ()) -> Parts
     trainer = build_trainer(
         {**wanted, "precision": chosen},
         build_all(settings.get("logger"), "logger"),
-        [*of_training(built), Curves(settings["paths"]["run"]), resumption, *([auto] if auto else []), *callbacks],
+        [*of_training(built), Curves(settings["paths"]["run"]), resumption, execution, *callbacks],
     )
     result = begin(
         settings,
         host,
         precision=chosen,
         params=sum(parameter.numel() for parameter in network.parameters()),
-        execution=f"compile={compile}, memory={memory}",
+        execution=str(execution),
     )
-    parts = Parts(settings, data, module, trainer, checks, listeners, resumption, auto, result)
+    parts = Parts(settings, data, module, trainer, checks, listeners, resumption, execution, result)
     open_loggers(parts.loggers, settings)
     return parts
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from qbsnn.errors import SettingsError
 from qbsnn.kernels import compiled
 from qbsnn.models import mlp, resnet, vgg
-from qbsnn.models.execution import choose, kernels, prepare
+from qbsnn.models.execution import Costs, choose, kernels, prepare
 from qbsnn.neurons import LIF, QBLIF, AdaptiveQB, MultiCompartment, ReLU, TernaryBurst
 
 # torch 2.13's compiler calls what torch 2.13 deprecated
@@ -157,15 +157,42 @@ def test_bad_settings_are_named(settings, named):
         prepare(network, **settings)
 
 
+CPU = torch.device("cpu")
+
+
+def never():
+    raise AssertionError("nothing is to be measured here")
+
+
 def test_auto_compiles_long_fits_of_large_networks_only(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/" + name)
     network = resnet(QBLIF, (3, 32, 32), 10, [0.5] * 3, [0.5] * 3, name="resnet19")
     small = mlp(QBLIF, (1, 8, 8), 10, mean=[0.5], std=[0.5])
-    cpu = torch.device("cpu")
-    assert choose(network, 1_000, 64, cpu)[0] == "block"
-    assert choose(small, 20, 64, cpu)[0] == "none"
-    assert choose(small, 1e6, 64, torch.device("cuda"))[0] == "block"
+    assert choose(network, 100_000, 64, CPU, never)[0] == "block"
+    assert choose(small, 20, 64, CPU, never)[0] == "none"
+    assert choose(small, 1e6, 64, torch.device("cuda"), never)[0] == "block"
     monkeypatch.setattr("shutil.which", lambda name: None)
-    assert choose(network, 1_000, 64, cpu) == ("none", "there is no C++ compiler")
+    assert choose(network, 1_000, 64, CPU, never) == ("none", "there is no C++ compiler")
     # stem; first halves; second halves with an identity, and with a convolution; linear
     assert kernels(network) == 2 * 5
+
+
+@pytest.mark.parametrize(
+    ("batches", "costs", "said"),
+    [
+        (
+            100,
+            None,
+            "none: compiling takes at least 4 s and saves at most 1 s",
+        ),  # 6.4e6 · 100 ns = 0.64 s ≤ 2 · 2 · 2 s
+        (4_000_000, None, "block: compiling takes at most 120 s and saves at least 256 s"),
+        (10_000, Costs(10e-9, 1.5), "block: compiling takes about 3 s and saves about 6 s"),
+        (10_000, Costs(10e-9, 1.7), "none: compiling takes about 3 s and saves about 6 s"),
+    ],
+)
+def test_costs_are_asked_for_where_they_decide(monkeypatch, batches, costs, said):
+    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/" + name)
+    network = mlp(QBLIF, (1, 4, 4), 3, mean=[0.5], std=[0.5], hidden=(100,), T=5)  # 500 neuron-steps, 2 kernels
+    assert kernels(network) == 2
+    found = choose(network, batches, 128, CPU, never if costs is None else lambda: costs)
+    assert ": ".join(found) == said

@@ -30,15 +30,24 @@ _EXTENSIONS = {
 
 def host_info() -> Host:
     """Describe this machine and the versions of the packages a result depends on."""
-    facts = _processor()
     return Host(
-        cpu=facts["model"] or platform.processor() or platform.machine() or "unknown",
+        cpu=cpu_name(),
         cores=_usable_cores(),
-        isa=_extensions(facts["flags"]),
+        isa=extensions(),
         gpu=_gpu(),
         platform=platform.platform(),
         versions={"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
     )
+
+
+def cpu_name() -> str:
+    """The model of the processor."""
+    return _processor()["model"] or platform.processor() or platform.machine() or "unknown"
+
+
+def extensions() -> list[str]:
+    """The instruction sets of the processor that matter here, by our names."""
+    return _extensions(_processor()["flags"])
 
 
 def git_state(root: str | Path) -> tuple[str | None, bool | None]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 
 import torch
 
 from qbsnn.errors import SettingsError
+
+log = logging.getLogger(__name__)
 
 MIXED, FULL = "bf16-mixed", "32-true"
 _HALF = {"16-mixed", "16"}
@@ -30,6 +33,12 @@ def choose(wanted: str | int | None, accelerator: str, isa: Collection[str]) -> 
             f"trainer.precision must be auto, bf16-mixed or 32-true on a CPU, got {name}: float16 with a gradient "
             "scaler needs a GPU"
         )
+    if name == MIXED and device == "cpu" and not computes_bfloat16(device, isa) and not _emulates_bfloat16(isa):
+        log.warning(
+            "trainer.precision=%s: this processor has no instructions for bfloat16, and a training step may take more "
+            "than 100 times as long as in 32-true; trainer.precision=auto takes bf16-mixed only where it pays",
+            name,
+        )
     return name
 
 
@@ -39,6 +48,12 @@ def computes_bfloat16(device: str, isa: Collection[str]) -> bool:
         found = [torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())]
         return bool(found) and min(found) >= (8, 0)
     return device == "cpu" and not _NATIVE.isdisjoint(isa)
+
+
+def _emulates_bfloat16(isa: Collection[str]) -> bool:
+    """Whether oneDNN, which computes convolutions, has kernels for bfloat16 on this processor; it asks for AVX-512."""
+    asked = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)  # of no public interface
+    return "avx512f" in isa or (asked is not None and bool(asked()))
 
 
 def _device(accelerator: str) -> str:

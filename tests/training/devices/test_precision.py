@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from qbsnn.errors import SettingsError
-from qbsnn.training.devices import precision
+from qbsnn.results.fingerprint import fingerprint
+from qbsnn.training.devices import host, precision
+from qbsnn.training.settings import identify
 from tests.test_configs import composed
 
 
@@ -37,6 +39,34 @@ def test_every_visible_card_must_have_bfloat16(monkeypatch, cards, chosen):
     for accelerator in ("auto", "gpu", "cuda"):
         assert precision.choose("auto", accelerator, ["avx2"]) == chosen
     assert precision.choose("auto", "cpu", ["avx512_bf16"]) == "bf16-mixed"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "isa", "onednn", "warned"),
+    [
+        ("bf16-mixed", ["avx2"], False, True),
+        ("bf16-mixed", ["avx2", "avx512f"], False, False),
+        ("bf16-mixed", ["avx512_bf16"], False, False),
+        ("bf16-mixed", ["neon"], True, False),
+        ("auto", ["avx2"], False, False),
+        ("32-true", ["avx2"], False, False),
+    ],
+)
+def test_bfloat16_without_instructions_is_warned_of(monkeypatch, caplog, wanted, isa, onednn, warned):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: onednn, raising=False)
+    precision.choose(wanted, "cpu", isa)
+    assert [("trainer.precision=auto" in record.message) for record in caplog.records] == [True] * warned
+
+
+@pytest.mark.parametrize(("isa", "chosen"), [(["avx2"], "32-true"), (["avx512_bf16"], "bf16-mixed")])
+def test_the_fingerprint_holds_the_precision_that_was_chosen(tmp_path, monkeypatch, isa, chosen):
+    monkeypatch.setattr(host, "extensions", lambda: isa)
+    auto, same, other = (
+        identify(composed(tmp_path, "trainer=cpu", f"trainer.precision={wanted}"))
+        for wanted in ("auto", chosen, {"32-true": "bf16-mixed", "bf16-mixed": "32-true"}[chosen])
+    )
+    assert auto == same and fingerprint(auto) != fingerprint(other)
+    assert auto["trainer.precision"] == chosen
 
 
 @pytest.mark.parametrize("wanted", [16, "16", "16-mixed"])
