@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 SETTINGS = (
     "run", "name", "status", "data", "model", "neuron", "T", "s_max", "alpha", "beta", "seed", "sweep",
-    "fingerprint", "started", "commit", "dirty", "device", "torch", "command", "error", "folder", "config",
+    "fingerprint", "started", "commit", "dirty", "device", "torch", "precision", "command", "error", "folder", "config",
 )  # fmt: skip
 """The columns that say which run it is, in front of those of the quantities.
 
 ``run``: its directory relative to the folder that was read; ``folder``: the same as an absolute path. ``fingerprint``:
 of the settings that determine the result, empty for an evaluation. ``commit``, ``dirty``: of the code. ``device``,
-``torch``: what it ran on. ``config``: the resolved settings, nested.
+``torch``: what it ran on. ``precision``: of training. ``config``: the resolved settings, nested.
 """
 
 
@@ -136,6 +136,7 @@ def _settings(folder: Path, result: Result, root: Path) -> dict[str, Any]:
         "dirty": result.git_dirty,
         "device": host.gpu or f"{host.cpu}, {host.cores} cores",
         "torch": host.versions.get("torch"),
+        "precision": result.precision,
         "command": result.command,
         "error": result.error,
         "folder": str(absolute),

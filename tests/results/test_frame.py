@@ -44,7 +44,8 @@ def test_a_row_has_the_settings_and_the_quantities_of_its_run(tmp_path):
         "run": "sweeps/s_max/3_a", "name": "digits-vgg5-qb_lif", "status": "finished", "data": "Digits",
         "model": "vgg5", "neuron": "QBLIF", "T": 4, "s_max": 8, "alpha": 0.5, "beta": 2.0, "seed": 3, "sweep": "s_max",
         "fingerprint": "f" * 16, "started": "2025-06-01T12:00:00+00:00", "commit": "0123abc", "dirty": True,
-        "device": "a CPU, 2 cores", "torch": None, "command": "python -m qbsnn.train seed=3", "error": None,
+        "device": "a CPU, 2 cores", "torch": None, "precision": "32-true", "command": "python -m qbsnn.train seed=3",
+        "error": None,
         "folder": str(folder), "config": CONFIG,
         # the sample: two layers of 123,456 accumulates on 512 images, 4,000 pJ in either model
         "test/acc": 0.9783, "last/test/acc": 0.9712, "val/acc": 0.9801, "integer/acc": 0.9688,

@@ -120,5 +120,16 @@ def rows_csv(table: Table) -> str:
 def runs_csv(table: Table) -> str:
     """One row per run, done or not: with what a number can be traced back to its run."""
     told = ["label", "seed", "status", "T", "s_max", *shown_in_table(table.cells)]
-    told += ["fit_seconds", "fingerprint", "overrides", "error", "commit", "dirty", "started", "device", "torch"]
+    told += [
+        "fit_seconds",
+        "fingerprint",
+        "overrides",
+        "error",
+        "commit",
+        "dirty",
+        "started",
+        "device",
+        "torch",
+        "precision",
+    ]
     return str(table.cells[told].rename(columns={"label": "method"}).to_csv(index=False, lineterminator="\n"))

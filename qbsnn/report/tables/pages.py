@@ -182,9 +182,10 @@ def _source(evidence: Evidence, up: str) -> str:
         for commit, dirty in zip(runs["commit"], runs["dirty"], strict=True)
     ]
     code, torch = ", ".join(dict.fromkeys(commits)), ", ".join(runs["torch"].fillna("unknown").unique())
+    precision = " and ".join(runs["precision"].unique())
     return (
         f"Command: {command(evidence.plan)}. Hardware: {'; '.join(runs['device'].unique())}. Code: {code}. "
-        f"PyTorch {torch}. [Every run]({up}results/{evidence.plan.name}.json)."
+        f"PyTorch {torch}, {precision}. [Every run]({up}results/{evidence.plan.name}.json)."
     )
 
 
