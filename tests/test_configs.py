@@ -62,7 +62,7 @@ GROUPS = [
     "debug",
 ]
 ELSEWHERE = {"hydra", "paths", "search", "sweep"}  # test_scale_page.py composes sweeps, sweeps/test_plan.py their cells
-FOLDERS = {"image_folder", "event_folder"}  # their classes are those of a user's folder
+FOLDERS = {"image_folder", "event_folder", "imagenette64"}  # their classes are those of a user's folder
 EVERY = [(group, option) for group in GROUPS for option in options(group) if option not in FOLDERS]
 
 

@@ -23,7 +23,6 @@ SOURCES = {
     "8": "bits of the weights: deploy.bits",
     "15": "budget.target of conf/budget/energy.yaml, %",
     "100": "the dense ReLU network, %",
-    "360": "test images of digits, of the printed run",
 }
 """Numbers of README.md in words, besides those from stored runs, and where they come from."""
 PAGES = ["benchmark_details.md", "ablation_studies.md", "findings.md", "best_practices.md", "results.md"]
