@@ -9,7 +9,6 @@ from lightning.pytorch.callbacks import Callback
 from qbsnn.energy.activity import spikes
 from qbsnn.errors import ArgumentError, DataError
 from qbsnn.training import checkpoints
-from qbsnn.training.devices.host import host_info
 from qbsnn.training.run import run_here
 from qbsnn.training.settings import identify
 from qbsnn.training.setup import build
@@ -91,8 +90,6 @@ def compose_all(tmp_path, model, neuron, teacher, turn):
     names += [BUDGETS[turn % len(BUDGETS)], SHAPES[turn % len(SHAPES)]]
     if model == "mlp":
         names.remove("whiten")
-    if "avx512f" not in host_info().isa:  # there no two runs with it are equal in the last bit: docs/speed.md
-        names.remove("channels_last")
     settings = {name: settings_of(tmp_path / name, model, neuron, names, teacher) for name in ("whole", "parts")}
     result = run_here(settings["whole"])
     assert result.status == "finished" and result.timing.epochs == 2

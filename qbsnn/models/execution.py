@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Collection
 from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from qbsnn import checks
 from qbsnn.errors import SettingsError
@@ -14,6 +16,8 @@ from qbsnn.kernels.compiled import compiler, keep_kernels, options
 from qbsnn.layers.stage import INPUT
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.neurons.base import SpikingNeuron
+
+log = logging.getLogger(__name__)
 
 COMPILE = ("none", "neuron", "block", "model")
 MEMORY = ("none", "packed", "checkpoint")
@@ -29,8 +33,8 @@ class Costs(NamedTuple):
 
 # Of every machine that is to be expected: what pays nowhere between these, or everywhere, needs no measurement.
 KINDEST, HARSHEST = Costs(eager=100e-9, kernel=2.0), Costs(eager=1e-9, kernel=60.0)
-KERNEL_SECONDS = 8.0  # to compile one kernel for a GPU, seen once
-LAUNCH_SECONDS = 2e-4  # that eager code takes longer per stage and time step of a training step on a GPU: a count
+# On a GPU per stage and time step of a training step: a count of launches; the kernel was seen once.
+LAUNCHES = Costs(eager=2e-4, kernel=8.0)
 
 
 def prepare(network: SpikingNetwork, compile: str = "none", memory: str = "none") -> SpikingNetwork:
@@ -64,6 +68,27 @@ def prepare(network: SpikingNetwork, compile: str = "none", memory: str = "none"
     return network
 
 
+def channels_last(network: SpikingNetwork, isa: Collection[str]) -> SpikingNetwork:
+    """Have convolutions keep channels innermost, in place, and return ``network``.
+
+    It is left out, with a warning, where it would damage memory: without AVX-512 oneDNN writes past its workspace when
+    it computes the gradient of a 1×1 weight with a stride and fewer than eight input channels (oneDNN, issue 6035).
+
+    Args:
+        network: to change.
+        isa: extensions of the processor, see :func:`qbsnn.training.devices.host.host_info`.
+    """
+    damaged = [name for name, part in network.named_modules() if isinstance(part, nn.Conv2d) and _overruns(part)]
+    if damaged and "avx2" in isa and "avx512f" not in isa:
+        log.warning("channels_last=true is left out: %s, a 1×1 with a stride, has fewer than 8 inputs", damaged[0])
+        return network
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _overruns(conv: nn.Conv2d) -> bool:
+    return conv.kernel_size == (1, 1) and max(conv.stride) > 1 and conv.in_channels // conv.groups < 8
+
+
 def choose(
     network: SpikingNetwork, batches: float, batch_size: int, device: torch.device, measure: Callable[[], Costs]
 ) -> tuple[str, str]:
@@ -77,21 +102,20 @@ def choose(
     if device.type == "cuda" and find_spec("triton") is None:
         return "none", "there is no Triton"
     sizes, count = [neuron.neurons for _, _, neuron in network.spiking_stages()], kernels(network)
-    if device.type != "cpu":
-        takes, saves = count * KERNEL_SECONDS, batches * network.T * len(sizes) * LAUNCH_SECONDS
-        return _worth(takes, saves), f"compiling takes about {takes:.0f} s and saves about {saves:.0f} s"
-    steps = batches * batch_size * network.T * sum(sizes)
-    for costs, least, most in ((KINDEST, "least", "most"), (HARSHEST, "most", "least")):
+    steps = batches * network.T * (batch_size * sum(sizes) if device.type == "cpu" else len(sizes))
+
+    def at(costs: Costs, least: str = "about", most: str = "about") -> tuple[str, str]:
         takes, saves = count * costs.kernel, steps * costs.eager
-        if (_worth(takes, saves) == "block") == (costs is HARSHEST):
-            return _worth(takes, saves), f"compiling takes at {least} {takes:.0f} s and saves at {most} {saves:.0f} s"
-    costs = measure()
-    takes, saves = count * costs.kernel, steps * costs.eager
-    return _worth(takes, saves), f"compiling takes about {takes:.0f} s and saves about {saves:.0f} s"
+        reason = f"compiling takes {least} {takes:.0f} s and saves {most} {saves:.0f} s"
+        return ("block" if saves > 2 * takes else "none"), reason
 
-
-def _worth(takes: float, saves: float) -> str:
-    return "block" if saves > 2 * takes else "none"
+    if device.type != "cpu":
+        return at(LAUNCHES)
+    if (never := at(KINDEST, "at least", "at most"))[0] == "none":
+        return never
+    if (always := at(HARSHEST, "at most", "at least"))[0] == "block":
+        return always
+    return at(measure())
 
 
 def kernels(network: SpikingNetwork) -> int:

@@ -23,6 +23,7 @@ from qbsnn.data import DataModule
 from qbsnn.energy.activity import spikes
 from qbsnn.energy.budget import EnergyBudget
 from qbsnn.errors import CheckpointError, QBSNNError, SettingsError
+from qbsnn.models.execution import channels_last
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.results.schema import Result
 from qbsnn.tracking.curves import Curves
@@ -95,9 +96,9 @@ def build(settings: dict[str, Any], callbacks: Sequence[Callback] = ()) -> Parts
     settings = {**settings, "model": {**settings["model"], "encoding": encoding}}
     network = build_network(settings, data)
     budget = build_budget(settings, network)
-    if settings.get("channels_last"):
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     host, wanted = host_info(), settings["trainer"]
+    if settings.get("channels_last"):
+        channels_last(network, host.isa)
     execution = Execution(settings["compile"], settings["memory"], network, not wanted.get("sync_batchnorm"))
     chosen = precision.choose(wanted.get("precision"), wanted.get("accelerator", "auto"), host.isa)
     module = classifier(network, data.num_classes, settings, budget=budget)

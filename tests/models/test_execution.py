@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from qbsnn.errors import SettingsError
 from qbsnn.kernels import compiled
 from qbsnn.models import mlp, resnet, vgg
-from qbsnn.models.execution import Costs, choose, kernels, prepare
+from qbsnn.models.execution import Costs, channels_last, choose, kernels, prepare
 from qbsnn.neurons import LIF, QBLIF, AdaptiveQB, MultiCompartment, ReLU, TernaryBurst
 
 # torch 2.13's compiler calls what torch 2.13 deprecated
@@ -196,3 +196,20 @@ def test_costs_are_asked_for_where_they_decide(monkeypatch, batches, costs, said
     assert kernels(network) == 2
     found = choose(network, batches, 128, CPU, never if costs is None else lambda: costs)
     assert ": ".join(found) == said
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "isa", "left_out"),
+    [
+        ("resnet18", 1 / 16, ["avx2"], True),  # 4 channels in front of the first shortcut with a stride
+        ("resnet18", 1 / 8, ["avx2"], False),
+        ("resnet18", 1 / 16, ["avx2", "avx512f"], False),
+    ],
+)
+def test_channels_last_is_left_out_where_it_damages_memory(name, width, isa, left_out, caplog):
+    network = resnet(QBLIF, (3, 16, 16), 10, mean=[0.5] * 3, std=[0.5] * 3, name=name, width=width)
+    assert channels_last(network, isa) is network
+    convolutions = [part.weight for part in network.modules() if isinstance(part, torch.nn.Conv2d)]
+    wide = [weight for weight in convolutions if weight.shape[1] > 1 and weight.shape[2] > 1]
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) != left_out for weight in wide)
+    assert ("channels_last=true is left out" in caplog.text) == left_out
