@@ -36,7 +36,7 @@ class Robustness(Listener):
         seed: of the noise, which depends on the order of the samples and neither on the batch size nor on the device.
 
     Raises:
-        ArgumentError: ``sigmas`` is no list of numbers of at least 0, or ``seed`` no integer of at least 0.
+        ArgumentError: ``sigmas`` is no list of different numbers of at least 0, or ``seed`` no integer of at least 0.
     """
 
     block = "robustness"
@@ -45,6 +45,8 @@ class Robustness(Listener):
         if not isinstance(sigmas, (list, tuple)) or not sigmas:
             raise ArgumentError(f"sigmas must be a list of at least one number, such as [0.1], got {sigmas!r}")
         self.sigmas = [checks.number(f"sigmas[{index}]", sigma, 0) for index, sigma in enumerate(sigmas)]
+        if twice := [sigma for index, sigma in enumerate(self.sigmas) if sigma in self.sigmas[:index]]:
+            raise ArgumentError(f"sigmas must differ from each other, got {twice[0]:g} twice")
         self.seed = checks.integer("seed", seed, 0)
         self._found: list[Disturbance] = []
         self._right: list[int] = []

@@ -182,6 +182,7 @@ def test_a_run_and_an_evaluation_say_what_disturbances_cost(tool, capsys):
         ("sigmas=[]", "callbacks.robustness.sigmas must be a list of at least one number, such as [0.1], got []"),
         ("sigmas=0.1", "callbacks.robustness.sigmas must be a list of at least one number, such as [0.1], got 0.1"),
         ("sigmas=[0.1,nan]", "callbacks.robustness.sigmas.1 must be a finite number, got nan"),
+        ("sigmas=[0.1,0.2,1e-1]", "callbacks.robustness.sigmas must differ from each other, got 0.1 twice"),
         ("seed=-1", "callbacks.robustness.seed must be an integer of at least 0, got -1"),
     ],
 )

@@ -15,7 +15,7 @@ from qbsnn.errors import DataError
 from qbsnn.report.run import energy
 from qbsnn.report.run.curves import activity, curves, delta, gradients, health
 from qbsnn.report.run.layers import deploy, ran
-from qbsnn.report.run.panels import bursts, confusion, raster
+from qbsnn.report.run.panels import bursts, confusion, raster, robustness
 from qbsnn.report.run.verdicts import verdicts
 from qbsnn.report.style import render as rendered
 from qbsnn.report.templates import templates
@@ -127,6 +127,11 @@ def plots(run: Run) -> list[Plot]:
         Plot(
             "confusion", "Confusion", "Test images by true class (row) and predicted class (column).",
             confusion, run.diagnostics, "", "layers",
+        ),
+        Plot(
+            "robustness", "Robustness", "Accuracy of the trained float network on test images that are disturbed, or "
+            "with another number of time steps.",
+            robustness, run.result, "", "layers",
         ),
     ]  # fmt: skip
 

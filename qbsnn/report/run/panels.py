@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from qbsnn.report.style import BAD, FIRST, GOOD, SECOND, WIDTH, label
+from qbsnn.report.style import BAD, FIRST, GOOD, MUTED, SECOND, WIDTH, label
 from qbsnn.results.run_files import Diagnostics
+from qbsnn.results.schema import Disturbance, Result, Robustness
 
 
 def bursts(data: Diagnostics) -> Figure | None:
@@ -127,3 +128,30 @@ def confusion(data: Diagnostics) -> Figure | None:
         axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", fontsize=6.5, color=colour)
     axes.set(xlabel="prediction", ylabel="label")
     return figure
+
+
+def robustness(result: Result) -> Figure | None:
+    """The accuracy with each disturbance as a dot, on a line to the accuracy without."""
+    block = result.robustness
+    if not isinstance(block, Robustness) or block.skipped is not None:
+        return None
+    found = [(_disturbance(each), each.accuracy) for each in block.disturbances if each.accuracy is not None]
+    if not found:
+        return None
+    rows = range(len(found))
+    figure = Figure(figsize=(6.5, 1.0 + 0.3 * len(found)))
+    axes = figure.subplots()
+    shares = [100 * accuracy for _, accuracy in found]
+    axes.axvline(100 * block.accuracy, color=MUTED, linewidth=1)
+    axes.hlines(rows, shares, 100 * block.accuracy, color=MUTED, linewidth=1)
+    axes.plot(shares, rows, "o", color=FIRST, markersize=5)
+    axes.set_yticks(rows, [name for name, _ in found])
+    axes.set_ylim(len(found) - 0.5, -0.5)
+    axes.set_xlabel("test accuracy (%); the upright line: without disturbance")
+    return figure
+
+
+def _disturbance(each: Disturbance) -> str:
+    if each.kind == "noise":
+        return f"noise, σ = {each.value:g}"
+    return "one step missing" if each.kind == "missing" else f"T {'+' if each.value > 0 else '−'} {abs(each.value):g}"

@@ -14,11 +14,11 @@ from PIL import Image
 
 from qbsnn.errors import DataError
 from qbsnn.report.run.page import build
-from qbsnn.report.run.panels import bursts, raster
+from qbsnn.report.run.panels import bursts, raster, robustness
 from qbsnn.report.style import render
 from qbsnn.results.energy_schema import Energy
 from qbsnn.results.run_files import Diagnostics
-from qbsnn.results.schema import Integer, Layer
+from qbsnn.results.schema import Disturbance, Integer, Layer, Robustness
 from tests.report.samples import make_result, write_diagnostics, write_metrics
 
 FIGURES = {"activity", "bursts", "confusion", "curves", "delta", "deploy", "raster"}
@@ -51,6 +51,19 @@ def test_full_run(run_dir: Path) -> None:
     assert "http://" not in source and "https://" not in source and "<script" not in source
     assert source.count("<img") == len(FIGURES) == len(re.findall(r'<img[^>]*alt="[^"]+"', source))
     assert not list(run_dir.rglob("*.part"))
+
+
+def test_robustness_shows_what_was_measured_and_nothing_else() -> None:
+    found = [Disturbance("noise", 0.05, 0.9), Disturbance("missing", 1, 0.8), Disturbance("steps", 1, 0.93),
+             Disturbance("steps", -1, skipped="T = 1: no step would be left")]  # fmt: skip
+    figure = robustness(make_result(robustness=Robustness("best", 360, 0.95, found)))
+    assert figure is not None
+    axes = figure.axes[0]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["noise, σ = 0.05", "one step missing", "T + 1"]
+    clean, dots = axes.get_lines()
+    assert list(dots.get_xdata()) == [90.0, 80.0, 93.0] and list(clean.get_xdata()) == [95.0, 95.0]
+    for nothing in (None, {"skipped": "no reason"}, Robustness("best", 360, 0.95, found[-1:])):
+        assert robustness(make_result(robustness=nothing)) is None
 
 
 def test_same_files_make_the_same_page(run_dir: Path) -> None:
