@@ -1,4 +1,6 @@
-"""The cells of a sweep in one small file that can be committed: no weights, no paths, no number rounded.
+"""The cells of a sweep in one small file that can be committed: no weights, no number rounded.
+
+Where files lay is left out, but for the folder of data that were not verified, by which such a run is known.
 
 A file is a JSON object with ``sweep``, the name, and ``cells``, one a line. Of a result it keeps what tables, figures
 and pages read: operations are summed over the layers, and checks by layer are left out.
@@ -7,6 +9,7 @@ and pages read: operations are summed over the layers, and checks by layer are l
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -27,6 +30,8 @@ SETTINGS = {"model": ("_target_",), "data": ("_target_",), "neuron": ("_target_"
             "budget": ("quantity", "target")}  # fmt: skip
 """What is kept of the groups of the configuration; ``identity`` has every setting that differs from its default."""
 NOT_SAID = ("status", "error", "checkpoints", "execution")
+PLACES = ("paths", "data.root", "data.cache_dir")
+"""Overrides that say where files lie on the machine of the run."""
 
 
 def store(cells: Sequence[Cell], path: Path) -> None:
@@ -59,7 +64,7 @@ def merged(new: Sequence[Cell], old: Sequence[Cell]) -> list[Cell]:
 
 def _entry(cell: Cell) -> dict[str, Any]:
     status = "missing" if cell.status == "running" else cell.status
-    told = {"label": cell.label, "row": cell.row, "seed": cell.seed, "status": status, "overrides": cell.overrides}
+    told = {"label": cell.label, "row": cell.row, "seed": cell.seed, "status": status, "overrides": _elsewhere(cell)}
     if cell.error is not None:
         told["error"] = cell.error
     if cell.result is not None:
@@ -85,7 +90,8 @@ def _kept(cell: Cell) -> dict[str, Any]:
         energy = replace(energy, layers=[_summed(energy.layers)])
     few = replace(
         result,
-        command=f"train.py {cell.overrides}",
+        command=f"train.py {_elsewhere(cell)}",
+        data={key: value for key, value in result.data.items() if key != "cache"},
         config={"name": result.config.get("name"), "T": result.config.get("T"), **groups},
         host=replace(
             result.host, platform="", isa=[], versions={k: v for k, v in result.host.versions.items() if k == "torch"}
@@ -94,6 +100,13 @@ def _kept(cell: Cell) -> dict[str, Any]:
         **checks,
     )
     return {key: value for key, value in few.as_json().items() if key not in NOT_SAID}
+
+
+def _elsewhere(cell: Cell) -> str:
+    """The overrides as they hold on any machine."""
+    words = re.findall(r"""(?:'[^']*'|"[^"]*"|\S)+""", cell.overrides)
+    keys = ((word, word.lstrip("+").partition("=")[0]) for word in words)
+    return " ".join(word for word, key in keys if not any(f"{key}.".startswith(f"{place}.") for place in PLACES))
 
 
 def _summed(layers: Sequence[EnergyLayer]) -> EnergyLayer:

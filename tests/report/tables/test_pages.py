@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from qbsnn.report.tables.claims import judge, read_claims
 from qbsnn.report.tables.documents import store_sweeps
 from qbsnn.report.tables.evidence import gather, reading
 from qbsnn.report.tables.pages import Pages, with_markers, write_pages
-from qbsnn.report.tables.stored import read_stored
+from qbsnn.report.tables.stored import read_stored, store
 from qbsnn.results.sweeps import cells_frame, read_cells
 from tests.report.sweeps import BOTH, LIF, PLAN, write_plan, write_sweep
 from tests.report.tables.test_table import rows_of
@@ -51,6 +52,17 @@ def test_what_is_stored_makes_the_frame_that_the_runs_make(project):
     assert kept["acs_per_image"].tolist() == runs["acs_per_image"].tolist() == [2 * 123_456 / 512] * 6
     assert kept["scales"][0]["stem.neuron"].value.tolist() == runs["scales"][0]["stem.neuron"].value.tolist()
     assert str(project) not in (project / "docs/results/table_some.json").read_text()
+
+
+def test_no_place_of_a_machine_is_stored(project):
+    path = project / "docs/results/table_some.json"
+    first = read_stored(path)[0]
+    places = "paths.outputs='/home/a b/out' +data.cache_dir=/c data.root=/d data.rooted=1 seed=0"
+    data = {"name": "x", "cache": {"train": {"folder": "/c/x"}}}
+    store([replace(first, overrides=f"T=2 {places}", result=replace(first.result, data=data))], path)
+    (kept,) = read_stored(path)
+    assert kept.overrides == "T=2 data.rooted=1 seed=0" and kept.result.command == f"train.py {kept.overrides}"
+    assert kept.result.data == {"name": "x"}
 
 
 def test_a_finished_cell_that_is_gone_from_the_outputs_stays(project):
@@ -222,6 +234,9 @@ def test_stored_cells_are_those_of_their_sweep_files():
         rows = {row["label"] for row in plan.get("rows", [])}
         cells = read_stored(path)
         assert {cell.seed for cell in cells} == set(plan.get("seeds", [0])), path.name
+        for cell in cells:
+            told = [cell.overrides, *([cell.result.command, str(cell.result.data)] if cell.result else [])]
+            assert not [text for text in told if re.search(r"(?<![\w.])/", text)], f"{path.name}: a path of a machine"
         if rows:
             assert {cell.row for cell in cells} == rows, path.name
         for key, each in plan.get("grid", {}).items():
