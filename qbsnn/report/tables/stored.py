@@ -9,6 +9,7 @@ and pages read: operations are summed over the layers, and checks by layer are l
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -25,6 +26,8 @@ from qbsnn.results.reading import parse_result, read_json
 from qbsnn.results.run_files import Series
 from qbsnn.results.schema import Result, ran
 from qbsnn.results.sweeps import Cell
+
+log = logging.getLogger(__name__)
 
 SETTINGS = {"model": ("_target_",), "data": ("_target_",), "neuron": ("_target_", "s_max", "alpha", "beta"),
             "budget": ("quantity", "target")}  # fmt: skip
@@ -57,9 +60,31 @@ def read_stored(path: Path) -> list[Cell]:
 
 
 def merged(new: Sequence[Cell], old: Sequence[Cell]) -> list[Cell]:
-    """The new cells, and in place of each that is not done the old one of its label and seed that is."""
-    done = {(cell.label, cell.seed): cell for cell in old if cell.result is not None}
+    """The new cells, and in place of each that is not done the old one of its label and seed that is.
+
+    An old one of another recipe than a new one of its label is left out, and the log says so: seeds of a row differ in
+    nothing else.
+    """
+    recipes = {cell.label: _recipe(cell) for cell in new if cell.result is not None}
+    done = {}
+    for cell in old:
+        if cell.result is None:
+            continue
+        differ = _differ(_recipe(cell), recipes.get(cell.label, _recipe(cell)))
+        if differ:
+            log.warning("%s, seed %d: left out, its %s is not that of the new runs", cell.label, cell.seed, differ)
+        else:
+            done[cell.label, cell.seed] = cell
     return [cell if cell.result is not None else done.get((cell.label, cell.seed), cell) for cell in new]
+
+
+def _recipe(cell: Cell) -> dict[str, Any]:
+    """What determines the result but seeds and the folder of data that are not verified."""
+    return {key: value for key, value in cell.identity.items() if f".{key}".rpartition(".")[2] not in ("seed", "root")}
+
+
+def _differ(one: dict[str, Any], other: dict[str, Any]) -> str:
+    return ", ".join(sorted(key for key in {*one, *other} if one.get(key) != other.get(key)))
 
 
 def _entry(cell: Cell) -> dict[str, Any]:

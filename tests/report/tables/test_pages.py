@@ -12,7 +12,7 @@ from qbsnn.report.tables.claims import judge, read_claims
 from qbsnn.report.tables.documents import store_sweeps
 from qbsnn.report.tables.evidence import gather, reading
 from qbsnn.report.tables.pages import Pages, with_markers, write_pages
-from qbsnn.report.tables.stored import read_stored, store
+from qbsnn.report.tables.stored import merged, read_stored, store
 from qbsnn.results.sweeps import cells_frame, read_cells
 from tests.report.sweeps import BOTH, LIF, PLAN, write_plan, write_sweep
 from tests.report.tables.test_table import rows_of
@@ -69,6 +69,18 @@ def test_a_finished_cell_that_is_gone_from_the_outputs_stays(project):
     stored(project, {**LIF, QB: {0: 0.5, 1: "failed", 2: "running"}})
     found = {(cell.label, cell.seed): cell for cell in read_stored(project / "docs/results/table_some.json")}
     assert [found[QB, seed].result.metrics.best["test/acc"] for seed in range(3)] == [0.5, 0.93, 0.95]
+
+
+def test_an_old_seed_of_another_recipe_is_left_out(project, caplog):
+    path = project / "docs/results/table_some.json"
+    old = [cell for cell in read_stored(path) if cell.label == QB]
+    longer = {**old[0].identity, "trainer.max_epochs": 9}
+    new = [replace(old[0], identity=longer), *(replace(cell, result=None, status="missing") for cell in old[1:])]
+    assert [cell.result is not None for cell in merged(new, old)] == [True, False, False]
+    assert f"{QB}, seed 1: left out, its trainer.max_epochs is not that of the new runs" in caplog.text
+    same = {**old[0].identity, "data.root": "elsewhere", "model.seed": 5}
+    moved = [replace(old[0], identity=same), *new[1:]]
+    assert all(cell.result is not None for cell in merged(moved, old))
 
 
 def test_files_that_are_not_stored_sweeps_are_named(project):
