@@ -23,12 +23,12 @@ class Evaluation(CheckpointKeys):
 def main(given: Evaluation) -> None:
     """Evaluate, print the summary, leave ``result.json`` and ``report.html`` in a directory of their own."""
     from qbsnn.cli.checkpoints import opened
-    from qbsnn.tracking.runs import evaluation_loggers
+    from qbsnn.tracking.runs import chosen_loggers
     from qbsnn.training.run import evaluate
 
     checkpoint = opened(given)
     conf = Path(__file__).parent / "conf/logger"
-    loggers = evaluation_loggers(given.logger, conf, checkpoint.contents) if given.logger else None
+    loggers = chosen_loggers(given.logger, conf, checkpoint.contents, "evaluate") if given.logger else None
     run = given.outputs / "evaluate" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{cli.uid()}"
     result = evaluate(checkpoint.checkpoint, checkpoint.config(run, loggers), checkpoint.contents)
     cli.conclude(result)

@@ -49,7 +49,7 @@ def go_on(given: ResumeKeys) -> None:
     from qbsnn.cli.resuming import resumed
     from qbsnn.training.run import train
 
-    result = train(resumed(given.resume, given.overrides, given.trust))
+    result = train(resumed(given, Path(__file__).parent / "conf/logger"))
     if result is not None:
         cli.conclude(result)
 

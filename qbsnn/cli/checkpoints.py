@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf, open_dict
+from yaml import YAMLError
 
 from qbsnn.cli.keys import CheckpointKeys
 from qbsnn.cli.suggestions import dotted, suggestion
@@ -17,8 +18,14 @@ from qbsnn.training import checkpoints
 from qbsnn.training.deployment import Deployed, convert, present
 from qbsnn.training.devices.processes import one_process
 from qbsnn.training.fine_tuning import stored
+from qbsnn.training.resume import BEST, LAST
 from qbsnn.training.settings import deploy_settings, validate
 from qbsnn.training.setup import Parts, build, load_network, load_weights, network_of
+
+GROUPS = ("model", "data", "neuron", "optim", "trainer", "budget", "deploy", "callbacks", "logger")
+"""Keys that hold the settings of a group of configurations."""
+
+OF_TRAINING = ("test", "overwrite", "resume", "init_from", "teacher")
 
 
 def load(path: str | Path, trust: Sequence[str] = ()) -> SpikingNetwork:
@@ -33,15 +40,21 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> SpikingNetwork:
         CheckpointError: There is no checkpoint, or it cannot be read.
         SettingsError: Its configuration is none of this version, or does not fit its weights.
     """
-    checkpoint = Path(path).resolve()
-    if checkpoint.is_dir():
-        found = [checkpoint / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")]
-        checkpoint = next((file for file in found if file.exists()), found[0])
+    checkpoint = checkpoint_of(path)
     contents = checkpoints.load(checkpoint)
     settings = validate(Opened(checkpoint, contents, (), tuple(trust)).config(checkpoint.parent.parent))
     network, _ = network_of(settings)
     load_network(network, contents, checkpoint)
     return network.eval()
+
+
+def checkpoint_of(path: str | Path) -> Path:
+    """A checkpoint itself; of the folder of a run the best one by validation, or the last where there is no best."""
+    path = Path(path).resolve()
+    if not path.is_dir():
+        return path
+    found = [path / "checkpoints" / name for name in (BEST, LAST)]
+    return next((file for file in found if file.exists()), found[0])
 
 
 class Opened(NamedTuple):
@@ -53,7 +66,14 @@ class Opened(NamedTuple):
     trust: tuple[str, ...] = ()
 
     def config(self, run: Path, loggers: dict[str, Any] | None = None) -> DictConfig:
-        """The checkpoint's configuration with the overrides, for a new run directory; without loggers if none given."""
+        """The checkpoint's configuration with the overrides, for a new run directory; without loggers if none given.
+
+        Raises:
+            SettingsError: an override is wrong, or of training, which is over.
+        """
+        for key in (override.partition("=")[0] for override in self.overrides):
+            if key in OF_TRAINING:
+                raise SettingsError(f"{key} is a setting of training, which this tool does not do; leave it out")
         cfg = stored_config(self.contents, self.checkpoint, self.overrides, run, loggers)
         with open_dict(cfg):
             cfg.trust = list(self.trust) or None
@@ -66,7 +86,7 @@ def opened(given: CheckpointKeys) -> Opened:
     Raises:
         CheckpointError: it cannot be read.
     """
-    checkpoint = given.ckpt.resolve()
+    checkpoint = checkpoint_of(given.ckpt)
     return Opened(checkpoint, checkpoints.load(checkpoint), given.overrides, given.trust)
 
 
@@ -102,21 +122,49 @@ def stored_config(
 
     Raises:
         CheckpointError: the checkpoint carries none, or one that is no plain values.
-        SettingsError: for a key that the configuration does not have.
+        SettingsError: for a key that the configuration does not have, or an override that is none.
     """
     config = checkpoints.stored(contents, checkpoint)
     cfg = OmegaConf.create(_relocate(config, config["paths"]["run"], str(run.resolve())))
     if not same_loggers:
         cfg.logger = loggers
     OmegaConf.set_struct(cfg, True)
+    keys = list(dotted(config))
     for override in overrides:
-        key, value = override.split("=", 1)
-        keys, added = list(dotted(config)), key.startswith("+callbacks.")
+        key, value = _assignment(override)
+        added = key.startswith("+callbacks.")
         if not added and key not in keys:
             raise SettingsError(f"{key} is not a setting of this checkpoint: {suggestion(key, keys)}")
-        value = OmegaConf.from_dotlist([f"value={value}"]).value
+        if key in GROUPS and value is not None:
+            raise SettingsError(
+                f"{key}={value}: a checkpoint holds the settings of {key}, not the name of a choice; "
+                f"write single ones, such as {_single(key, keys)}"
+            )
         OmegaConf.update(cfg, key.removeprefix("+"), value, force_add=added)
     return cfg
+
+
+def _assignment(override: str) -> tuple[str, Any]:
+    """The key and the value of an override."""
+    key, equals, text = override.partition("=")
+    if key.startswith("~") or not equals:
+        key = key.lstrip("~")
+        raise SettingsError(
+            f"{override}: nothing can be taken out of a checkpoint's settings; {key}=null switches it off"
+        )
+    try:
+        return key, OmegaConf.from_dotlist([f"value={text}"]).value
+    except YAMLError:
+        raise SettingsError(
+            f"{key} must have a value that can be read as YAML, such as 0.1 or [1,2], got {text}"
+        ) from None
+
+
+def _single(group: str, keys: Sequence[str]) -> str:
+    """A setting of a group, to be written."""
+    if group == "callbacks":
+        return "+callbacks.robustness._target_=qbsnn.callbacks.Robustness"
+    return next((f"{key}=..." for key in keys if key.startswith(f"{group}.") and "._" not in key), f"{group}=null")
 
 
 def _relocate(node: Any, old: str, new: str) -> Any:

@@ -39,7 +39,7 @@ class CheckpointKeys(Overriding):
     """The keys of a tool on a checkpoint; other words change single keys of the configuration that it carries."""
 
     trust: tuple[str, ...] = Field(default=(), description="packages of yours that the configuration may name")
-    ckpt: Path = Field(description="the checkpoint, such as outputs/runs/RUN/checkpoints/best.ckpt")
+    ckpt: Path = Field(description="the checkpoint, such as outputs/runs/RUN/checkpoints/best.ckpt, or a run's folder")
 
     @field_validator("ckpt")
     @classmethod
@@ -53,6 +53,7 @@ class ResumeKeys(Overriding):
     """The keys of going on with a run; other words change what a run may change of its settings."""
 
     resume: Path = Field(description="the run directory")
+    logger: str | None = Field(default=None, description="wandb or csv: in place of the loggers that the run had")
     trust: tuple[str, ...] = Field(default=(), description="packages of yours that the configuration may name")
 
     @field_validator("resume")
@@ -105,6 +106,8 @@ def read(keys: type[Given], words: Iterable[str]) -> Given:
         if key in own and equals:
             if key in values:
                 raise SettingsError(f"{key} is given twice")
+            if not text and not _many(own[key]):
+                raise SettingsError(f"{key} has no value: write {key}=VALUE, or leave it out")
             values[key] = (text.split(",") if text else []) if _many(own[key]) else text
         elif "overrides" in keys.model_fields and (equals or word.startswith("~")):
             others.append(word)

@@ -2,49 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from qbsnn.cli.checkpoints import stored_config
+from qbsnn.cli.keys import ResumeKeys
 from qbsnn.errors import CheckpointError, SettingsError
 from qbsnn.results.fingerprint import EPOCHS, dropped
+from qbsnn.tracking.runs import chosen_loggers
 from qbsnn.training import checkpoints
 from qbsnn.training.resume import BEST, LAST, RESUME
 
 
-def resumed(run: Path, overrides: Sequence[str], trust: Sequence[str] = ()) -> DictConfig:
+def resumed(given: ResumeKeys, conf: Path) -> DictConfig:
     """The settings of a run, to be gone on with in its directory.
 
     Args:
-        run: the run directory.
-        overrides: ``key=value``: a larger ``trainer.max_epochs``, or keys that change no result, such as ``logger``.
-        trust: packages of the user's own that the settings may name.
+        given: the run directory, and overrides: a larger ``trainer.max_epochs``, or keys that change no result.
+        conf: the folder of the choices of ``logger``.
 
     Raises:
         CheckpointError: there is no checkpoint, or none that can be read.
         SettingsError: another key would make another experiment, or fewer epochs are asked for than were.
     """
+    run, overrides = given.resume, given.overrides
     folder = run.resolve() / "checkpoints"
     found = [folder / name for name in (LAST, RESUME, BEST) if (folder / name).is_file()]
     if not found:
         raise CheckpointError(f"{run} has no checkpoint to go on from: {folder} holds none of {LAST}, {RESUME}, {BEST}")
     checkpoint, contents = _first_whole(found)
     for key in (override.partition("=")[0] for override in overrides):
+        if key in ("resume", "overwrite"):
+            raise SettingsError(f"{key} has no meaning beside resume=, which goes on with what is there; leave it out")
         if key != EPOCHS and not dropped(key):
             raise SettingsError(
                 f"{key} would make another experiment: resume= takes all settings from the run, {EPOCHS} may be raised"
             )
-    cfg = stored_config(contents, checkpoint, overrides, run, same_loggers=True)
+    loggers = chosen_loggers(given.logger, conf, contents, "train") if given.logger else None
+    cfg = stored_config(contents, checkpoint, overrides, run, loggers, same_loggers=loggers is None)
     before = contents["qbsnn"]["config"]["trainer"]["max_epochs"]
     asked = OmegaConf.select(cfg, EPOCHS)
     if not isinstance(asked, int) or asked < before:
         raise SettingsError(f"{EPOCHS} must be at least {before}, what the run was started with, got {asked}")
     with open_dict(cfg):
         cfg.resume, cfg.overwrite = True, False
-        cfg.trust = list(trust) or None
+        cfg.trust = list(given.trust) or None
     return cfg
 
 

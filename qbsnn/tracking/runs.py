@@ -68,8 +68,8 @@ def log_files(loggers: Iterable[Logger], folder: Path, result: Result) -> None:
         logger.log_files(files, figures, metadata | {"commit": result.git_commit, "command": result.command})
 
 
-def evaluation_loggers(choice: str, conf: Path, contents: Mapping[str, Any]) -> dict[str, Any]:
-    """The loggers of ``<conf>/<choice>.yaml`` for evaluating a checkpoint with these ``contents``.
+def chosen_loggers(choice: str, conf: Path, contents: Mapping[str, Any], job_type: str) -> dict[str, Any]:
+    """The loggers of ``<conf>/<choice>.yaml`` for a job on a checkpoint with these ``contents``.
 
     Interpolations are left for the checkpoint's configuration to resolve. Raises SettingsError for an unknown choice.
     """
@@ -84,5 +84,5 @@ def evaluation_loggers(choice: str, conf: Path, contents: Mapping[str, Any]) -> 
     if wandb := loggers.get("wandb"):
         config = (contents.get("qbsnn") or {}).get("config") or {}
         before = (config.get("logger") or {}).get("wandb") or {}
-        wandb.update({"job_type": "evaluate", "choices": before.get("choices") or [config.get("name", "")]})
+        wandb.update({"job_type": job_type, "choices": before.get("choices") or [config.get("name", "")]})
     return {key: OmegaConf.to_container(node, resolve=False) for key, node in loggers.items()}

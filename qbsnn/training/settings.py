@@ -148,6 +148,9 @@ def screen(cfg: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise SettingsError(f"the settings do not resolve: {' '.join(str(error).split())}") from error
     plain.pop("sweep", None)
+    for name, node in (plain.get("callbacks") or {}).items():
+        if isinstance(node, dict) and node.get("_target_", "") is None:  # off, whatever is said of it besides
+            plain["callbacks"][name] = None
     try:
         RunSettings(**plain)
     except ArgumentError as error:

@@ -15,7 +15,7 @@ import pytest
 
 from qbsnn.errors import SettingsError
 from qbsnn.results.schema import Result
-from qbsnn.tracking.runs import evaluation_loggers, final_metrics
+from qbsnn.tracking.runs import chosen_loggers, final_metrics
 from qbsnn.tracking.wandb_file import read_history, read_records, values
 from qbsnn.training import checkpoints
 from tests.tool import ROOT, TINY, Tool, one_paragraph
@@ -192,7 +192,7 @@ def test_an_evaluation_is_a_run_of_its_own_in_the_same_group(tools, trained):
 
 def test_unknown_loggers_are_refused():
     with pytest.raises(SettingsError, match=r"logger=wanb: no such logger; did you mean wandb\?"):
-        evaluation_loggers("wanb", ROOT / "conf/logger", {})
+        chosen_loggers("wanb", ROOT / "conf/logger", {}, "evaluate")
 
 
 @workspaces
