@@ -63,21 +63,28 @@ class EnergyBudget(nn.Module):
         self.layers = {name: checks.number(f"layers.{name}", top, 0, open_low=True)
                        for name, top in (layers or {}).items()}  # fmt: skip
         self.start = self.spent = math.nan
+        self.estimated = False  # what is spent, from a pass with fewer than all T steps
 
-    def get_extra_state(self) -> dict[str, float]:
+    def get_extra_state(self) -> dict[str, float | bool]:
         """What a checkpoint keeps: numbers of the fit, which no average of weights may touch."""
-        return {"start": self.start, "spent": self.spent}
+        return {"start": self.start, "spent": self.spent, "estimated": self.estimated}
 
-    def set_extra_state(self, state: dict[str, float]) -> None:
+    def set_extra_state(self, state: dict[str, float | bool]) -> None:
         """Take it back."""
         self.start, self.spent = state["start"], state["spent"]
+        self.estimated = bool(state.get("estimated", False))  # which earlier versions did not keep
 
     def due(self, step: int) -> bool:
         """Whether the penalty is computed in this step."""
         return step % self.every == 0
 
     def excess(self) -> float:
-        """How far the running mean is above the final target, as a share of it; 0 within ``TOLERANCE``."""
+        """How far the running mean is above the final target, as a share of it; 0 within ``TOLERANCE``.
+
+        It is infinite while fewer than all T steps are trained: what T steps spend is not known then.
+        """
+        if self.estimated:
+            return math.inf
         above = self.spent / self.target - 1
         return above if above > TOLERANCE else 0.0
 
@@ -107,7 +114,10 @@ class EnergyBudget(nn.Module):
         quantity = QUANTITIES[self.quantity](spending)
         spent = quantity.detach() if mean is None else mean(quantity.detach())
         now = float(spent)
-        self.spent = now if math.isnan(self.spent) else MEMORY * self.spent + (1 - MEMORY) * now
+        whole = spending.times == 1
+        fresh = math.isnan(self.spent) or (self.estimated and whole)  # no mean of an estimate and a count
+        self.spent = now if fresh else MEMORY * self.spent + (1 - MEMORY) * now
+        self.estimated = not whole
         if progress >= self.begin and math.isnan(self.start):
             self.start = now
         allowed = self.allowed(progress)

@@ -94,6 +94,7 @@ class Classifier(lightning.LightningModule):
         super().__init__()
         self.network, self.loss, self.budget = network, loss, budget
         self._synapses = None if budget is None else Synapses(network)
+        self._steps = network.T
         self.teacher: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.config, self.num_classes = config, num_classes
@@ -220,7 +221,8 @@ class Classifier(lightning.LightningModule):
         whole = nullcontext() if part == "train" else torch.autocast(pixels.device.type, enabled=False)
         budget = self.budget if part == "train" else None
         due = budget is not None and budget.due(self.trainer.fit_loop.total_batch_idx)
-        spending = Spending(self._synapses) if due and self._synapses is not None else None
+        times = self._steps / self.network.T  # above 1 where a schedule trains with fewer steps
+        spending = Spending(self._synapses, times) if due and self._synapses is not None else None
         self.network.encoder.epoch = self.current_epoch
         with whole:
             logits = self.network(pixels, spending)

@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 import torch
@@ -14,7 +15,8 @@ SMALL = ("report=false", "data.limit_train=256", "data.limit_val=64", "data.limi
 class Spent:
     """A forward pass that spent a given amount; ``relative`` is what ``Spending`` has."""
 
-    def __init__(self, value: float, rate: float = 0.5) -> None:
+    def __init__(self, value: float, rate: float = 0.5, times: float = 1.0) -> None:
+        self.times = times
         self.value = torch.tensor(value, requires_grad=True)
         self.rates = {"a": torch.tensor(rate, requires_grad=True)}
 
@@ -33,6 +35,17 @@ def test_the_penalty_by_hand(plain):
     assert float(penalty.detach()) == pytest.approx(1.5)
     assert float(spent.value.grad) == pytest.approx(2 * 3 * 2 * 0.5 / 0.2)
     assert float(budget.penalty(Spent(0.05), 1.0).detach()) == 0  # below the target nothing is asked
+
+
+def test_what_fewer_steps_spend_chooses_no_epoch_and_is_in_no_mean_with_what_all_spend(plain):
+    budget = EnergyBudget(target=0.1, every=1)
+    assert budget.excess() == 0 or math.isnan(budget.spent)
+    budget.penalty(Spent(0.05, times=2.0), 0.0)
+    assert budget.excess() == math.inf
+    again = EnergyBudget(target=0.1, every=1)
+    again.set_extra_state(budget.get_extra_state())
+    again.penalty(Spent(0.2), 0.5)
+    assert again.spent == pytest.approx(0.2) and again.excess() == pytest.approx(1.0)
 
 
 def test_a_layer_near_silence_is_pushed_up(plain):
