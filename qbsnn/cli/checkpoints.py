@@ -18,7 +18,8 @@ from qbsnn.training.deployment import Deployed, convert, present
 from qbsnn.training.devices.processes import one_process
 from qbsnn.training.fine_tuning import stored
 from qbsnn.training.settings import deploy_settings, validate
-from qbsnn.training.setup import Parts, build, load_network, load_weights, network_of
+from qbsnn.training.setup import Parts, build, network_of
+from qbsnn.training.weights import load_network, load_weights
 
 
 def load(path: str | Path, trust: Sequence[str] = ()) -> SpikingNetwork:
@@ -108,6 +109,8 @@ def stored_config(
     cfg = OmegaConf.create(_relocate(config, config["paths"]["run"], str(run.resolve())))
     if not same_loggers:
         cfg.logger = loggers
+    if cfg.get("init_from") and not cfg.get("init_from_digest"):
+        cfg.init_from_digest = cfg.init_from  # by its path, as earlier versions knew it
     OmegaConf.set_struct(cfg, True)
     for override in overrides:
         key, value = override.split("=", 1)

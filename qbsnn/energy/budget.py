@@ -8,7 +8,7 @@ what the network spends after a part of training and falls geometrically to what
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from qbsnn import checks
 from qbsnn.energy.spending import Spending
 from qbsnn.errors import ArgumentError
+from qbsnn.results.budgets import TOLERANCE
 
 QUANTITIES = {"energy": Spending.relative, "accumulates": Spending.per_synapse}
 MEMORY = 0.9  # of the running mean that is shown and by which epochs are judged
-TOLERANCE = 0.05
+LARGEST = 2.0  # relative energy that anybody can mean; above it a share was written as per cent
 
 
 class EnergyBudget(nn.Module):
@@ -48,7 +49,7 @@ class EnergyBudget(nn.Module):
         every: int = 4,
         floor: float = 0.001,
         quantity: str = "energy",
-        layers: dict[str, float] | None = None,
+        layers: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.target = checks.number("target", target, 0, open_low=True)
@@ -60,6 +61,13 @@ class EnergyBudget(nn.Module):
         self.every = checks.integer("every", every, 1)
         self.floor = checks.number("floor", floor, 0)
         self.quantity = checks.choice("quantity", quantity, QUANTITIES)
+        if self.quantity == "energy" and self.target > LARGEST:
+            raise ArgumentError(
+                f"target must be a share of at most {LARGEST:g} of the dense ReLU network's energy, as 0.15 for 15 %, "
+                f"got {target!r}"
+            )
+        if not isinstance(layers, Mapping | None) or not all(isinstance(name, str) for name in layers or {}):
+            raise ArgumentError(f"layers must give stages their largest mean burst, as {{conv1: 0.2}}, got {layers!r}")
         self.layers = {name: checks.number(f"layers.{name}", top, 0, open_low=True)
                        for name, top in (layers or {}).items()}  # fmt: skip
         self.start = self.spent = math.nan
@@ -73,6 +81,27 @@ class EnergyBudget(nn.Module):
         """Take it back."""
         self.start, self.spent = state["start"], state["spent"]
         self.estimated = bool(state.get("estimated", False))  # which earlier versions did not keep
+
+    def check_layers(self, stages: Collection[str]) -> None:
+        """See that every one of ``layers`` is among the stages whose spikes are read; else an ArgumentError."""
+        for name in self.layers:
+            if name not in stages:
+                raise ArgumentError(f"layers.{name} is no stage whose spikes are read: {', '.join(stages)}")
+
+    def idle(self, batches: int) -> str | None:
+        """Why the target never acts in a training of so many batches; ``None`` where it does.
+
+        The first penalty after ``begin`` says where the target begins, so it takes a second one.
+        """
+        charged = range(0, batches, self.every)
+        late = [batch for batch in charged if batch >= self.begin * batches]
+        if len(late) > 1:
+            return None
+        return (
+            f"the target of the budget never acts: budget.every={self.every} charges {len(charged)} of the {batches} "
+            f"batches of this training, and {len(late)} of them from budget.begin={self.begin:g} on, where it takes "
+            "two. Train for longer, or set budget.every=1"
+        )
 
     def due(self, step: int) -> bool:
         """Whether the penalty is computed in this step."""
@@ -122,9 +151,8 @@ class EnergyBudget(nn.Module):
             self.start = now
         allowed = self.allowed(progress)
         found = _above(quantity, spent, allowed) if math.isfinite(allowed) else quantity.new_zeros(())
+        self.check_layers(spending.rates)
         for name, top in self.layers.items():
-            if name not in spending.rates:
-                raise ArgumentError(f"layers.{name} is no stage whose spikes are read: {', '.join(spending.rates)}")
             found = found + _above(spending.rates[name], spending.rates[name].detach(), top)
         if self.floor:
             for rate in spending.rates.values():

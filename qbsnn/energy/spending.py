@@ -63,6 +63,10 @@ class Synapses:
         """Whether weights read this source."""
         return name in self._readers
 
+    def senders(self) -> list[str]:
+        """The stages whose spikes are read."""
+        return [name for name in self._neurons if self.read(name)]
+
     def analog(self, name: str) -> bool:
         """Whether a source is the real-valued input."""
         return name == INPUT and self._analog

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from qbsnn.results.budgets import asked
 from qbsnn.results.formatting import NONE, duration, energy, microjoules, number, percent, si
 from qbsnn.results.schema import EarlyExit, Result, ran
 
@@ -112,12 +113,6 @@ def _integer_exit(read: Callable[[EarlyExit], float]) -> Callable[[Result], floa
     return value
 
 
-def _budget(result: Result) -> float | None:
-    budget = result.config.get("budget")
-    asked = budget.get("target") if isinstance(budget, Mapping) and budget.get("quantity") == "energy" else None
-    return float(asked) if isinstance(asked, (int, float)) else None
-
-
 def _per_image(name: str) -> Callable[[Result], float | None]:
     def read(result: Result) -> float | None:
         block = ran(result.energy)
@@ -182,8 +177,10 @@ QUANTITIES: list[Quantity] = [
              "products of a weight and a real number, each with its accumulate", (TABLE, WANDB)),
     Quantity("relative_energy", "relative energy", PERCENT_1, _check("energy", "relative_synapses"), "lower",
              "estimate: fp32 synaptic operations ÷ those of the dense ReLU network"),
-    Quantity("energy_budget", "energy budget", PERCENT_1, _budget, meaning="the relative energy asked for in training",
-             views=(SUMMARY, PAGE)),
+    Quantity("energy_budget", "energy budget", PERCENT_1, asked("energy"),
+             meaning="the relative energy asked for in training", views=(SUMMARY, PAGE)),
+    Quantity("accumulates_budget", "budget of accumulates", NUMBER, asked("accumulates"),
+             meaning="accumulates per synapse and image asked for in training", views=(SUMMARY, PAGE)),
     Quantity("energy_estimate", "energy per image, estimates", ENERGY, _estimates, "lower", by=_BY_MODEL),
     Quantity("energy_over_relu", "energy ÷ zero-skipping ReLU network's", RATIO, _over("relu"), "lower", _BELOW,
              (SUMMARY, PAGE, WANDB), _BY_MODEL),

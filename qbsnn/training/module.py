@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -23,9 +24,10 @@ from qbsnn.models.network import SpikingNetwork
 from qbsnn.tracking.wandb_logger import OfflineCapableWandbLogger
 from qbsnn.training.building import build_object
 from qbsnn.training.checkpoints import VERSION
-from qbsnn.training.optim import make_optimizer, parameter_groups
+from qbsnn.training.optim import fit_steps, make_optimizer, parameter_groups
 from qbsnn.training.settings import for_files
 
+log = logging.getLogger(__name__)
 Batch = tuple[Tensor, Tensor]
 
 
@@ -107,6 +109,12 @@ class Classifier(lightning.LightningModule):
         """The logits that are compared, ``[B, classes]``."""
         return self.network.decide(self.network(pixels))
 
+    def on_train_start(self) -> None:
+        """Say where the budget cannot act."""
+        batches = fit_steps(self.trainer) * self.trainer.accumulate_grad_batches
+        if self.budget is not None and self.trainer.is_global_zero and (why := self.budget.idle(batches)):
+            log.warning(why)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
         return self._step("train", batch)["loss"]
@@ -126,7 +134,8 @@ class Classifier(lightning.LightningModule):
             self._log("train")
             self.log("lr", self._rate, on_step=False, on_epoch=True, sync_dist=True)
             if self.budget is not None:
-                self.log("train/energy", self.budget.spent, on_step=False, on_epoch=True, sync_dist=True)
+                spent = f"train/{self.budget.quantity}"
+                self.log(spent, self.budget.spent, on_step=False, on_epoch=True, sync_dist=True)
                 self.log("train/budget", self.budget.allowed(self.progress()), on_step=False, on_epoch=True)
 
     def on_validation_epoch_end(self) -> None:
@@ -256,20 +265,6 @@ class Classifier(lightning.LightningModule):
         means = {f"{part}/loss": loss / samples, f"{part}/acc": right / samples}
         self.log_dict(means, on_step=False, on_epoch=True, batch_size=1, prog_bar=part != "test", sync_dist=True)
         tally.reset()
-
-
-def fit_steps(trainer: lightning.Trainer) -> int:
-    """The optimiser steps of a whole fit, known once the training samples are read.
-
-    Lightning's own estimate makes a loader, which a fit that goes on within an epoch could not use again.
-    """
-    data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    batches = data.train_batches()
-    limit = trainer.limit_train_batches
-    batches = min(batches, limit) if isinstance(limit, int) else int(batches * (1.0 if limit is None else limit))
-    epochs = trainer.max_epochs or 1
-    steps = epochs * -(-batches // trainer.accumulate_grad_batches)
-    return min(steps, trainer.max_steps) if trainer.max_steps >= 0 else steps
 
 
 def classifier(

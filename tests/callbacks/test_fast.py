@@ -120,6 +120,12 @@ def test_bad_schedules(schedule):
         StepSchedule(schedule)
 
 
+@pytest.mark.parametrize("schedule", [3, None, "0,1", [0, 1], [[0, 1, 2]], {"a": 1}])
+def test_a_schedule_is_a_list_of_pairs(schedule):
+    with pytest.raises(SettingsError, match=r"schedule must list pairs \[share, steps\], as \[\[0, 1\]"):
+        StepSchedule(schedule)
+
+
 def test_the_first_layer_must_have_room_for_whitening(tool, capsys):
     vgg = [argument for argument in FAST if not argument.startswith("model.")]
     assert tool("train.py", *vgg, "model=vgg5") == 1
