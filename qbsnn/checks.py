@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
 
+import yaml
+
 from qbsnn.errors import ArgumentError, SettingsError
 
 
@@ -77,3 +79,14 @@ def place(where: str) -> Iterator[None]:
         yield
     except ArgumentError as error:
         raise SettingsError(f"{where}.{error}") from error
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """Name the file and the line where YAML that is read inside cannot be."""
+    try:
+        yield
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}" if mark else "a file"
+        raise SettingsError(f"{where} is no YAML: {error.problem or error.context}") from error

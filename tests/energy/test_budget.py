@@ -106,9 +106,7 @@ def test_a_target_that_never_acts_says_so():
 
 def test_a_stage_that_is_none_is_refused_before_training(tmp_path):
     settings = composed(tmp_path, *SMALL, "budget.layers={nolayer: 0.2}", "compile=none")
-    with pytest.raises(
-        SettingsError, match=r"^budget\.layers\.nolayer is no stage whose spikes are read: conv1"
-    ):
+    with pytest.raises(SettingsError, match=r"^budget\.layers\.nolayer is no stage whose spikes are read: conv1"):
         build(settings)
 
 
