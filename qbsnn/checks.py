@@ -10,7 +10,7 @@ from numbers import Integral, Real
 
 import yaml
 
-from qbsnn.errors import ArgumentError, SettingsError
+from qbsnn.errors import ArgumentError, CheckpointError, SettingsError
 
 
 def integer(name: str, value: object, low: int, high: int | None = None) -> int:
@@ -90,3 +90,12 @@ def readable() -> Iterator[None]:
         mark = error.problem_mark or error.context_mark
         where = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}" if mark else "a file"
         raise SettingsError(f"{where} is no YAML: {error.problem or error.context}") from error
+
+
+@contextmanager
+def named(setting: str) -> Iterator[None]:
+    """Put a setting before what is wrong with the checkpoint that it names."""
+    try:
+        yield
+    except (CheckpointError, SettingsError) as error:
+        raise type(error)(f"{setting}: {error}") from error

@@ -13,13 +13,13 @@ from qbsnn.cli.keys import CheckpointKeys
 from qbsnn.cli.suggestions import dotted, suggestion
 from qbsnn.errors import SettingsError
 from qbsnn.models.network import SpikingNetwork
+from qbsnn.models.weights import load_network, load_weights
 from qbsnn.training import checkpoints
 from qbsnn.training.deployment import Deployed, convert, present
 from qbsnn.training.devices.processes import one_process
 from qbsnn.training.fine_tuning import stored
 from qbsnn.training.settings import deploy_settings, validate
 from qbsnn.training.setup import Parts, build, network_of
-from qbsnn.training.weights import load_network, load_weights
 
 
 def load(path: str | Path, trust: Sequence[str] = ()) -> SpikingNetwork:

@@ -8,7 +8,6 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.default_element import ResultDefault
 from omegaconf import DictConfig, OmegaConf
 
-from qbsnn.checks import readable
 from qbsnn.errors import SettingsError
 
 _load = ConfigLoaderImpl._load_single_config
@@ -25,8 +24,7 @@ def guard() -> None:
 
 def _checked(self: ConfigLoaderImpl, default: ResultDefault, repo: Any) -> Any:
     """Hydra's loader of one file, which lies in its package of the whole configuration afterwards."""
-    with readable():
-        result, path = _load(self, default, repo), str(default.config_path)
+    result, path = _load(self, default, repo), str(default.config_path)
     config = result.config
     if not isinstance(config, DictConfig):
         return result

@@ -18,7 +18,7 @@ def summarise(result: Result) -> None:
     """
     shown = texts(result)
     rows = [("data", _data(result.data))] if result.data else []
-    rows.append(("test accuracy", _accuracies(shown, "best" in result.checkpoints)))
+    rows.append(("test accuracy", _accuracies(shown, result.metrics.best != result.metrics.last)))
     rows.append(("absorbed network", _absorption(result.absorption)))
     rows += _integer(result.integer)
     for quantity in listed(SUMMARY):

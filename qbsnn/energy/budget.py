@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from qbsnn import checks
 from qbsnn.energy.spending import Spending
 from qbsnn.errors import ArgumentError
-from qbsnn.results.budgets import TOLERANCE
+from qbsnn.results.quantities import asked
+from qbsnn.results.schema import Result, ran
 
 QUANTITIES = {"energy": Spending.relative, "accumulates": Spending.per_synapse}
 MEMORY = 0.9  # of the running mean that is shown and by which epochs are judged
+TOLERANCE = 0.05  # by which a budget may be exceeded and still counts as kept
 LARGEST = 2.0  # relative energy that anybody can mean; above it a share was written as per cent
 
 
@@ -164,3 +166,18 @@ def _above(value: Tensor, seen: Tensor, allowed: float) -> Tensor:
     """max(0, seen/allowed − 1)², with its derivative at ``seen`` handed to ``value``."""
     excess = torch.relu(seen / allowed - 1)
     return excess**2 + 2 * excess / allowed * (value - value.detach())
+
+
+def missed(result: Result) -> str | None:
+    """A sentence with both numbers where the chosen network of a run spends more than its budget on test images."""
+    for quantity, spent, words in (
+        ("energy", "relative_synapses", "{:.1%} of the dense ReLU network's energy"),
+        ("accumulates", "spikes_per_synapse", "{:.3g} accumulates per synapse"),
+    ):
+        target, found = asked(quantity)(result), getattr(ran(result.energy), spent, None)
+        if target is not None and found is not None and found > target * (1 + TOLERANCE):
+            return (
+                f"the budget is not kept: the chosen network spends {words.format(found)} on test images, and "
+                f"budget.target allows {words.format(target)}. Train for longer, or raise budget.weight"
+            )
+    return None

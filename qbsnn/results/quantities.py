@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from qbsnn.results.budgets import asked
 from qbsnn.results.formatting import NONE, duration, energy, microjoules, number, percent, si
 from qbsnn.results.schema import EarlyExit, Result, ran
 
@@ -111,6 +110,19 @@ def _integer_exit(read: Callable[[EarlyExit], float]) -> Callable[[Result], floa
         return read(block.exit) if block is not None and isinstance(block.exit, EarlyExit) else None
 
     return value
+
+
+def asked(quantity: str) -> Callable[[Result], float | None]:
+    """The budget of a run, by its quantity; none without spikes, as the count or else training says."""
+
+    def read(result: Result) -> float | None:
+        budget, block = result.config.get("budget"), ran(result.energy)
+        trained = "train/budget" in result.metrics.last or not result.metrics.last
+        spiking = trained if block is None else block.mean_rate is not None
+        found = budget.get("target") if isinstance(budget, Mapping) and budget.get("quantity") == quantity else None
+        return float(found) if spiking and isinstance(found, (int, float)) else None
+
+    return read
 
 
 def _per_image(name: str) -> Callable[[Result], float | None]:

@@ -23,7 +23,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from qbsnn.checks import nearest
+from qbsnn.checks import nearest, readable
 from qbsnn.errors import BusyError, QBSNNError, SettingsError
 from qbsnn.results.fingerprint import fingerprint
 from qbsnn.sweeps import state as files
@@ -155,7 +155,8 @@ def _reason(error: Exception) -> str:
 
 
 def _composed(here: HydraConf, cell: Cell) -> dict[str, Any]:
-    cfg = compose(here.job.config_name, [*here.overrides.hydra, *cell.overrides], return_hydra_config=True)
+    with readable():
+        cfg = compose(here.job.config_name, [*here.overrides.hydra, *cell.overrides], return_hydra_config=True)
     before = HydraConfig.instance().cfg
     with open_dict(cfg):
         cfg.hydra.runtime.output_dir = "."  # not known yet, and without effect on the result

@@ -187,7 +187,7 @@ def search(conf: Path, wanted: SearchSettings, fixed: list[str], folder: Path) -
 def composed(conf: Path, overrides: list[str], run: Path) -> DictConfig:
     """The configuration of one trial, whose files go to ``run``."""
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf), version_base="1.3"):
+    with readable(), initialize_config_dir(str(conf), version_base="1.3"):
         cfg = compose("train", [*overrides, *FIT_ONLY, f"paths.run='{run}'"], return_hydra_config=True)
     with open_dict(cfg):
         cfg.hydra.runtime.cwd = str(Path.cwd())

@@ -19,11 +19,13 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
 from omegaconf import DictConfig
 
+from qbsnn.checks import named
 from qbsnn.deploy.convert.quantized import Quantized
+from qbsnn.energy.budget import missed
 from qbsnn.errors import SettingsError
 from qbsnn.functional.exact import full_float32
 from qbsnn.models.network import SpikingNetwork
-from qbsnn.results.budgets import missed
+from qbsnn.models.weights import load_network, load_weights
 from qbsnn.results.fingerprint import fingerprint
 from qbsnn.results.schema import Metrics, Result, Timing
 from qbsnn.training import checkpoints, fine_tuning
@@ -31,13 +33,11 @@ from qbsnn.training.building import build_all
 from qbsnn.training.deployment import Listener, Tuned, convert, frozen, prove
 from qbsnn.training.devices import processes
 from qbsnn.training.devices.signals import SIGNALS
-from qbsnn.training.digests import named
 from qbsnn.training.record import Record, claim, held, recorded
 from qbsnn.training.resume import unfinished
 from qbsnn.training.settings import deploy_settings, identify, validate
 from qbsnn.training.setup import Parts, build, build_trainer, check_share_of_tests, of_training, quieten
 from qbsnn.training.teacher import Teacher
-from qbsnn.training.weights import load_network, load_weights
 
 log = logging.getLogger(__name__)
 

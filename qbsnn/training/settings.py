@@ -23,8 +23,7 @@ from qbsnn.deploy.convert.settings import DeploySettings
 from qbsnn.errors import ArgumentError, SettingsError
 from qbsnn.results.fingerprint import identity, origin
 from qbsnn.training.building import check, check_names, locate, within
-from qbsnn.training.defaults import arguments, defaults
-from qbsnn.training.digests import with_digests
+from qbsnn.training.defaults import arguments, defaults, with_digests
 
 Node = dict[str, Any]
 Package = Annotated[str, Field(pattern=r"^[A-Za-z]\w*(\.\w+)*$")]

@@ -10,16 +10,16 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from qbsnn.checks import named
 from qbsnn.data import DataModule
 from qbsnn.errors import SettingsError
 from qbsnn.functional.loss import soft_targets
 from qbsnn.models.network import SpikingNetwork
+from qbsnn.models.weights import load_network
 from qbsnn.training import checkpoints
 from qbsnn.training.building import build_object
-from qbsnn.training.digests import named
 from qbsnn.training.settings import DistillationSettings, validate
 from qbsnn.training.setup import network_of
-from qbsnn.training.weights import load_network
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,8 @@ import re
 import pytest
 import torch
 
-from qbsnn.energy.budget import QUANTITIES, EnergyBudget
+from qbsnn.energy.budget import QUANTITIES, EnergyBudget, missed
 from qbsnn.errors import ArgumentError, SettingsError
-from qbsnn.results.budgets import missed
 from qbsnn.results.quantities import values
 from qbsnn.results.schema import Metrics
 from qbsnn.training.setup import build
@@ -118,11 +117,11 @@ def spent(budget, **energy):
 
 def test_a_budget_that_is_missed_is_said_with_both_numbers():
     energy, accumulates = {"quantity": "energy", "target": 0.15}, {"quantity": "accumulates", "target": 0.5}
-    assert "spends 16.0 % of the dense ReLU network's energy on test images, budget.target allows 15.0 %" in missed(
+    assert "spends 16.0% of the dense ReLU network's energy on test images, and budget.target allows 15.0%" in missed(
         spent(energy, relative_synapses=0.16, mean_rate=0.1)
     )
     assert missed(spent(energy, relative_synapses=0.157, mean_rate=0.1)) is None
-    assert "0.6 accumulates per synapse on test images, budget.target allows 0.5" in missed(
+    assert "0.6 accumulates per synapse on test images, and budget.target allows 0.5" in missed(
         spent(accumulates, spikes_per_synapse=0.6, mean_rate=0.1)
     )
     assert missed(spent({}, relative_synapses=3.0)) is None

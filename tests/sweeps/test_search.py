@@ -106,3 +106,9 @@ def test_without_optuna_the_extra_is_named(tool, capsys, monkeypatch):
     assert tool("scripts/search.py") == 1
     assert "pip install 'qbsnn[search]'" in one_paragraph(capsys.readouterr().err)
     assert tool.left_behind() == []
+
+
+def test_a_search_file_that_is_no_yaml_is_named_with_its_line(tool, capsys):
+    (tool.folder / "mine.yaml").write_text("n_trials: 4\nspace: {\n")
+    assert tool("scripts/search.py", "search=mine.yaml") == 1
+    assert "mine.yaml, line 3, column 1 is no YAML: " in one_paragraph(capsys.readouterr().err)
