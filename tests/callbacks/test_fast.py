@@ -98,7 +98,7 @@ def test_an_epoch_of_fewer_steps_does_not_win_by_what_it_spends(tmp_path):
     for network.T in (1, 2):
         spending = Spending(Synapses(network))
         network(pixels, spending)
-        spent.append(float(spending.per_synapse()))
+        spent.append(float(spending.per_synapse().detach()))
     budget.target = 1.1 * spent[0]
     assert spent[1] > 1.2 * budget.target
     parts.trainer.fit(parts.module, datamodule=parts.data)
