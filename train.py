@@ -34,10 +34,10 @@ def main(cfg: DictConfig) -> float | None:
 
 def train(cfg: DictConfig) -> Result | None:
     """Answer wrong settings before PyTorch and Lightning are imported, which takes seconds; then train."""
-    run = Path(screen(cfg)["paths"]["run"])
     first = cfg.get("init_from")
-    if first and not Path(first).exists() and not (run / "checkpoints").exists():
+    if isinstance(first, str) and first and not Path(first).exists():
         raise SettingsError(f"init_from: checkpoint {first} does not exist")
+    screen(cfg)
 
     from qbsnn.training import run as story
 

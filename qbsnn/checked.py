@@ -10,6 +10,17 @@ from qbsnn.checks import nearest
 from qbsnn.errors import ArgumentError
 
 LONGEST = 80  # characters of a value in an error
+_KINDS = {
+    "list_type": "a list",
+    "dict_type": "a mapping, {KEY: VALUE}",
+    "model_type": "a mapping, {KEY: VALUE}",
+    "string_type": "a text",
+    "string_too_short": "a text that is not empty",
+    "too_short": "not empty",
+    "int_type": "an integer",
+    "bool_type": "true or false",
+}
+"""pydantic's name of an error -> what a value must be, where the field's bounds do not say it."""
 
 
 class Checked(BaseModel):
@@ -49,6 +60,8 @@ def explained(model: type[BaseModel], item: Any) -> str:
     field = model.model_json_schema()["properties"].get(str(item["loc"][0]), {})
     right = " or ".join(words for option in field.get("anyOf", [field]) if (words := _described(option)))
     if len(item["loc"]) > 1 or not right:
+        right = _KINDS.get(item["type"], "")
+    if not right:
         return f"{where}: {item['msg'][0].lower()}{item['msg'][1:]}, got {came}"
     return f"{where} must be {right}, got {came}"
 

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
 
-from qbsnn.errors import ArgumentError, SettingsError
+import yaml
+
+from qbsnn.errors import ArgumentError, CheckpointError, SettingsError
 
 
 def integer(name: str, value: object, low: int, high: int | None = None) -> int:
@@ -77,3 +79,23 @@ def place(where: str) -> Iterator[None]:
         yield
     except ArgumentError as error:
         raise SettingsError(f"{where}.{error}") from error
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """Name the file and the line where YAML that is read inside cannot be."""
+    try:
+        yield
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}" if mark else "a file"
+        raise SettingsError(f"{where} is no YAML: {error.problem or error.context}") from error
+
+
+@contextmanager
+def named(setting: str) -> Iterator[None]:
+    """Put a setting before what is wrong with the checkpoint that it names."""
+    try:
+        yield
+    except (CheckpointError, SettingsError) as error:
+        raise type(error)(f"{setting}: {error}") from error

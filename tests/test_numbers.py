@@ -57,6 +57,16 @@ def test_the_printed_run_is_a_stored_one(tmp_path, capsys):
     }
 
 
+def test_without_a_chosen_epoch_the_accuracy_is_that_of_the_last(tmp_path, capsys):
+    stored = read_stored(ROOT / "docs/results/energy_front.json")
+    result = next(cell.result for cell in stored if cell.result)
+    result.config |= {"paths": {"run": str(tmp_path)}}
+    result.metrics.best = dict(result.metrics.last)
+    summarise(result)
+    (line,) = re.findall(r"^  test accuracy .*$", capsys.readouterr().out, re.MULTILINE)
+    assert "(last epoch)" in line and "best by validation" not in line
+
+
 def commands(page: str) -> set[str]:
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     lines = [

@@ -54,6 +54,7 @@ def test_rows_of_a_table_come_from_their_own_runs(tool):
     ("arguments", "message"),
     [
         (["table=nothing"], "table=nothing: no such sweep; there are alpha_beta, cifar10"),
+        (["store=nothing"], "store=nothing: no such sweep; there are alpha_beta, cifar10"),
         (["table=digits"], "run `python train.py sweep=table_digits`"),
         (["tabel=digits"], "tabel is not a key of this tool: did you mean table?"),
         (["digits"], "digits is no key=value: did you mean table=digits?"),

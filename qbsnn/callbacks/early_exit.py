@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import lightning
@@ -17,6 +18,8 @@ from qbsnn.layers.stage import INPUT
 from qbsnn.results.exit_schema import EarlyExit as Block
 from qbsnn.training.deployment import Listener
 from qbsnn.training.module import Classifier
+
+log = logging.getLogger(__name__)
 
 
 class EarlyExit(Listener):
@@ -44,7 +47,7 @@ class EarlyExit(Listener):
         assert isinstance(pl_module, Classifier)
         network, data = pl_module.network, trainer.datamodule  # type: ignore[attr-defined]
         if network.decision != "mean":
-            self._found = f"the decision is the {network.decision} over time; steps can only be left out of a mean"
+            self._skip(f"the decision is the {network.decision} over time; steps can only be left out of a mean")
             return
         data.setup("fit")
         logits, labels = [], []
@@ -64,7 +67,7 @@ class EarlyExit(Listener):
         try:
             self._synapses = Synapses(network)
         except DeployError as error:
-            self._found = str(error)
+            self._skip(str(error))
             return
         parts = {INPUT: network.encoder, **dict(network.named_stages())}
         self._handles = [
@@ -108,6 +111,10 @@ class EarlyExit(Listener):
             return {"checkpoint": name, "skipped": self._found}
         self._found.checkpoint = name
         return self._found
+
+    def _skip(self, why: str) -> None:
+        self._found = why
+        log.info("early exit: skipped, %s", why)
 
     def _hear(self, name: str, output: Tensor) -> None:
         if self._spending is not None:

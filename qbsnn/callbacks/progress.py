@@ -33,6 +33,7 @@ _FACTS = {
     "val/loss": ("val loss", False),
     "val/acc": ("val acc", True),
     "train/energy": ("energy", True),
+    "train/accumulates": ("accumulates per synapse", False),
     "burst": ("burst", False),
 }
 

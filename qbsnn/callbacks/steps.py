@@ -26,6 +26,8 @@ class StepSchedule(Callback):
     """
 
     def __init__(self, schedule: Sequence[Sequence[float]], batches: int = 50) -> None:
+        if not _pairs(schedule):
+            raise ArgumentError(f"schedule must list pairs [share, steps], as [[0, 1], [0.6, 2]], got {schedule!r}")
         self.schedule = [(checks.number("schedule", share, 0, 1), checks.integer("schedule", steps, 1))
                          for share, steps in schedule]  # fmt: skip
         shares = [share for share, _ in self.schedule]
@@ -75,3 +77,9 @@ class StepSchedule(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on within it."""
         self._part, self._since = state_dict["part"], state_dict["since"]
+
+
+def _pairs(schedule: object) -> bool:
+    return isinstance(schedule, (list, tuple)) and all(
+        isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in schedule
+    )

@@ -14,13 +14,14 @@ from qbsnn.cli.keys import CheckpointKeys
 from qbsnn.cli.suggestions import dotted, suggestion
 from qbsnn.errors import SettingsError
 from qbsnn.models.network import SpikingNetwork
+from qbsnn.models.weights import load_network, load_weights
 from qbsnn.training import checkpoints
 from qbsnn.training.deployment import Deployed, convert, present
 from qbsnn.training.devices.processes import one_process
 from qbsnn.training.fine_tuning import stored
 from qbsnn.training.resume import BEST, LAST
 from qbsnn.training.settings import deploy_settings, validate
-from qbsnn.training.setup import Parts, build, load_network, load_weights, network_of
+from qbsnn.training.setup import Parts, build, network_of
 
 GROUPS = ("model", "data", "neuron", "optim", "trainer", "budget", "deploy", "callbacks", "logger")
 """Keys that hold the settings of a group of configurations."""
@@ -128,6 +129,8 @@ def stored_config(
     cfg = OmegaConf.create(_relocate(config, config["paths"]["run"], str(run.resolve())))
     if not same_loggers:
         cfg.logger = loggers
+    if cfg.get("init_from") and not cfg.get("init_from_digest"):
+        cfg.init_from_digest = cfg.init_from  # by its path, as earlier versions knew it
     OmegaConf.set_struct(cfg, True)
     keys = list(dotted(config))
     for override in overrides:

@@ -21,6 +21,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from qbsnn.checks import readable
 from qbsnn.cli import guarding
 from qbsnn.cli.composition import NO_NAME, explain, group_options
 from qbsnn.cli.keys import Given, help_text, read
@@ -161,10 +162,11 @@ def launch(main: Callable[[], object], conf: Path, config_name: str) -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
         _check_subdir(sys.argv[1:])
-        if {"-h", "--help"} & set(sys.argv[1:]):
-            print(_help(conf, config_name, [word for word in sys.argv[1:] if not word.startswith("-")]))
-        else:
-            main()
+        with readable():
+            if {"-h", "--help"} & set(sys.argv[1:]):
+                print(_help(conf, config_name, [word for word in sys.argv[1:] if not word.startswith("-")]))
+            else:
+                main()
     except QBSNNError as error:
         fail(error)
     except Exception as error:

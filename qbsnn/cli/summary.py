@@ -18,7 +18,7 @@ def summarise(result: Result) -> None:
     """
     shown = texts(result)
     rows = [("data", _data(result.data))] if result.data else []
-    rows.append(("test accuracy", _accuracies(shown)))
+    rows.append(("test accuracy", _accuracies(shown, result.metrics.best != result.metrics.last)))
     rows.append(("absorbed network", _absorption(result.absorption)))
     rows += _integer(result.integer)
     for quantity in listed(SUMMARY):
@@ -45,7 +45,10 @@ def _data(data: dict[str, Any]) -> str:
     return f"{data['name']}{kind}: {', '.join(f'{count:,} {part}' for part, count in data['samples'].items())}"
 
 
-def _accuracies(shown: dict[str, str]) -> str:
+def _accuracies(shown: dict[str, str], selected: bool) -> str:
+    """The accuracies with the weights that they are of; without a selected epoch there are those of the last alone."""
+    if not selected:
+        shown = {**shown, "test/acc": NONE}
     named = (("test/acc", "best by validation"), ("last/test/acc", "last epoch"))
     return ", ".join(f"{shown[key]} ({name})" for key, name in named if shown[key] != NONE)
 

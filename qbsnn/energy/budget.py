@@ -8,7 +8,7 @@ what the network spends after a part of training and falls geometrically to what
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +16,13 @@ from torch import Tensor, nn
 from qbsnn import checks
 from qbsnn.energy.spending import Spending
 from qbsnn.errors import ArgumentError
+from qbsnn.results.quantities import asked
+from qbsnn.results.schema import Result, ran
 
 QUANTITIES = {"energy": Spending.relative, "accumulates": Spending.per_synapse}
 MEMORY = 0.9  # of the running mean that is shown and by which epochs are judged
-TOLERANCE = 0.05
+TOLERANCE = 0.05  # by which a budget may be exceeded and still counts as kept
+LARGEST = 2.0  # relative energy that anybody can mean; above it a share was written as per cent
 
 
 class EnergyBudget(nn.Module):
@@ -48,7 +51,7 @@ class EnergyBudget(nn.Module):
         every: int = 4,
         floor: float = 0.001,
         quantity: str = "energy",
-        layers: dict[str, float] | None = None,
+        layers: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.target = checks.number("target", target, 0, open_low=True)
@@ -60,24 +63,59 @@ class EnergyBudget(nn.Module):
         self.every = checks.integer("every", every, 1)
         self.floor = checks.number("floor", floor, 0)
         self.quantity = checks.choice("quantity", quantity, QUANTITIES)
+        if self.quantity == "energy" and self.target > LARGEST:
+            raise ArgumentError(
+                f"target must be a share of at most {LARGEST:g} of the dense ReLU network's energy, as 0.15 for 15 %, "
+                f"got {target!r}"
+            )
+        if not isinstance(layers, Mapping | None) or not all(isinstance(name, str) for name in layers or {}):
+            raise ArgumentError(f"layers must give stages their largest mean burst, as {{conv1: 0.2}}, got {layers!r}")
         self.layers = {name: checks.number(f"layers.{name}", top, 0, open_low=True)
                        for name, top in (layers or {}).items()}  # fmt: skip
         self.start = self.spent = math.nan
+        self.estimated = False  # what is spent, from a pass with fewer than all T steps
 
-    def get_extra_state(self) -> dict[str, float]:
+    def get_extra_state(self) -> dict[str, float | bool]:
         """What a checkpoint keeps: numbers of the fit, which no average of weights may touch."""
-        return {"start": self.start, "spent": self.spent}
+        return {"start": self.start, "spent": self.spent, "estimated": self.estimated}
 
-    def set_extra_state(self, state: dict[str, float]) -> None:
+    def set_extra_state(self, state: dict[str, float | bool]) -> None:
         """Take it back."""
         self.start, self.spent = state["start"], state["spent"]
+        self.estimated = bool(state.get("estimated", False))  # which earlier versions did not keep
+
+    def check_layers(self, stages: Collection[str]) -> None:
+        """See that every one of ``layers`` is among the stages whose spikes are read; else an ArgumentError."""
+        for name in self.layers:
+            if name not in stages:
+                raise ArgumentError(f"layers.{name} is no stage whose spikes are read: {', '.join(stages)}")
+
+    def idle(self, batches: int) -> str | None:
+        """Why the target never acts in a training of so many batches; ``None`` where it does.
+
+        The first penalty after ``begin`` says where the target begins, so it takes a second one.
+        """
+        charged = range(0, batches, self.every)
+        late = [batch for batch in charged if batch >= self.begin * batches]
+        if len(late) > 1:
+            return None
+        return (
+            f"the target of the budget never acts: budget.every={self.every} charges {len(charged)} of the {batches} "
+            f"batches of this training, and {len(late)} of them from budget.begin={self.begin:g} on, where it takes "
+            "two. Train for longer, or set budget.every=1"
+        )
 
     def due(self, step: int) -> bool:
         """Whether the penalty is computed in this step."""
         return step % self.every == 0
 
     def excess(self) -> float:
-        """How far the running mean is above the final target, as a share of it; 0 within ``TOLERANCE``."""
+        """How far the running mean is above the final target, as a share of it; 0 within ``TOLERANCE``.
+
+        It is infinite while fewer than all T steps are trained: what T steps spend is not known then.
+        """
+        if self.estimated:
+            return math.inf
         above = self.spent / self.target - 1
         return above if above > TOLERANCE else 0.0
 
@@ -107,14 +145,16 @@ class EnergyBudget(nn.Module):
         quantity = QUANTITIES[self.quantity](spending)
         spent = quantity.detach() if mean is None else mean(quantity.detach())
         now = float(spent)
-        self.spent = now if math.isnan(self.spent) else MEMORY * self.spent + (1 - MEMORY) * now
+        whole = spending.times == 1
+        fresh = math.isnan(self.spent) or (self.estimated and whole)  # no mean of an estimate and a count
+        self.spent = now if fresh else MEMORY * self.spent + (1 - MEMORY) * now
+        self.estimated = not whole
         if progress >= self.begin and math.isnan(self.start):
             self.start = now
         allowed = self.allowed(progress)
         found = _above(quantity, spent, allowed) if math.isfinite(allowed) else quantity.new_zeros(())
+        self.check_layers(spending.rates)
         for name, top in self.layers.items():
-            if name not in spending.rates:
-                raise ArgumentError(f"layers.{name} is no stage whose spikes are read: {', '.join(spending.rates)}")
             found = found + _above(spending.rates[name], spending.rates[name].detach(), top)
         if self.floor:
             for rate in spending.rates.values():
@@ -126,3 +166,18 @@ def _above(value: Tensor, seen: Tensor, allowed: float) -> Tensor:
     """max(0, seen/allowed − 1)², with its derivative at ``seen`` handed to ``value``."""
     excess = torch.relu(seen / allowed - 1)
     return excess**2 + 2 * excess / allowed * (value - value.detach())
+
+
+def missed(result: Result) -> str | None:
+    """A sentence with both numbers where the chosen network of a run spends more than its budget on test images."""
+    for quantity, spent, words in (
+        ("energy", "relative_synapses", "{:.1%} of the dense ReLU network's energy"),
+        ("accumulates", "spikes_per_synapse", "{:.3g} accumulates per synapse"),
+    ):
+        target, found = asked(quantity)(result), getattr(ran(result.energy), spent, None)
+        if target is not None and found is not None and found > target * (1 + TOLERANCE):
+            return (
+                f"the budget is not kept: the chosen network spends {words.format(found)} on test images, and "
+                f"budget.target allows {words.format(target)}. Train for longer, or raise budget.weight"
+            )
+    return None

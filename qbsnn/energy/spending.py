@@ -63,6 +63,10 @@ class Synapses:
         """Whether weights read this source."""
         return name in self._readers
 
+    def senders(self) -> list[str]:
+        """The stages whose spikes are read."""
+        return [name for name in self._neurons if self.read(name)]
+
     def analog(self, name: str) -> bool:
         """Whether a source is the real-valued input."""
         return name == INPUT and self._analog
@@ -98,6 +102,7 @@ class Spending:
 
     Args:
         synapses: of the network that is listened to.
+        times: all steps T over those of this pass. Accumulates count as often: what T such steps would spend.
 
     Attributes:
         accumulates: per image, by source, a scalar with gradient; of spikes only.
@@ -109,6 +114,7 @@ class Spending:
     """
 
     synapses: Synapses
+    times: float = 1.0
     accumulates: dict[str, Tensor] = field(default_factory=dict)
     products: Tensor | float = 0.0
     rates: dict[str, Tensor] = field(default_factory=dict)
@@ -122,7 +128,7 @@ class Spending:
             self.products = (output.detach().ne(0).sum((0, 1, 2)) * fan).sum() / images
         elif (values := self.synapses.spikes(name, output)) is not None:
             total = _PerPosition.apply(values)
-            self.accumulates[name] = (total * fan).sum() / images
+            self.accumulates[name] = (total * fan).sum() / images * self.times
             self.rates[name] = total.sum() / values.numel()
 
     def relative(self) -> Tensor:

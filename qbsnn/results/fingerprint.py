@@ -16,7 +16,8 @@ DROPPED = (
     "overwrite",
     "resume",
     "trust",
-    "teacher",  # a path; what lies there is known by teacher_digest
+    "teacher",  # a path; what lies there is known by teacher_digest, and in the next line by init_from_digest
+    "init_from",
     "compile",
     "memory",
     "sweep",

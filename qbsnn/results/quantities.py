@@ -112,10 +112,17 @@ def _integer_exit(read: Callable[[EarlyExit], float]) -> Callable[[Result], floa
     return value
 
 
-def _budget(result: Result) -> float | None:
-    budget = result.config.get("budget")
-    asked = budget.get("target") if isinstance(budget, Mapping) and budget.get("quantity") == "energy" else None
-    return float(asked) if isinstance(asked, (int, float)) else None
+def asked(quantity: str) -> Callable[[Result], float | None]:
+    """The budget of a run, by its quantity; none without spikes, as the count or else training says."""
+
+    def read(result: Result) -> float | None:
+        budget, block = result.config.get("budget"), ran(result.energy)
+        trained = "train/budget" in result.metrics.last or not result.metrics.last
+        spiking = trained if block is None else block.mean_rate is not None
+        found = budget.get("target") if isinstance(budget, Mapping) and budget.get("quantity") == quantity else None
+        return float(found) if spiking and isinstance(found, (int, float)) else None
+
+    return read
 
 
 def _per_image(name: str) -> Callable[[Result], float | None]:
@@ -182,8 +189,10 @@ QUANTITIES: list[Quantity] = [
              "products of a weight and a real number, each with its accumulate", (TABLE, WANDB)),
     Quantity("relative_energy", "relative energy", PERCENT_1, _check("energy", "relative_synapses"), "lower",
              "estimate: fp32 synaptic operations ÷ those of the dense ReLU network"),
-    Quantity("energy_budget", "energy budget", PERCENT_1, _budget, meaning="the relative energy asked for in training",
-             views=(SUMMARY, PAGE)),
+    Quantity("energy_budget", "energy budget", PERCENT_1, asked("energy"),
+             meaning="the relative energy asked for in training", views=(SUMMARY, PAGE)),
+    Quantity("accumulates_budget", "budget of accumulates", NUMBER, asked("accumulates"),
+             meaning="accumulates per synapse and image asked for in training", views=(SUMMARY, PAGE)),
     Quantity("energy_estimate", "energy per image, estimates", ENERGY, _estimates, "lower", by=_BY_MODEL),
     Quantity("energy_over_relu", "energy ÷ zero-skipping ReLU network's", RATIO, _over("relu"), "lower", _BELOW,
              (SUMMARY, PAGE, WANDB), _BY_MODEL),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from qbsnn.checked import explained
 from qbsnn.errors import SettingsError
 
 
@@ -46,6 +47,9 @@ class Sweep(BaseModel):
     def _consistent(self) -> Sweep:
         rows = [override for row in self.rows for override in row.overrides]
         refuse_of_files([*self.overrides, *rows, *self.grid])
+        for override in [*self.overrides, *rows, *self.grid]:
+            if _key(override) == "seed":
+                raise ValueError(f"{override} is overruled by the seeds of the sweep: write them as seeds: [0, 1]")
         labels = [row.label for row in self.rows]
         if len(set(labels)) < len(labels):
             raise ValueError(f"rows must have different labels, got {labels}")
@@ -94,17 +98,21 @@ def read(node: Mapping[str, Any], name: str) -> Sweep:
         return Sweep.model_validate(dict(node))
     except ValidationError as error:
         first = error.errors()[0]
+        if first["type"] == "value_error":
+            raise SettingsError(f"sweep={name}: {explained(Sweep, first)}") from error
+        if first["type"] != "extra_forbidden":
+            raise SettingsError(f"sweep={name}: sweep.{explained(Sweep, first)}") from error
         where = ".".join(["sweep", *(str(part) for part in first["loc"])])
-        known = ", ".join(field.alias or key for key, field in Sweep.model_fields.items())
-        what = f"is not a key; there are {known}" if first["type"] == "extra_forbidden" else first["msg"]
-        raise SettingsError(f"sweep={name}: {where} {what}, got {first['input']!r}") from error
+        fields = (Row if len(first["loc"]) > 1 else Sweep).model_fields
+        known = ", ".join(field.alias or key for key, field in fields.items())
+        raise SettingsError(f"sweep={name}: {where} is not a key; there are {known}") from error
 
 
 def cells(sweep: Sweep, extra: Sequence[str] = ()) -> list[Cell]:
     """All cells, in the order rows, grid, seeds; ``extra`` are overrides of the command line, for every cell.
 
     Of two overrides of one key the later counts: file, row, grid, command line. Raises SettingsError where the command
-    line sets a key that the sweep itself varies.
+    line sets a key that the sweep itself varies, and where two cells have the same overrides.
 
     >>> found = cells(Sweep(title="t", grid={"T": [2, 4]}, seeds=[0, 1]), ["neuron=lif"])
     >>> [(cell.label, cell.seed) for cell in found]
@@ -128,7 +136,20 @@ def cells(sweep: Sweep, extra: Sequence[str] = ()) -> list[Cell]:
             last = _last_of_each_key([*sweep.overrides, *settings, *point, *extra, f"seed={seed}"])
             axes = (*settings, *point, f"seed={seed}")
             found.append(Cell(row.label if row else "", tuple(last), seed, label, axes))
+    refuse_twins((frozenset(cell.overrides), cell) for cell in found)
     return found
+
+
+def refuse_twins(marked: Iterable[tuple[Hashable, Cell]]) -> None:
+    """Raise a SettingsError where two cells have the same mark: one run cannot be compared with itself."""
+    first: dict[Hashable, Cell] = {}
+    for mark, cell in marked:
+        twin = first.setdefault(mark, cell)
+        if twin is not cell:
+            raise SettingsError(
+                f"{twin.label} and {cell.label} (seed {cell.seed}) are the same run, which cannot be compared with "
+                "itself: leave one of them out, or change a setting of it"
+            )
 
 
 def folder_name(overrides: Iterable[str], mark: str) -> str:

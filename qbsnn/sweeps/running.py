@@ -23,11 +23,11 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from qbsnn.checks import nearest
+from qbsnn.checks import nearest, readable
 from qbsnn.errors import BusyError, QBSNNError, SettingsError
 from qbsnn.results.fingerprint import fingerprint
 from qbsnn.sweeps import state as files
-from qbsnn.sweeps.plan import Cell, cells, folder_name, read, written
+from qbsnn.sweeps.plan import Cell, cells, folder_name, read, refuse_twins, written
 from qbsnn.sweeps.state import State
 from qbsnn.sweeps.view import Watch, counts, listing
 from qbsnn.training.devices.signals import end_with
@@ -55,7 +55,9 @@ def run(cfg: DictConfig) -> list[State]:
     sweep = read(OmegaConf.to_container(cfg.sweep, resolve=True), name)  # type: ignore[arg-type]
     given = [text for text in here.overrides.task if text.lstrip("+~").split("=")[0].split(".")[0] != "sweep"]
     folder, outputs = Path(here.runtime.output_dir), Path(cfg.paths.outputs)
+    _check_figure(sweep.figure, name)
     states = [_state(here, cell, folder) for cell in cells(sweep, given)]
+    refuse_twins((state.fingerprint, state.cell) for state in states if state.fingerprint)
     files.reuse(states, outputs)
     if sweep.list_only:
         files.write_cells(folder / "cells.json", states)
@@ -65,6 +67,15 @@ def run(cfg: DictConfig) -> list[State]:
     master = compose(here.job.config_name, start, return_hydra_config=True)
     _launch(master, states, folder, f"{name}: {sweep.title}")
     return states
+
+
+def _check_figure(figure: str | None, name: str) -> None:
+    if figure is None:
+        return
+    from qbsnn.report.tables.figures import FIGURES  # imports matplotlib, which only a figure needs
+
+    if figure not in FIGURES:
+        raise SettingsError(f"sweep={name}: sweep.figure must be one of {', '.join(FIGURES)}, got {figure!r}")
 
 
 @dataclass(frozen=True)
@@ -126,7 +137,7 @@ def _state(here: HydraConf, cell: Cell, folder: Path) -> State:
     """Compose a cell, without building anything; one that does not compose has failed."""
     try:
         identity = identify(_composed(here, cell))
-    except (HydraException, OmegaConfBaseException, SettingsError, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, QBSNNError, ValueError) as error:
         return State(cell, {}, folder, "failed", _reason(error))
     mark = fingerprint(identity)
     known = sorted(folder.glob(f"*_{mark}"))
@@ -144,7 +155,8 @@ def _reason(error: Exception) -> str:
 
 
 def _composed(here: HydraConf, cell: Cell) -> dict[str, Any]:
-    cfg = compose(here.job.config_name, [*here.overrides.hydra, *cell.overrides], return_hydra_config=True)
+    with readable():
+        cfg = compose(here.job.config_name, [*here.overrides.hydra, *cell.overrides], return_hydra_config=True)
     before = HydraConfig.instance().cfg
     with open_dict(cfg):
         cfg.hydra.runtime.output_dir = "."  # not known yet, and without effect on the result
@@ -161,14 +173,10 @@ def _launch(master: DictConfig, states: Sequence[State], folder: Path, title: st
     """Launch what is not done, again for cells that another process held or whose process died."""
     for noisy in ("hydra", "hydra_plugins"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    first: dict[str, State] = {}
-    for state in states:
-        if state.fingerprint:
-            state.folder = first.setdefault(state.fingerprint, state).folder
     save = lambda: files.write_cells(folder / "cells.json", states)  # noqa: E731
     save()
     print(f"{title}: {counts(states)}", flush=True)
-    todo, died = [state for state in first.values() if state.status != "done"], ""
+    todo, died = [state for state in states if state.fingerprint and state.status != "done"], ""
     try:
         for attempt in range(PASSES):
             if not todo:

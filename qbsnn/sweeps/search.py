@@ -22,7 +22,8 @@ from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from qbsnn.checks import nearest
+from qbsnn.checked import explained
+from qbsnn.checks import nearest, readable
 from qbsnn.errors import SettingsError
 from qbsnn.sweeps.plan import refuse_of_files
 from qbsnn.training.building import build_object, check
@@ -103,7 +104,8 @@ def settings(conf: Path, choice: str, overrides: list[str]) -> SearchSettings:
     if not file.is_file():
         known = [path.stem for path in (conf / "search").glob("*.yaml")]
         raise SettingsError(f"search={choice}: no such search; {nearest(choice, known)}, or the path of a .yaml file")
-    cfg = OmegaConf.merge({"name": None, "pruner": None}, OmegaConf.load(file))
+    with readable():
+        cfg = OmegaConf.merge({"name": None, "pruner": None}, OmegaConf.load(file))
     cfg.name = cfg.name or file.stem
     for override in overrides:
         key, _, text = override.removeprefix("search.").partition("=")
@@ -118,9 +120,15 @@ def settings(conf: Path, choice: str, overrides: list[str]) -> SearchSettings:
     try:
         return SearchSettings.model_validate(OmegaConf.to_container(cfg, resolve=True))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(["search", *(str(part) for part in first["loc"])])
-        raise SettingsError(f"{where}: {first['msg']}, got {first['input']!r}") from error
+        raise SettingsError(f"search.{_refused(error.errors()[0])}") from error
+
+
+def _refused(item: Any) -> str:
+    """One of pydantic's errors in plain words; those of a union say of each member why it is not that one."""
+    if len(item["loc"]) > 1 and item["loc"][0] == "space" and item["type"] not in ("value_error", "extra_forbidden"):
+        key = f"{item['loc'][0]}.{item['loc'][1]}"
+        return f"{key} must be a list of values, or {{low: 1, high: 4}}; got {item['input']!r} there"
+    return explained(SearchSettings, item)
 
 
 def search(conf: Path, wanted: SearchSettings, fixed: list[str], folder: Path) -> optuna.Study:
@@ -179,7 +187,7 @@ def search(conf: Path, wanted: SearchSettings, fixed: list[str], folder: Path) -
 def composed(conf: Path, overrides: list[str], run: Path) -> DictConfig:
     """The configuration of one trial, whose files go to ``run``."""
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf), version_base="1.3"):
+    with readable(), initialize_config_dir(str(conf), version_base="1.3"):
         cfg = compose("train", [*overrides, *FIT_ONLY, f"paths.run='{run}'"], return_hydra_config=True)
     with open_dict(cfg):
         cfg.hydra.runtime.cwd = str(Path.cwd())

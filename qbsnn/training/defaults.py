@@ -1,12 +1,15 @@
-"""What every setting is when nobody sets it: the defaults of the classes and functions that settings build."""
+"""What settings leave unsaid: the defaults of what they build, and the digests of the checkpoints that they name."""
 
 from __future__ import annotations
 
 import inspect
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from qbsnn.checks import named
+from qbsnn.errors import SettingsError
 from qbsnn.training.building import locate
 
 EMPTY = inspect.Parameter.empty
@@ -68,3 +71,32 @@ def defaults(node: Mapping[str, Any], trust: Sequence[str] = (), where: str = ""
     for key, below in node.items():
         if isinstance(below, Mapping):
             yield from defaults(below, trust, prefix + str(key))
+
+
+CHECKPOINTS = ("teacher", "init_from")
+"""Settings that name a checkpoint; ``KEY_digest`` is what it is known by."""
+
+
+def with_digests(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with the digest of every checkpoint that they name, and without those of checkpoints that they do not.
+
+    Where the file of a stored configuration is gone, what it said of it stays.
+
+    Raises:
+        CheckpointError: a file cannot be read, or names no digest.
+        SettingsError: a path is empty.
+    """
+    found = dict(settings)
+    for key in CHECKPOINTS:
+        path, known = settings.get(key), found.pop(f"{key}_digest", None)
+        if path is None:
+            continue
+        if not path.strip():
+            raise SettingsError(f"{key} must be the path of a checkpoint, or null for none, got {path!r}")
+        if not known or Path(path).exists():
+            from qbsnn.training.checkpoints import digest  # imports PyTorch, which nothing else needs at this stage
+
+            with named(key):
+                known = digest(path)
+        found[f"{key}_digest"] = known
+    return found

@@ -158,6 +158,8 @@ def convert(
     except DeployError as error:
         if settings.mode == "qat":
             log.warning("no fine-tuning on the grid: %s", error)
+        if settings.exit_loss is not None:
+            log.info("no early exit of the integer network: %s", error)
         return Converted(network, absorbed or error, error)
     tuned = tune(network, quantized) if settings.mode == "qat" else None
     deployed = chosen(network, quantized, tuned)

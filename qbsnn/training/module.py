@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -23,9 +24,10 @@ from qbsnn.models.network import SpikingNetwork
 from qbsnn.tracking.wandb_logger import OfflineCapableWandbLogger
 from qbsnn.training.building import build_object
 from qbsnn.training.checkpoints import VERSION
-from qbsnn.training.optim import make_optimizer, parameter_groups
+from qbsnn.training.optim import fit_steps, make_optimizer, parameter_groups
 from qbsnn.training.settings import for_files
 
+log = logging.getLogger(__name__)
 Batch = tuple[Tensor, Tensor]
 
 
@@ -94,6 +96,7 @@ class Classifier(lightning.LightningModule):
         super().__init__()
         self.network, self.loss, self.budget = network, loss, budget
         self._synapses = None if budget is None else Synapses(network)
+        self._steps = network.T
         self.teacher: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.config, self.num_classes = config, num_classes
@@ -105,6 +108,12 @@ class Classifier(lightning.LightningModule):
     def forward(self, pixels: Tensor) -> Tensor:
         """The logits that are compared, ``[B, classes]``."""
         return self.network.decide(self.network(pixels))
+
+    def on_train_start(self) -> None:
+        """Say where the budget cannot act."""
+        batches = fit_steps(self.trainer) * self.trainer.accumulate_grad_batches
+        if self.budget is not None and self.trainer.is_global_zero and (why := self.budget.idle(batches)):
+            log.warning(why)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
@@ -125,7 +134,8 @@ class Classifier(lightning.LightningModule):
             self._log("train")
             self.log("lr", self._rate, on_step=False, on_epoch=True, sync_dist=True)
             if self.budget is not None:
-                self.log("train/energy", self.budget.spent, on_step=False, on_epoch=True, sync_dist=True)
+                spent = f"train/{self.budget.quantity}"
+                self.log(spent, self.budget.spent, on_step=False, on_epoch=True, sync_dist=True)
                 self.log("train/budget", self.budget.allowed(self.progress()), on_step=False, on_epoch=True)
 
     def on_validation_epoch_end(self) -> None:
@@ -220,7 +230,8 @@ class Classifier(lightning.LightningModule):
         whole = nullcontext() if part == "train" else torch.autocast(pixels.device.type, enabled=False)
         budget = self.budget if part == "train" else None
         due = budget is not None and budget.due(self.trainer.fit_loop.total_batch_idx)
-        spending = Spending(self._synapses) if due and self._synapses is not None else None
+        times = self._steps / self.network.T  # above 1 where a schedule trains with fewer steps
+        spending = Spending(self._synapses, times) if due and self._synapses is not None else None
         self.network.encoder.epoch = self.current_epoch
         with whole:
             logits = self.network(pixels, spending)
@@ -254,20 +265,6 @@ class Classifier(lightning.LightningModule):
         means = {f"{part}/loss": loss / samples, f"{part}/acc": right / samples}
         self.log_dict(means, on_step=False, on_epoch=True, batch_size=1, prog_bar=part != "test", sync_dist=True)
         tally.reset()
-
-
-def fit_steps(trainer: lightning.Trainer) -> int:
-    """The optimiser steps of a whole fit, known once the training samples are read.
-
-    Lightning's own estimate makes a loader, which a fit that goes on within an epoch could not use again.
-    """
-    data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    batches = data.train_batches()
-    limit = trainer.limit_train_batches
-    batches = min(batches, limit) if isinstance(limit, int) else int(batches * (1.0 if limit is None else limit))
-    epochs = trainer.max_epochs or 1
-    steps = epochs * -(-batches // trainer.accumulate_grad_batches)
-    return min(steps, trainer.max_steps) if trainer.max_steps >= 0 else steps
 
 
 def classifier(

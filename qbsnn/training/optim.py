@@ -1,4 +1,4 @@
-"""Parameter groups, and optimisers with fused kernels."""
+"""Parameter groups, optimisers with fused kernels, and how many steps they make."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import lightning
 import torch
 from torch import nn
 from torch.optim import Optimizer
@@ -46,3 +47,17 @@ def _can_fuse(make: Callable[..., Optimizer], groups: list[dict[str, Any]]) -> b
     except RuntimeError:  # torch's word for a device, a dtype or another argument that has no fused kernel
         return False
     return True
+
+
+def fit_steps(trainer: lightning.Trainer) -> int:
+    """The optimiser steps of a whole fit, known once the training samples are read.
+
+    Lightning's own estimate makes a loader, which a fit that goes on within an epoch could not use again.
+    """
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    batches = data.train_batches()
+    limit = trainer.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * (1.0 if limit is None else limit))
+    epochs = trainer.max_epochs or 1
+    steps = epochs * -(-batches // trainer.accumulate_grad_batches)
+    return min(steps, trainer.max_steps) if trainer.max_steps >= 0 else steps

@@ -19,10 +19,13 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
 from omegaconf import DictConfig
 
+from qbsnn.checks import named
 from qbsnn.deploy.convert.quantized import Quantized
+from qbsnn.energy.budget import missed
 from qbsnn.errors import SettingsError
 from qbsnn.functional.exact import full_float32
 from qbsnn.models.network import SpikingNetwork
+from qbsnn.models.weights import load_network, load_weights
 from qbsnn.results.fingerprint import fingerprint
 from qbsnn.results.schema import Metrics, Result, Timing
 from qbsnn.training import checkpoints, fine_tuning
@@ -33,7 +36,7 @@ from qbsnn.training.devices.signals import SIGNALS
 from qbsnn.training.record import Record, claim, held, recorded
 from qbsnn.training.resume import unfinished
 from qbsnn.training.settings import deploy_settings, identify, validate
-from qbsnn.training.setup import Parts, build, build_trainer, load_network, load_weights, of_training, quieten
+from qbsnn.training.setup import Parts, build, build_trainer, check_share_of_tests, of_training, quieten
 from qbsnn.training.teacher import Teacher
 
 log = logging.getLogger(__name__)
@@ -76,7 +79,7 @@ def train(cfg: DictConfig, callbacks: Sequence[Callback] = ()) -> Result | None:
 
 def run_here(settings: dict[str, Any], callbacks: Sequence[Callback] = ()) -> Result | None:
     """:func:`train` for validated settings, in this process or as one of several that run it."""
-    teacher = Teacher.of(settings) if settings.get("teacher") else None
+    teacher = Teacher.asked(settings)
     parts = build(settings, callbacks)
     parts.module.teacher = teacher
     identity = identify(parts.settings)
@@ -93,6 +96,8 @@ def run_here(settings: dict[str, Any], callbacks: Sequence[Callback] = ()) -> Re
             parts = alone(parts)
         if settings.get("test", True):
             measure_last_and_best(parts, fitted, record)
+            if why := missed(record.result):
+                log.warning(why)
     return record.result
 
 
@@ -125,14 +130,16 @@ def fit(parts: Parts) -> Fitted:
         log.info("going on from %s", checkpoint)
     elif settings.get("init_from"):
         first = Path(settings["init_from"])
-        load_network(parts.module.network, checkpoints.load(first), first, what="this network")
-    _check_share_of_tests(parts)
+        with named("init_from"):
+            load_network(parts.module.network, checkpoints.load(first), first, what="this network")
+    check_share_of_tests(parts)
     started = time.perf_counter()
     with _plain_words():
         trainer.fit(parts.module, datamodule=parts.data, ckpt_path=checkpoint)
     seconds = parts.resumption.seconds + time.perf_counter() - started
-    images = trainer.fit_loop.epoch_loop.batch_progress.total.ready * parts.data.batch_size
-    epochs = trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
+    progress: Any = trainer.fit_loop
+    images = progress.epoch_loop.batch_progress.total.ready * parts.data.batch_size
+    epochs = progress.epoch_progress.current.processed
     # A fit whose last epoch was trained by an earlier process has no metrics of its own.
     metrics = Metrics(last=_numbers({**parts.resumption.metrics, **trainer.callback_metrics}, ("train/", "val/")))
     paths: dict[str, str] = {}
@@ -144,25 +151,6 @@ def fit(parts: Parts) -> Fitted:
         if saver.best_model_score is not None and saver.monitor:
             metrics = replace(metrics, best={saver.monitor: float(saver.best_model_score)})
     return Fitted(Timing(seconds, 0.0, epochs, images / seconds), str(parts.execution), paths, metrics)
-
-
-def _check_share_of_tests(parts: Parts) -> None:
-    """Refuse before training, not after it, a share of the test batches that is less than one batch.
-
-    Raises:
-        SettingsError: naming the least share that is one batch.
-    """
-    share = parts.trainer.limit_test_batches
-    if not parts.settings.get("test", True) or not isinstance(share, float) or not 0 < share < 1:
-        return
-    parts.data.prepare_data()
-    parts.data.setup("test")
-    count = len(parts.data.test_dataloader())
-    if int(share * count) < 1:
-        raise SettingsError(
-            f"trainer.limit_test_batches={share} is less than one of {count} batches: give a number of batches, or a "
-            f"share of at least {1 / count:.3g}"
-        )
 
 
 def shortfall(parts: Parts, fitted: Fitted) -> str | None:

@@ -23,7 +23,7 @@ from qbsnn.deploy.convert.settings import DeploySettings
 from qbsnn.errors import ArgumentError, SettingsError
 from qbsnn.results.fingerprint import identity, origin
 from qbsnn.training.building import check, check_names, locate, within
-from qbsnn.training.defaults import arguments, defaults
+from qbsnn.training.defaults import arguments, defaults, with_digests
 
 Node = dict[str, Any]
 Package = Annotated[str, Field(pattern=r"^[A-Za-z]\w*(\.\w+)*$")]
@@ -107,6 +107,7 @@ class RunSettings(Checked):
     logger: dict[str, Node | None] | None = None
     budget: Node = Field(default_factory=dict)
     init_from: str | None = None
+    init_from_digest: str | None = None
     teacher: str | None = None
     teacher_digest: str | None = None
     distillation: Node = Field(default_factory=dict)
@@ -138,7 +139,7 @@ def screen(cfg: DictConfig) -> dict[str, Any]:
 
     Returns:
         The resolved configuration as plain containers; ``trust`` is a list of packages, or absent, and
-        ``teacher_digest`` is that of the ``teacher``, if there is one.
+        ``teacher_digest`` and ``init_from_digest`` are those of the checkpoints that are named.
 
     Raises:
         SettingsError: naming every bad key, its value and what would be right.
@@ -169,7 +170,7 @@ def screen(cfg: DictConfig) -> dict[str, Any]:
         raise SettingsError(f"model.neurons must give stages their neurons, {{STAGE: {{_target_: ...}}}}, got {single}")
     _check_bounds(plain, trust)
     _check_outputs(plain)
-    plain = _with_digest(plain)
+    plain = with_digests(plain)
     return {**plain, "trust": trust} if trust else plain
 
 
@@ -188,16 +189,6 @@ def validate(cfg: DictConfig) -> dict[str, Any]:
     for group, node in groups.items():
         _check_keys(group, node, trust)
     return plain
-
-
-def _with_digest(plain: Node) -> Node:
-    """Name the teacher by its content. Where a stored configuration's file is gone, what it said of it stays."""
-    teacher, known = plain.get("teacher"), plain.get("teacher_digest")
-    if teacher is None:
-        return {key: value for key, value in plain.items() if key != "teacher_digest"}
-    from qbsnn.training.checkpoints import digest  # imports PyTorch, which only a teacher needs at this stage
-
-    return {**plain, "teacher_digest": known if known and not Path(teacher).exists() else digest(teacher)}
 
 
 def for_files(settings: Mapping[str, Any]) -> dict[str, Any]:

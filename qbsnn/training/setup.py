@@ -15,14 +15,14 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
-from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from qbsnn.checks import nearest, place
 from qbsnn.data import DataModule
 from qbsnn.energy.activity import spikes
 from qbsnn.energy.budget import EnergyBudget
-from qbsnn.errors import CheckpointError, QBSNNError, SettingsError
+from qbsnn.energy.spending import Synapses
+from qbsnn.errors import QBSNNError, SettingsError
 from qbsnn.models.execution import channels_last
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.results.schema import Result
@@ -220,6 +220,8 @@ def build_budget(settings: dict[str, Any], network: SpikingNetwork) -> EnergyBud
         return None
     if settings["compile"] == "model":  # one graph that tells of its spikes is more than torch's compiler can make
         raise SettingsError("compile=model cannot be used with a budget of energy: use compile=block")
+    with place("budget"):
+        budget.check_layers(Synapses(network).senders())
     return budget
 
 
@@ -239,36 +241,23 @@ def build_trainer(settings: Mapping[str, Any], loggers: list[Any], callbacks: Se
     return trainer
 
 
-def load_weights(
-    module: nn.Module, contents: dict[str, Any], path: Path, what: str = "the network of its configuration"
-) -> None:
-    """Load the weights of a checkpoint into the module.
-
-    Args:
-        module: takes them.
-        contents: of the checkpoint.
-        path: its file.
-        what: must fit, for the message.
+def check_share_of_tests(parts: Parts) -> None:
+    """Refuse before training, not after it, a share of the test batches that is less than one batch.
 
     Raises:
-        CheckpointError: a weight is no number.
-        SettingsError: the checkpoint does not fit.
+        SettingsError: naming the least share that is one batch.
     """
-    for name, value in (contents.get("state_dict") or {}).items():
-        if isinstance(value, torch.Tensor) and value.is_floating_point() and not bool(value.isfinite().all()):
-            wrong = int((~value.isfinite()).sum())
-            raise CheckpointError(f"checkpoint {path}: {wrong} of {value.numel()} values of {name} are NaN or infinite")
-    try:
-        module.load_state_dict(contents["state_dict"])
-    except (KeyError, RuntimeError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise SettingsError(f"checkpoint {path} does not fit {what}: {first}") from error
-
-
-def load_network(network: SpikingNetwork, contents: dict[str, Any], path: Path, **what: str) -> None:
-    """As :func:`load_weights`, the weights of the network alone: whatever else was trained with them is left out."""
-    weights = {name: value for name, value in contents.get("state_dict", {}).items() if name.startswith("network.")}
-    load_weights(nn.ModuleDict({"network": network}), {"state_dict": weights}, path, **what)
+    share = parts.trainer.limit_test_batches
+    if not parts.settings.get("test", True) or not isinstance(share, float) or not 0 < share < 1:
+        return
+    parts.data.prepare_data()
+    parts.data.setup("test")
+    count = len(parts.data.test_dataloader())
+    if int(share * count) < 1:
+        raise SettingsError(
+            f"trainer.limit_test_batches={share} is less than one of {count} batches: give a number of batches, or a "
+            f"share of at least {1 / count:.3g}"
+        )
 
 
 def quieten() -> None:

@@ -10,14 +10,16 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from qbsnn.checks import named
 from qbsnn.data import DataModule
 from qbsnn.errors import SettingsError
 from qbsnn.functional.loss import soft_targets
 from qbsnn.models.network import SpikingNetwork
+from qbsnn.models.weights import load_network
 from qbsnn.training import checkpoints
 from qbsnn.training.building import build_object
 from qbsnn.training.settings import DistillationSettings, validate
-from qbsnn.training.setup import load_network, network_of
+from qbsnn.training.setup import network_of
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,23 @@ class Teacher:
 
     network: SpikingNetwork
     settings: DistillationSettings
+
+    @classmethod
+    def asked(cls, settings: dict[str, Any]) -> Teacher | None:
+        """The ``teacher`` of validated settings, if they name one.
+
+        Raises:
+            CheckpointError, SettingsError: as :meth:`of`, and where ``distillation`` is set without a teacher.
+        """
+        if settings.get("teacher"):
+            with named("teacher"):
+                return cls.of(settings)
+        for key, value in settings.get("distillation", {}).items():
+            if value != DistillationSettings.model_fields[key].default:
+                raise SettingsError(
+                    f"distillation.{key}={value} has no effect without a teacher: give teacher=CHECKPOINT"
+                )
+        return None
 
     @classmethod
     def of(cls, settings: dict[str, Any]) -> Teacher:
@@ -46,12 +65,14 @@ class Teacher:
         samples = [f"samples {list(one.in_shape)} of {one.num_classes} classes" for one in (theirs, data)]
         if samples[0] != samples[1]:
             raise SettingsError(
-                f"teacher {path} learned from {theirs.name}, {samples[0]}; {data.name} has {samples[1]}"
+                f"checkpoint {path} learned from {theirs.name}, {samples[0]}; {data.name} has {samples[1]}"
             )
         if network.encoder.coding == "events" and settings["T"] != network.T:
-            raise SettingsError(f"teacher {path} takes frames of {network.T} steps, this run has T = {settings['T']}")
+            raise SettingsError(
+                f"checkpoint {path} takes frames of {network.T} steps, this run has T = {settings['T']}"
+            )
         if network.encoder.coding == "rate":
-            raise SettingsError(f"teacher {path} has the random encoding rate; a teacher must be one without")
+            raise SettingsError(f"checkpoint {path} has the random encoding rate; a teacher must be one without")
         load_network(network, contents, path)
         return cls(network.eval().requires_grad_(False), DistillationSettings(**settings.get("distillation", {})))
 

@@ -41,6 +41,14 @@ def test_steps_and_samples_sum_to_the_whole():
     assert float(each.steps.sum()) / 5 == pytest.approx(float(sum(whole.accumulates.values())), rel=1e-5)
 
 
+def test_a_network_that_cannot_leave_early_says_why(tool, capsys):
+    early = ["callbacks=early_exit", "deploy.exit_loss=0.5", "model.decision=max"]
+    assert tool("train.py", *TINY, *early, "report=false") in (0, 1)
+    shown = capsys.readouterr().out
+    assert "early exit: skipped, the decision is the max over time; steps can only be left out of a mean" in shown
+    assert "no early exit of the integer network: readout: QB-INT 1 adds up the logits of all steps" in shown
+
+
 def test_a_run_says_how_early_its_images_leave(tool, capsys):
     early = ["callbacks=early_exit", "callbacks.exit.loss=0.5", "deploy.exit_loss=0.5"]
     assert tool("train.py", *TINY, *early, "report=false") in (0, 1)

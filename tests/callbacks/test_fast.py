@@ -10,6 +10,7 @@ import torch
 
 from qbsnn.callbacks import StepSchedule
 from qbsnn.callbacks.whitening import whitening
+from qbsnn.energy.spending import Spending, Synapses
 from qbsnn.errors import SettingsError
 from qbsnn.training.setup import build
 from tests.test_configs import composed
@@ -80,6 +81,32 @@ def test_norms_are_measured_anew_when_the_steps_change(tmp_path):
         assert torch.allclose(norm.running_var, variance, atol=1e-5) == equal
 
 
+def test_an_epoch_of_fewer_steps_does_not_win_by_what_it_spends(tmp_path):
+    """Weights stand still. One step spends less than the target and two spend more, and two are deployed."""
+    more = ["+callbacks.steps._target_=qbsnn.callbacks.StepSchedule", "+callbacks.steps.schedule=[[0,1],[0.5,2]]",
+            "T=2", "model=mlp", "model.hidden=[16,16]", "model.norm=none", "neuron.delta=0.05", "budget=energy",
+            "budget.quantity=accumulates",
+            "budget.weight=0", "budget.every=1", "budget.begin=0", "optim.optimizer.lr=0.0", "data.limit_train=64",
+            "optim.optimizer.weight_decay=0.0", "data.limit_val=16", "data.batch_size=64", "trainer.max_epochs=4",
+            "callbacks.progress=null", "~logger", "compile=none", "trainer.accelerator=cpu"]  # fmt: skip
+    parts = build(composed(tmp_path, *more))
+    network, budget = parts.module.network.train(), parts.module.budget
+    parts.data.prepare_data()
+    parts.data.setup("fit")
+    pixels, _ = next(iter(parts.data.train_dataloader()))
+    spent = []
+    for network.T in (1, 2):
+        spending = Spending(Synapses(network))
+        network(pixels, spending)
+        spent.append(float(spending.per_synapse().detach()))
+    budget.target = 1.1 * spent[0]
+    assert spent[1] > 1.2 * budget.target
+    parts.trainer.fit(parts.module, datamodule=parts.data)
+    assert torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)["epoch"] >= 2
+    assert budget.spent == pytest.approx(spent[1], rel=0.02)
+    assert budget.start > 1.5 * spent[0]  # the fall begins at what two steps would spend
+
+
 def test_a_graph_of_one_T_has_no_schedule(tmp_path):
     module = build(composed(tmp_path, "T=2", "model=mlp", "compile=none", "~logger")).module
     module.config = {**module.config, "compile": "model"}
@@ -90,6 +117,12 @@ def test_a_graph_of_one_T_has_no_schedule(tmp_path):
 @pytest.mark.parametrize("schedule", [[], [[0.5, 1]], [[0, 1], [0, 2]], [[0, 0]], [[0, 1], [2, 2]]])
 def test_bad_schedules(schedule):
     with pytest.raises(SettingsError, match="schedule must"):
+        StepSchedule(schedule)
+
+
+@pytest.mark.parametrize("schedule", [3, None, "0,1", [0, 1], [[0, 1, 2]], {"a": 1}])
+def test_a_schedule_is_a_list_of_pairs(schedule):
+    with pytest.raises(SettingsError, match=r"schedule must list pairs \[share, steps\], as \[\[0, 1\]"):
         StepSchedule(schedule)
 
 

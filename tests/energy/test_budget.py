@@ -1,10 +1,17 @@
 import json
+import math
+import re
 
 import pytest
 import torch
 
-from qbsnn.energy.budget import QUANTITIES, EnergyBudget
+from qbsnn.energy.budget import QUANTITIES, EnergyBudget, missed
 from qbsnn.errors import ArgumentError, SettingsError
+from qbsnn.results.quantities import values
+from qbsnn.results.schema import Metrics
+from qbsnn.training.setup import build
+from tests.report.samples import make_energy, make_result
+from tests.test_configs import composed
 from tests.tool import TINY
 
 SMALL = ("report=false", "data.limit_train=256", "data.limit_val=64", "data.limit_test=64", "callbacks.integer=null",
@@ -14,7 +21,8 @@ SMALL = ("report=false", "data.limit_train=256", "data.limit_val=64", "data.limi
 class Spent:
     """A forward pass that spent a given amount; ``relative`` is what ``Spending`` has."""
 
-    def __init__(self, value: float, rate: float = 0.5) -> None:
+    def __init__(self, value: float, rate: float = 0.5, times: float = 1.0) -> None:
+        self.times = times
         self.value = torch.tensor(value, requires_grad=True)
         self.rates = {"a": torch.tensor(rate, requires_grad=True)}
 
@@ -33,6 +41,17 @@ def test_the_penalty_by_hand(plain):
     assert float(penalty.detach()) == pytest.approx(1.5)
     assert float(spent.value.grad) == pytest.approx(2 * 3 * 2 * 0.5 / 0.2)
     assert float(budget.penalty(Spent(0.05), 1.0).detach()) == 0  # below the target nothing is asked
+
+
+def test_what_fewer_steps_spend_chooses_no_epoch_and_is_in_no_mean_with_what_all_spend(plain):
+    budget = EnergyBudget(target=0.1, every=1)
+    assert budget.excess() == 0 or math.isnan(budget.spent)
+    budget.penalty(Spent(0.05, times=2.0), 0.0)
+    assert budget.excess() == math.inf
+    again = EnergyBudget(target=0.1, every=1)
+    again.set_extra_state(budget.get_extra_state())
+    again.penalty(Spent(0.2), 0.5)
+    assert again.spent == pytest.approx(0.2) and again.excess() == pytest.approx(1.0)
 
 
 def test_a_layer_near_silence_is_pushed_up(plain):
@@ -58,6 +77,66 @@ def test_bad_values(bad):
         EnergyBudget(**bad)
 
 
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"target": 15}, "target must be a share of at most 2 of the dense ReLU network's energy, as 0.15 for 15 %"),
+        ({"layers": [1]}, "layers must give stages their largest mean burst, as {conv1: 0.2}, got [1]"),
+        ({"layers": {1: 0.2}}, "layers must give stages their largest mean burst, as {conv1: 0.2}, got {1: 0.2}"),
+        ({"layers": "conv1"}, "layers must give stages"),
+    ],
+)
+def test_bad_values_are_told_what_would_be_right(bad, words):
+    with pytest.raises(ArgumentError) as refused:
+        EnergyBudget(**bad)
+    assert words in str(refused.value)
+
+
+def test_accumulates_may_be_more_than_the_energy_of_a_dense_network():
+    assert EnergyBudget(target=15, quantity="accumulates").target == 15
+
+
+def test_a_target_that_never_acts_says_so():
+    assert EnergyBudget(every=4).idle(100) is None and EnergyBudget(every=1, begin=0).idle(2) is None
+    why = EnergyBudget(every=50, begin=0.5).idle(100)
+    assert why is not None and "budget.every=50 charges 2 of the 100 batches of this training, and 1 of them" in why
+    assert EnergyBudget(every=1000).idle(100) is not None and EnergyBudget(begin=1, end=1).idle(100) is not None
+
+
+def test_a_stage_that_is_none_is_refused_before_training(tmp_path):
+    settings = composed(tmp_path, *SMALL, "budget.layers={nolayer: 0.2}", "compile=none")
+    with pytest.raises(SettingsError, match=r"^budget\.layers\.nolayer is no stage whose spikes are read: conv1"):
+        build(settings)
+
+
+def spent(budget, **energy):
+    """A result with this budget whose chosen network spent this."""
+    config = {"budget": budget}
+    return make_result(config=config, energy=make_energy(**energy))
+
+
+def test_a_budget_that_is_missed_is_said_with_both_numbers():
+    energy, accumulates = {"quantity": "energy", "target": 0.15}, {"quantity": "accumulates", "target": 0.5}
+    assert "spends 16.0% of the dense ReLU network's energy on test images, and budget.target allows 15.0%" in missed(
+        spent(energy, relative_synapses=0.16, mean_rate=0.1)
+    )
+    assert missed(spent(energy, relative_synapses=0.157, mean_rate=0.1)) is None
+    assert "0.6 accumulates per synapse on test images, and budget.target allows 0.5" in missed(
+        spent(accumulates, spikes_per_synapse=0.6, mean_rate=0.1)
+    )
+    assert missed(spent({}, relative_synapses=3.0)) is None
+
+
+def test_a_budget_that_was_left_out_is_in_no_table():
+    budget = {"quantity": "energy", "target": 0.15}
+    assert values(spent(budget, mean_rate=0.1))["energy_budget"] == 0.15
+    assert "energy_budget" not in values(spent(budget, mean_rate=None, spikes_per_synapse=None))
+    assert missed(spent(budget, mean_rate=None, relative_synapses=1.0)) is None
+    blind = make_result(config={"budget": budget}, energy=None, metrics=Metrics(last={"train/acc": 0.5}))
+    assert "energy_budget" not in values(blind)
+    assert values(spent({"quantity": "accumulates", "target": 0.5}, mean_rate=0.1))["accumulates_budget"] == 0.5
+
+
 def test_a_run_keeps_its_budget_and_the_best_epoch_does_too(tool):
     many = ["trainer.max_epochs=8", "optim=one_cycle", "data.batch_size=32"]
     some = ["budget.every=1", "budget.target=0.3", "budget.begin=0.1", "budget.end=0.4"]
@@ -71,7 +150,19 @@ def test_a_run_keeps_its_budget_and_the_best_epoch_does_too(tool):
 
 def test_a_network_without_spikes_has_no_budget(tool, capsys):
     assert tool("train.py", *SMALL, "neuron=relu", "trainer.max_epochs=1") == 0
-    assert "no spikes to save" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "no spikes to save" in shown and "energy budget" not in shown
+
+
+def test_accumulates_are_called_so_and_a_late_or_missed_budget_is_said(tool, capsys):
+    some = ["budget.quantity=accumulates", "budget.target=1e-6", "budget.every=1000", "trainer.max_epochs=1"]
+    assert tool("train.py", *SMALL, *some) == 0
+    shown, errors = capsys.readouterr()
+    assert "accumulates per synapse " in shown and not re.search(r"energy \d", shown)
+    assert "budget of accumulates" in shown
+    assert "the target of the budget never acts: budget.every=1000 charges 1 of the" in shown + errors
+    assert "the budget is not kept: the chosen network spends" in shown + errors
+    assert "train/accumulates" in (tool.runs()[-1] / "metrics.csv").read_text().splitlines()[0]
 
 
 def test_weights_of_another_run_are_the_start(tool, capsys):
@@ -85,7 +176,12 @@ def test_weights_of_another_run_are_the_start(tool, capsys):
     name = "network.stages.conv1.branches.0.weight.weight"
     assert torch.equal(ours[name], theirs[name])
     assert tool("train.py", *TINY, f"init_from={best}", "model.width=0.5") == 1
-    assert "does not fit this network" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"error: init_from: checkpoint {best} does not fit this network: network.stages.conv1.branches" in told
+    assert re.search(r"weight has the shape \[\d+, 1, 3, 3\] here and \[\d+, 1, 3, 3\] there", told)
+    assert "The settings of model, neuron, data and T must be those of the checkpoint" in told
+    assert tool("train.py", *TINY, f"init_from={best}", "neuron=lif") == 1
+    assert re.search(r"does not fit this network: \S+( \[.*?\])? is (missing|only) there\.", capsys.readouterr().err)
     assert json.loads((tool.folder / "outputs/b/result.json").read_text())["config"]["init_from"] == str(best)
 
 

@@ -77,6 +77,19 @@ def test_a_network_without_spikes_spends_nothing():
     assert not spending.accumulates
 
 
+def test_fewer_steps_count_as_often_as_all_of_them_do():
+    net = NETWORKS["vgg"](busy).eval()
+    once, twice = Spending(Synapses(net)), Spending(Synapses(net), times=2.0)
+    pixels = torch.rand(2, 2, 9, 9)
+    with torch.no_grad():
+        net(pixels, once)
+        net(pixels, twice)
+    for name, spent in once.accumulates.items():
+        assert float(twice.accumulates[name]) == 2 * float(spent) > 0
+        assert float(twice.rates[name]) == float(once.rates[name])
+    assert float(twice.products) == float(once.products)
+
+
 @pytest.mark.parametrize("how", [{"memory": "packed"}, {"memory": "checkpoint"}])
 def test_the_gradient_is_the_same_however_the_network_runs(how):
     def gradients(**how):

@@ -58,7 +58,15 @@ def test_a_value_of_the_file_is_what_hydra_reads(value):
         ({"seeds": []}, "sweep.seeds"),
         ({"seeds": [1, 1]}, "seeds must differ"),
         ({"grid": {"T": []}}, "grid.T needs at least one value"),
-        ({"grid": {"T": 4}}, "sweep.grid.T"),
+        ({"grid": {"T": 4}}, "sweep.grid.T must be a list, got 4"),
+        ({"grid": [1]}, "sweep.grid must be a mapping, {KEY: VALUE}, got [1]"),
+        ({"overrides": [3]}, "sweep.overrides.0 must be a text, got 3"),
+        ({"rows": [{"overrides": []}]}, "sweep.rows.0.label is missing"),
+        ({"rows": [{"label": "A", "override": []}]}, "is not a key; there are label, overrides, published"),
+        ({"title": ""}, "sweep.title must be a text that is not empty, got ''"),
+        ({"rows": [{"label": "A", "overrides": ["seed=3"]}]}, "seed=3 is overruled by the seeds of the sweep"),
+        ({"overrides": ["++seed=3"]}, "++seed=3 is overruled by the seeds of the sweep"),
+        ({"grid": {"seed": [1, 2]}}, "seed is overruled by the seeds of the sweep: write them as seeds: [0, 1]"),
         ({"rows": [{"label": "A"}, {"label": "A"}]}, "rows must have different labels"),
         ({"rows": [{"label": "A", "override": []}]}, "sweep.rows.0.override is not a key"),
         ({"rows": [{"label": "A"}], "baseline": "B"}, "one of ['A'], got 'B'"),
@@ -68,6 +76,17 @@ def test_a_bad_file_is_refused_with_its_key(changes, words):
     with pytest.raises(SettingsError) as error:
         read({"title": "t", **changes}, "name")
     assert words in str(error.value) and str(error.value).startswith("sweep=name: ")
+    assert "Input should" not in str(error.value) and "'title': 't'" not in str(error.value)  # the file is no value
+
+
+@pytest.mark.parametrize("plan", [
+    {"rows": [{"label": "A", "overrides": ["T=2", "neuron=lif"]}, {"label": "B", "overrides": ["neuron=lif", "T=2"]}]},
+    {"rows": [{"label": "A"}, {"label": "B"}]}, {"grid": {"T": [2, 2]}},
+    {"rows": [{"label": "A", "overrides": ["T=1"]}, {"label": "B", "overrides": ["T=2"]}], "grid": {"T": [4]}},
+])  # fmt: skip
+def test_two_cells_of_the_same_settings_are_refused(plan):
+    with pytest.raises(SettingsError, match=r"(A|T=2).* and (B|T=2).* \(seed 0\) are the same run"):
+        cells(Sweep.model_validate({"title": "t", **plan}))
 
 
 KINDS = {"LIF": "Binary", "QBLIF": "QB-LIF", "ReLU": "ANN", "QuantReLU": "Quantised", "BurstLIF": "Burst",

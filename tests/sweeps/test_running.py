@@ -50,25 +50,29 @@ def test_overrides_of_the_command_line_make_other_cells_and_finished_runs_count_
 
 
 def test_failures_are_recorded_and_do_not_stop_the_others(tool, sweep, capsys):
-    rows = "\n".join(
-        f"  - {{label: {label}, overrides: [{override}]}}"
-        for label, override in [("value", "neuron.s_max=0"), ("name", "neuron=qb_lift"), ("key", "neuron.nope=1")]
-    )
+    wrong = {
+        "value": "neuron.s_max=0",
+        "name": "neuron=qb_lift",
+        "key": "neuron.nope=1",
+        "teacher": "teacher=nope.ckpt",
+    }
+    rows = "\n".join(f"  - {{label: {label}, overrides: [{override}]}}" for label, override in wrong.items())
     sweep.write(SMALL.replace("rows:\n", f"rows:\n{rows}\n").replace("[0, 1]", "[0]"))
     assert sweep() == 1
     shown, errors = capsys.readouterr()
-    assert "5 cells: 2 done, 0 running, 3 failed, 0 missing" in shown
+    assert "6 cells: 2 done, 0 running, 4 failed, 0 missing" in shown
     assert "Traceback" not in shown + errors
     reasons = {cell["row"]: cell["error"] for cell in sweep.cells()}
     assert reasons["value"] == "neuron.s_max must be an integer from 1 to 127, got 0"
     assert reasons["name"] == "neuron=qb_lift: no such neuron; did you mean qb_lif?"
     assert "Could not override 'neuron.nope'" in reasons["key"]
+    assert reasons["teacher"] == "teacher: checkpoint nope.ckpt cannot be read: No such file or directory"
     assert reasons["LIF"] is reasons["QB"] is None
     for reason in reasons.values():
         assert reason is None or reason in errors
     assert sweep("--list") == 0
     listed = capsys.readouterr().out
-    assert "5 cells: 2 done, 0 running, 3 failed, 0 missing; about 0:00:" in listed
+    assert "6 cells: 2 done, 0 running, 4 failed, 0 missing; about 0:00:" in listed
     assert "neuron.s_max must be an integer" in listed
 
 
@@ -159,6 +163,7 @@ def test_a_cell_that_another_process_holds_is_left_to_it(sweep, monkeypatch, cap
         (["sweep=s_max", "sweep.seeds=[1,1]"], "seeds must differ, got [1, 1]"),
         (["sweep=s_max", "+sweep.gird={T: [1]}"], "sweep.gird is not a key; there are title, overrides, grid"),
         (["sweep=s_max", "+sweep.baseline=LIF"], "baseline must be the label of a row"),
+        (["sweep=s_max", "sweep.figure=nofig"], "sweep=s_max: sweep.figure must be one of timesteps, s_max,"),
         (["--list"], "listing the cells needs a sweep: sweep=NAME"),
     ],
 )
@@ -166,3 +171,16 @@ def test_a_bad_sweep_is_one_paragraph_and_leaves_nothing(tool, capsys, arguments
     assert tool("train.py", *arguments) == 1
     assert words in one_paragraph(capsys.readouterr().err)
     assert [path for path in tool.left_behind() if path.name != "multirun.yaml"] == []
+
+
+def test_rows_that_come_to_the_same_run_are_refused(sweep, capsys):
+    sweep.write(SMALL.replace("[neuron.s_max=4]", "[neuron=lif, name=other]"))  # a name makes no other run
+    assert sweep() == 1
+    assert "LIF and QB (seed 0) are the same run" in one_paragraph(capsys.readouterr().err)
+
+
+def test_a_file_that_is_no_yaml_is_named_with_its_line(sweep, capsys):
+    sweep.write("title: t\nrows: [\n")
+    assert sweep() == 1
+    text = one_paragraph(capsys.readouterr().err)
+    assert "conf/sweep/small.yaml, line 3, column 1 is no YAML: " in text

@@ -82,8 +82,10 @@ def test_a_trial_that_fails_does_not_stop_the_search(tool, capsys):
     ("arguments", "words"),
     [
         (["search=nope"], "search=nope: no such search; there are: default"),
-        (["search.n_trials=0"], "search.n_trials: Input should be greater than or equal to 1, got 0"),
-        (["search.trials=3"], "search.trials: Extra inputs are not permitted, got 3"),
+        (["search.n_trials=0"], "search.n_trials must be an integer of at least 1, got 0"),
+        (["search.trials=3"], "search.trials is not a setting: did you mean n_trials?"),
+        (["search.foo=0"], "search.foo is not a setting: there are: n_trials, name, pruner, sampler, seed, space"),
+        (["search.space.T=5"], "search.space.T must be a list of values, or {low: 1, high: 4}; got 5"),
         (["search.space.neuron.beta={low: 3, high: 2}"], "low must be below high, got 3 and 2"),
         (["search.space.neuron.beta={low: 0, high: 2, log: true}"], "a logarithmic scale needs low above 0, got 0"),
         (["search.space.neuron.beta=[1]"], "space.neuron.beta must list two values or more, got [1]"),
@@ -104,3 +106,9 @@ def test_without_optuna_the_extra_is_named(tool, capsys, monkeypatch):
     assert tool("scripts/search.py") == 1
     assert "pip install 'qbsnn[search]'" in one_paragraph(capsys.readouterr().err)
     assert tool.left_behind() == []
+
+
+def test_a_search_file_that_is_no_yaml_is_named_with_its_line(tool, capsys):
+    (tool.folder / "mine.yaml").write_text("n_trials: 4\nspace: {\n")
+    assert tool("scripts/search.py", "search=mine.yaml") == 1
+    assert "mine.yaml, line 3, column 1 is no YAML: " in one_paragraph(capsys.readouterr().err)

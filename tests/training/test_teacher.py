@@ -6,11 +6,12 @@ import shutil
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from qbsnn.errors import CheckpointError
 from qbsnn.functional.loss import soft_targets
 from qbsnn.training import checkpoints
-from qbsnn.training.settings import DistillationSettings
+from qbsnn.training.settings import DistillationSettings, identify, validate
 from qbsnn.training.teacher import Teacher
 from tests.test_configs import composed
 from tests.tool import TINY, one_paragraph
@@ -115,12 +116,38 @@ def test_a_teacher_of_other_samples_is_refused(tool, twin, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("setting", "words"),
     [("teacher=nothing.ckpt", "checkpoint nothing.ckpt cannot be read: No such file"),
+     ("teacher=.", "error: teacher: checkpoint . cannot be read: Is a directory"),
+     ("init_from=.", "error: init_from: checkpoint . cannot be read: Is a directory"),
+     ("teacher=", "error: teacher must be the path of a checkpoint, or null for none, got ''"),
+     ("init_from=", "error: init_from must be the path of a checkpoint, or null for none, got ''"),
+     ("distillation.share=0.25", "distillation.share=0.25 has no effect without a teacher: give teacher=CHECKPOINT"),
      ("distillation.share=2", "distillation.share"), ("distillation.temperature=0", "distillation.temperature"),
      ("+distillation.tau=1", "distillation.tau")],
 )  # fmt: skip
 def test_bad_values(tool, capsys, setting, words):
     assert tool("train.py", *TINY, setting) == 1
     assert words in one_paragraph(capsys.readouterr().err)
+
+
+def test_what_training_starts_from_is_known_by_its_content(tmp_path):
+    first, moved, other = (tmp_path / name for name in ("a.ckpt", "b.ckpt", "c.ckpt"))
+    checkpoints.AtomicCheckpointIO().save_checkpoint({"state_dict": {"a": torch.zeros(1)}}, first)
+    checkpoints.AtomicCheckpointIO().save_checkpoint({"state_dict": {"a": torch.ones(1)}}, other)
+    shutil.copy(first, moved)
+    settings = [composed(tmp_path / "run", f"init_from={path}") for path in (first, moved, other)]
+    found = [identify(each) for each in settings]
+    assert found[0] == found[1] != found[2] and "init_from" not in found[0]
+    assert found[0]["init_from_digest"] == checkpoints.digest(first)
+    first.unlink()  # a stored configuration keeps what it said
+    assert identify(validate(OmegaConf.create(settings[0])))["init_from_digest"] == found[0]["init_from_digest"]
+
+
+def test_a_teacher_that_holds_no_network_is_named(tmp_path):
+    path = tmp_path / "a.ckpt"
+    checkpoints.AtomicCheckpointIO().save_checkpoint({"state_dict": {}}, path)
+    with pytest.raises(CheckpointError, match=r"^teacher: checkpoint .* carries no qbsnn configuration"):
+        Teacher.asked(composed(tmp_path, f"teacher={path}"))
+    assert Teacher.asked(composed(tmp_path)) is None
 
 
 def test_a_file_without_a_digest_is_no_teacher(tmp_path):
@@ -132,10 +159,6 @@ def test_a_file_without_a_digest_is_no_teacher(tmp_path):
 
 
 def test_evaluation_keeps_what_is_known_of_a_teacher_that_is_gone(tmp_path):
-    from omegaconf import OmegaConf
-
-    from qbsnn.training.settings import identify, validate
-
     settings = {**composed(tmp_path), "teacher": str(tmp_path / "gone.ckpt"), "teacher_digest": "01ab"}
     kept = validate(OmegaConf.create(json.loads(json.dumps(settings))))
     assert identify(kept)["teacher_digest"] == "01ab"

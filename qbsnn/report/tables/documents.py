@@ -14,8 +14,13 @@ from qbsnn.results.files import write_atomically
 from qbsnn.results.sweeps import Plan, cells_frame, read_cells, read_plan
 
 
-def find_plan(name: str, conf: Path) -> Plan:
+def find_plan(name: str, conf: Path, key: str = "table") -> Plan:
     """The plan ``table_NAME`` or ``NAME`` of a folder, or a path ending in .yaml.
+
+    Args:
+        name: Of the sweep.
+        conf: The folder.
+        key: What the command line calls it, for the message.
 
     Raises:
         DataError: There is none, or see :func:`~qbsnn.results.sweeps.read_plan`.
@@ -26,7 +31,7 @@ def find_plan(name: str, conf: Path) -> Plan:
         if (conf / f"{stem}.yaml").is_file():
             return read_plan(conf / f"{stem}.yaml")
     known = ", ".join(sorted(path.stem.removeprefix("table_") for path in conf.glob("*.yaml")))
-    raise DataError(f"table={name}: no such sweep; there are {known or f'none in {conf}'}")
+    raise DataError(f"{key}={name}: no such sweep; there are {known or f'none in {conf}'}")
 
 
 def write_table(plan: Plan, sweeps: Path, out: Path, figure: str | None = None) -> list[Path]:
@@ -82,7 +87,7 @@ def store_sweeps(name: str, conf: Path, sweeps: Path, results: Path) -> list[Pat
     if name == "all":
         names = sorted(path.stem for path in conf.glob("*.yaml") if (sweeps / path.stem / "cells.json").exists())
     else:
-        plan = find_plan(name, conf)
+        plan = find_plan(name, conf, "store")
         names = [plan.name]
         if not (sweeps / plan.name / "cells.json").exists():
             raise DataError(
