@@ -110,11 +110,11 @@ class DataModule(lightning.LightningDataModule, Generic[Source]):
         return {part: len(split) for part, split in self._splits.items()}
 
     def describe(self) -> dict[str, Any]:
-        """What a result records: name, whether simulated, sample numbers, a checksum of each part's indices, skips."""
+        """What a result records: name, whether simulated, usable samples, a checksum of each part's indices, skips."""
         return {
             "name": self.name,
             "simulated": self.simulated,
-            "samples": self.split_sizes(),
+            "samples": {part: split.usable() for part, split in self._splits.items()},
             "indices_sha256": {
                 part: hashlib.sha256(ids.numpy().astype("<i8").tobytes()).hexdigest()[:16]
                 for part, ids in self.indices.items()
@@ -177,13 +177,16 @@ class DataModule(lightning.LightningDataModule, Generic[Source]):
         self, part: str, source: Source, labels: NDArray[np.int64], ids: NDArray[np.int64], chosen: NDArray[np.int64]
     ) -> None:
         limit = self._limits[part]
-        if limit is not None:
+        cut = limit is not None and limit < len(chosen)
+        if cut:
             chosen = np.sort(chosen[permutation(Purpose.LIMIT, len(chosen), self.split_seed)[:limit]])
         targets = torch.from_numpy(labels[chosen])
         split = self.part(source, chosen, targets, part == "train")
         if len(split) == 0:
             raise DataError(f"{self.name}: none of the {len(chosen)} {part} samples can be read")
-        split.fills = part == "train"
+        split.fills, split.called = part == "train", f"{self.name}, {part} samples"
+        split.class_names = () if cut else self.class_names
+        split.check_classes()
         self._splits[part] = split
         kind = " (simulated)" if self.simulated else ""
         log.info("%s%s: %s %s samples", self.name, kind, f"{len(split):,}", part)
