@@ -13,7 +13,7 @@ from qbsnn.cli.keys import CheckpointKeys
 from qbsnn.cli.suggestions import dotted, suggestion
 from qbsnn.errors import SettingsError
 from qbsnn.models.network import SpikingNetwork
-from qbsnn.training import checkpoints
+from qbsnn.training import checkpoints, classes
 from qbsnn.training.deployment import Deployed, convert, present
 from qbsnn.training.devices.processes import one_process
 from qbsnn.training.fine_tuning import stored
@@ -74,6 +74,7 @@ def deployed_network(given: Opened, run: Path) -> tuple[Parts, Deployed]:
     """The integer network of a checkpoint, made as its run did, and the parts around it with test data set up."""
     settings = validate(given.config(run)) | {"logger": None, "callbacks": None}
     parts = build({**settings, "trainer": one_process(settings["trainer"])})
+    classes.check(given.contents, given.checkpoint, parts.data)
     load_weights(parts.module, given.contents, given.checkpoint)
     parts.data.prepare_data()
     parts.data.setup("test")

@@ -45,6 +45,7 @@ class DataModule(lightning.LightningDataModule, Generic[Source]):
     in_shape: tuple[int, int, int]
     encodings: ClassVar[tuple[str, ...]] = ("direct", "rate", "latency")  # that a network may use; the usual one first
     simulated: ClassVar[bool] = False  # whether the samples were computed from other data, not recorded
+    names_known: bool = True  # whether class_names are the set's own already, not in files that are still to be read
     own_files: ClassVar[bool] = False  # whether the files are the user's, so that nobody knows what they should be
 
     def __init__(

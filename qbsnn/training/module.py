@@ -23,6 +23,7 @@ from qbsnn.models.network import SpikingNetwork
 from qbsnn.tracking.wandb_logger import OfflineCapableWandbLogger
 from qbsnn.training.building import build_object
 from qbsnn.training.checkpoints import VERSION
+from qbsnn.training.classes import known
 from qbsnn.training.optim import make_optimizer, parameter_groups
 from qbsnn.training.settings import for_files
 
@@ -208,8 +209,10 @@ class Classifier(lightning.LightningModule):
         self._rate = self.trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the resolved configuration into the checkpoint, so that evaluation needs nothing else, and the W&B id."""
+        """Put in the resolved configuration, so that evaluation needs nothing else, the classes and the W&B id."""
         checkpoint["qbsnn"] = {"version": VERSION, "package": __version__, "config": self.config}
+        if (data := getattr(self.trainer, "datamodule", None)) is not None:
+            checkpoint["qbsnn"]["classes"] = known(data)
         for logger in self.trainer.loggers:
             if isinstance(logger, OfflineCapableWandbLogger):
                 checkpoint["qbsnn"]["wandb_id"] = logger.version

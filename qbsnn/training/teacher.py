@@ -14,7 +14,7 @@ from qbsnn.data import DataModule
 from qbsnn.errors import SettingsError
 from qbsnn.functional.loss import soft_targets
 from qbsnn.models.network import SpikingNetwork
-from qbsnn.training import checkpoints
+from qbsnn.training import checkpoints, classes
 from qbsnn.training.building import build_object
 from qbsnn.training.settings import DistillationSettings, validate
 from qbsnn.training.setup import load_network, network_of
@@ -36,7 +36,8 @@ class Teacher:
 
         Raises:
             CheckpointError: it cannot be read.
-            SettingsError: it takes other samples than those of the settings, or draws random numbers.
+            SettingsError: it takes other samples than those of the settings, knows other classes, or draws random
+                numbers.
         """
         data: DataModule = build_object(settings["data"], "data")
         path = Path(settings["teacher"])
@@ -48,6 +49,7 @@ class Teacher:
             raise SettingsError(
                 f"teacher {path} learned from {theirs.name}, {samples[0]}; {data.name} has {samples[1]}"
             )
+        classes.check(contents, path, data, "teacher", otherwise=theirs)
         if network.encoder.coding == "events" and settings["T"] != network.T:
             raise SettingsError(f"teacher {path} takes frames of {network.T} steps, this run has T = {settings['T']}")
         if network.encoder.coding == "rate":
