@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from qbsnn import checks
 from qbsnn.cli.keys import CheckpointKeys
 from qbsnn.cli.suggestions import dotted, suggestion
+from qbsnn.data import class_names
 from qbsnn.errors import SettingsError
 from qbsnn.models.network import SpikingNetwork
-from qbsnn.training import checkpoints, classes
+from qbsnn.training import checkpoints
 from qbsnn.training.deployment import Deployed, convert, present
 from qbsnn.training.devices.processes import one_process
 from qbsnn.training.fine_tuning import stored
@@ -30,10 +32,11 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> SpikingNetwork:
         trust: Packages of yours that its configuration may name.
 
     Raises:
+        ArgumentError: ``path`` is no path.
         CheckpointError: There is no checkpoint, or it cannot be read.
         SettingsError: Its configuration is none of this version, or does not fit its weights.
     """
-    checkpoint = Path(path).resolve()
+    checkpoint = checks.path("path", path, "a checkpoint or of a run's folder").resolve()
     if checkpoint.is_dir():
         found = [checkpoint / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")]
         checkpoint = next((file for file in found if file.exists()), found[0])
@@ -74,7 +77,7 @@ def deployed_network(given: Opened, run: Path) -> tuple[Parts, Deployed]:
     """The integer network of a checkpoint, made as its run did, and the parts around it with test data set up."""
     settings = validate(given.config(run)) | {"logger": None, "callbacks": None}
     parts = build({**settings, "trainer": one_process(settings["trainer"])})
-    classes.check(given.contents, given.checkpoint, parts.data)
+    class_names.check(given.contents, given.checkpoint, parts.data)
     load_weights(parts.module, given.contents, given.checkpoint)
     parts.data.prepare_data()
     parts.data.setup("test")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from qbsnn import checks
 from qbsnn.bounds import DataBounds
 from qbsnn.data.loading import Share, Split, eval_loader, train_loader
 from qbsnn.data.randomness import Purpose, permutation
@@ -61,12 +62,11 @@ class DataModule(lightning.LightningDataModule, Generic[Source]):
         limits: dict[str, int | None],
     ) -> None:
         super().__init__()
-        if not isinstance(root, (str, Path)) or not str(root):
-            raise ArgumentError(f"root must be the path of a folder, got {root!r}")
+        folder = checks.path("root", root, "a folder")
         given = {"download": download, "verify": verify, "batch_size": batch_size, "val_fraction": val_fraction}
         given |= {"split_seed": split_seed, "seed": seed, "num_workers": num_workers}
         DataBounds.check_known(given | {f"limit_{part}": limit for part, limit in limits.items()})
-        self.root = Path(root).expanduser().absolute()
+        self.root = folder.expanduser().absolute()
         self.download, self.verify, self.batch_size, self.num_workers = download, verify, batch_size, num_workers
         self.val_fraction, self.split_seed, self.seed, self._limits = val_fraction, split_seed, seed, limits
         self.num_classes = len(self.class_names)

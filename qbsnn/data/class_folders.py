@@ -175,7 +175,10 @@ class OwnFiles:
     def look(self, root: str | Path, table: str | Path | None, suffixes: Collection[str], test_fraction: float) -> Path:
         """Look which classes there are; returns where a cache goes unless the user says so: no folder of a class."""
         self.test_fraction = checks.number("test_fraction", test_fraction, 0, 0.9, open_low=True)
-        self.own = ClassFolders(Path(root).expanduser().absolute(), table, suffixes, self.name)
+        folder = checks.path("root", root, "a folder").expanduser().absolute()
+        if table is not None:
+            checks.path("table", table, "a CSV file")
+        self.own = ClassFolders(folder, table, suffixes, self.name)
         self.class_names = self.own.classes
         return self.own.root / ".cache"
 

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from qbsnn import __version__
+from qbsnn.data import class_names
 from qbsnn.energy.budget import EnergyBudget
 from qbsnn.energy.spending import Spending, Synapses
 from qbsnn.functional.scan import HALF
@@ -23,7 +24,6 @@ from qbsnn.models.network import SpikingNetwork
 from qbsnn.tracking.wandb_logger import OfflineCapableWandbLogger
 from qbsnn.training.building import build_object
 from qbsnn.training.checkpoints import VERSION
-from qbsnn.training.classes import known
 from qbsnn.training.optim import make_optimizer, parameter_groups
 from qbsnn.training.settings import for_files
 
@@ -212,7 +212,7 @@ class Classifier(lightning.LightningModule):
         """Put in the resolved configuration, so that evaluation needs nothing else, the classes and the W&B id."""
         checkpoint["qbsnn"] = {"version": VERSION, "package": __version__, "config": self.config}
         if (data := getattr(self.trainer, "datamodule", None)) is not None:
-            checkpoint["qbsnn"]["classes"] = known(data)
+            checkpoint["qbsnn"]["classes"] = class_names.known(data)
         for logger in self.trainer.loggers:
             if isinstance(logger, OfflineCapableWandbLogger):
                 checkpoint["qbsnn"]["wandb_id"] = logger.version

@@ -19,13 +19,14 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
 from omegaconf import DictConfig
 
+from qbsnn.data import class_names
 from qbsnn.deploy.convert.quantized import Quantized
 from qbsnn.errors import SettingsError
 from qbsnn.functional.exact import full_float32
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.results.fingerprint import fingerprint
 from qbsnn.results.schema import Metrics, Result, Timing
-from qbsnn.training import checkpoints, classes, fine_tuning
+from qbsnn.training import checkpoints, fine_tuning
 from qbsnn.training.building import build_all
 from qbsnn.training.deployment import Listener, Tuned, convert, frozen, prove
 from qbsnn.training.devices import processes
@@ -106,7 +107,7 @@ def evaluate(checkpoint: Path, cfg: DictConfig, contents: dict[str, Any]) -> Res
     """
     settings = validate(cfg)
     parts = build({**settings, "trainer": processes.one_process(settings["trainer"])})
-    classes.check(contents, checkpoint, parts.data)
+    class_names.check(contents, checkpoint, parts.data)
     with SIGNALS.listening(), _recorded(parts, checkpoints={"best": str(checkpoint)}) as record:
         load_weights(parts.module, contents, checkpoint)
         tune = partial(_stored, parts, checkpoint)

@@ -10,11 +10,11 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from qbsnn.data import DataModule
+from qbsnn.data import DataModule, class_names
 from qbsnn.errors import SettingsError
 from qbsnn.functional.loss import soft_targets
 from qbsnn.models.network import SpikingNetwork
-from qbsnn.training import checkpoints, classes
+from qbsnn.training import checkpoints
 from qbsnn.training.building import build_object
 from qbsnn.training.settings import DistillationSettings, validate
 from qbsnn.training.setup import load_network, network_of
@@ -49,7 +49,7 @@ class Teacher:
             raise SettingsError(
                 f"teacher {path} learned from {theirs.name}, {samples[0]}; {data.name} has {samples[1]}"
             )
-        classes.check(contents, path, data, "teacher", otherwise=theirs)
+        class_names.check(contents, path, data, "teacher", otherwise=theirs)
         if network.encoder.coding == "events" and settings["T"] != network.T:
             raise SettingsError(f"teacher {path} takes frames of {network.T} steps, this run has T = {settings['T']}")
         if network.encoder.coding == "rate":

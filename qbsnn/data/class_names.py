@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from qbsnn.data import DataModule
+from qbsnn.data.base import DataModule
 from qbsnn.errors import CheckpointError, SettingsError
 
 SHOWN = 12

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from qbsnn.data import Digits, ImageFolder, TinyImageNet
+from qbsnn.data import Digits, ImageFolder, TinyImageNet, class_names
 from qbsnn.errors import CheckpointError, SettingsError
-from qbsnn.training import checkpoints, classes
+from qbsnn.training import checkpoints
 from tests.data.images.test_image_folder import pictures
 from tests.tool import one_paragraph
 
@@ -44,17 +44,17 @@ def test_a_network_is_not_used_on_other_classes(tool, capsys):
 def test_what_is_compared(tmp_path):
     pets = ImageFolder(root=pictures(tmp_path / "pets", {"train": 2}))
     for about in ({}, {"classes": None}, {"classes": ["cat", "dog"]}):
-        classes.check({"qbsnn": about}, tmp_path, pets)
-    classes.check({}, tmp_path, pets)
+        class_names.check({"qbsnn": about}, tmp_path, pets)
+    class_names.check({}, tmp_path, pets)
     words = "learned the classes dog, cat; image_folder has cat, dog; class 0 is dog there and cat here"
     with pytest.raises(SettingsError, match=f"checkpoint {re.escape(str(tmp_path))} {words}"):
-        classes.check({"qbsnn": {"classes": ["dog", "cat"]}}, tmp_path, pets)
+        class_names.check({"qbsnn": {"classes": ["dog", "cat"]}}, tmp_path, pets)
     many = [str(i) for i in range(200)]
     with pytest.raises(SettingsError, match=r"0, 1, .* 10, 11 and 188 more; image_folder has cat, dog; class 0 is"):
-        classes.check({"qbsnn": {"classes": many}}, tmp_path, pets)
+        class_names.check({"qbsnn": {"classes": many}}, tmp_path, pets)
     with pytest.raises(SettingsError, match=r"0, 1, 2; digits has 0, 1, 2, 3, 4, 5, 6, 7, 8, 9\. It must"):
-        classes.check({"qbsnn": {"classes": ["0", "1", "2"]}}, tmp_path, Digits(root=tmp_path))
-    classes.check({"qbsnn": {"classes": many}}, tmp_path, TinyImageNet(root=tmp_path))  # its words are not read yet
+        class_names.check({"qbsnn": {"classes": ["0", "1", "2"]}}, tmp_path, Digits(root=tmp_path))
+    class_names.check({"qbsnn": {"classes": many}}, tmp_path, TinyImageNet(root=tmp_path))  # its words are not read yet
     for bad in ("cat", [1, 2], {"cat": 0}):
         with pytest.raises(CheckpointError, match="its classes must be a list of names"):
-            classes.check({"qbsnn": {"classes": bad}}, tmp_path, pets)
+            class_names.check({"qbsnn": {"classes": bad}}, tmp_path, pets)
