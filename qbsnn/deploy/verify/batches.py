@@ -31,7 +31,8 @@ def checked(batches: object, encoder: Encoder) -> list[Batch]:
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:
             what = "a tensor" if isinstance(batch, Tensor) else f"{type(batch).__name__}"
             raise ArgumentError(f"batches {right}, got {what} as number {number}: one batch is [(pixels, labels)]")
-        found.append(_pair(f"of batch {number}", *batch, most=encoder.bound))
+        pixels, labels = batch
+        found.append(_pair(f"of batch {number}", pixels, labels, encoder.bound))
     if not found:
         raise ArgumentError("batches must hold a batch at least, got none")
     return found
