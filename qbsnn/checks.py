@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
+from pathlib import Path
 
 import yaml
 
@@ -48,6 +50,13 @@ def choice(name: str, value: object, options: Iterable[str]) -> str:
     if not isinstance(value, str) or value not in names:
         raise ArgumentError(f"{name} must be one of {', '.join(names)}, got {value!r}")
     return value
+
+
+def path(name: str, value: object, of: str) -> Path:
+    """The path of what ``of`` says: text that is not empty, or a ``pathlib.Path``."""
+    if not isinstance(value, (str, os.PathLike)) or not str(value):
+        raise ArgumentError(f"{name} must be the path of {of}, got {value!r}")
+    return Path(value)
 
 
 def boolean(name: str, value: object) -> bool:

@@ -7,11 +7,10 @@ docs/scale.md.
 
 from pathlib import Path
 
-from hydra.errors import HydraException
 from pydantic import Field
 
 from qbsnn.cli import launch as cli
-from qbsnn.cli.composition import explain
+from qbsnn.cli.composition import explained
 from qbsnn.cli.keys import Overriding
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -31,11 +30,9 @@ def main(given: Search) -> None:
     own = [word for word in given.overrides if word.split("=")[0].lstrip("+~").split(".")[0] == "search"]
     fixed = [word for word in given.overrides if word not in own]
     folder = (given.outputs / "search").absolute()
-    try:
+    with explained(CONF, "train", fixed):
         wanted = search.settings(CONF.resolve(), given.search, own)
         study = search.search(CONF.resolve(), wanted, fixed, folder)
-    except HydraException as error:
-        raise explain(error, CONF, "train", fixed) from error
     counts = [trial.state.name.lower() for trial in study.get_trials(deepcopy=False)]
     print(", ".join(f"{counts.count(state)} {state}" for state in sorted(set(counts))), f"in {folder / wanted.name}.db")
     if "complete" not in counts:

@@ -19,7 +19,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
 from matplotlib import animation
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -27,6 +26,7 @@ from omegaconf import OmegaConf
 from pydantic import Field
 
 from qbsnn.cli import launch as cli
+from qbsnn.cli.composition import explained
 from qbsnn.cli.keys import Overriding
 from qbsnn.data import DataModule, EventDataModule
 from qbsnn.data.loading import Split
@@ -65,12 +65,9 @@ def main(given: Show) -> None:
 
 def build(overrides: list[str]) -> DataModule:
     """The data module that ``train.py`` would build with these settings."""
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            place = os.environ.get("QBSNN_DATA", Path.cwd() / "data")  # Hydra itself does not run, and knows no place
-            cfg = compose("train", [f"paths.data={place}", *overrides])
-    except HydraException as error:
-        raise SettingsError(f"cannot compose the settings: {' '.join(str(error).split())}") from error
+    with explained(CONF, "train", overrides), initialize_config_dir(str(CONF), version_base="1.3"):
+        place = os.environ.get("QBSNN_DATA", Path.cwd() / "data")  # Hydra itself does not run, and knows no place
+        cfg = compose("train", [f"paths.data={place}", *overrides])
     settings = OmegaConf.to_container(cfg.data, resolve=True)
     data: DataModule = build_object(settings, "data")
     return data

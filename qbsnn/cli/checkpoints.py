@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf, open_dict
 from yaml import YAMLError
 
+from qbsnn import checks
 from qbsnn.cli.keys import CheckpointKeys
 from qbsnn.cli.suggestions import dotted, suggestion
+from qbsnn.data import class_names
 from qbsnn.errors import SettingsError
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.models.weights import load_network, load_weights
@@ -38,10 +40,11 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> SpikingNetwork:
         trust: Packages of yours that its configuration may name.
 
     Raises:
+        ArgumentError: ``path`` is no path.
         CheckpointError: There is no checkpoint, or it cannot be read.
         SettingsError: Its configuration is none of this version, or does not fit its weights.
     """
-    checkpoint = checkpoint_of(path)
+    checkpoint = checkpoint_of(checks.path("path", path, "a checkpoint or of a run's folder"))
     contents = checkpoints.load(checkpoint)
     settings = validate(Opened(checkpoint, contents, (), tuple(trust)).config(checkpoint.parent.parent))
     network, _ = network_of(settings)
@@ -95,6 +98,7 @@ def deployed_network(given: Opened, run: Path) -> tuple[Parts, Deployed]:
     """The integer network of a checkpoint, made as its run did, and the parts around it with test data set up."""
     settings = validate(given.config(run)) | {"logger": None, "callbacks": None}
     parts = build({**settings, "trainer": one_process(settings["trainer"])})
+    class_names.check(given.contents, given.checkpoint, parts.data)
     load_weights(parts.module, given.contents, given.checkpoint)
     parts.data.prepare_data()
     parts.data.setup("test")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,17 @@ NEEDED = ("paths", "data", "model", "neuron", "optim", "trainer", "deploy", "hyd
 """Groups that a run cannot do without."""
 
 NO_NAME = "Config group override must be a string or a list"  # Hydra's words, in a ValueError
+
+
+@contextmanager
+def explained(conf: Path, config_name: str, words: Sequence[str]) -> Iterator[None]:
+    """Turn Hydra's errors of composition inside into those of :func:`explain`, which has the same arguments."""
+    try:
+        yield
+    except Exception as error:
+        if not (isinstance(error, HydraException) or str(error).startswith(NO_NAME)):
+            raise
+        raise explain(error, conf, config_name, words) from error
 
 
 def explain(error: Exception, conf: Path, config_name: str, words: Sequence[str]) -> SettingsError:

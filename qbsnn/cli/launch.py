@@ -17,13 +17,12 @@ from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from qbsnn.checks import readable
 from qbsnn.cli import guarding
-from qbsnn.cli.composition import NO_NAME, explain, group_options
+from qbsnn.cli.composition import explained, group_options
 from qbsnn.cli.keys import Given, help_text, read
 from qbsnn.errors import QBSNNError, SettingsError, environment_fault
 from qbsnn.results.schema import Result
@@ -162,18 +161,15 @@ def launch(main: Callable[[], object], conf: Path, config_name: str) -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
         _check_subdir(sys.argv[1:])
-        with readable():
+        with readable(), explained(conf, config_name, sys.argv[1:]):
             if {"-h", "--help"} & set(sys.argv[1:]):
                 print(_help(conf, config_name, [word for word in sys.argv[1:] if not word.startswith("-")]))
             else:
                 main()
     except QBSNNError as error:
         fail(error)
-    except Exception as error:
-        if isinstance(error, HydraException) or str(error).startswith(NO_NAME):
-            fail(explain(error, conf, config_name, sys.argv[1:]))
-        else:  # Hydra could not make the run directory, or write into it
-            fail_for_the_machine(error)
+    except Exception as error:  # Hydra could not make the run directory, or write into it
+        fail_for_the_machine(error)
     if _failures:
         sys.exit(1)
 

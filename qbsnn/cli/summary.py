@@ -42,7 +42,14 @@ def summarise(result: Result) -> None:
 
 def _data(data: dict[str, Any]) -> str:
     kind = " (simulated events)" if data["simulated"] else ""
-    return f"{data['name']}{kind}: {', '.join(f'{count:,} {part}' for part, count in data['samples'].items())}"
+    skipped = {part: len(names) for part, names in data.get("skipped", {}).items()}
+    told = [
+        f"{count:,} of {count + skipped[part]:,} {part} (the others cannot be read)"
+        if part in skipped
+        else f"{count:,} {part}"
+        for part, count in data["samples"].items()
+    ]
+    return f"{data['name']}{kind}: {', '.join(told)}"
 
 
 def _accuracies(shown: dict[str, str], selected: bool) -> str:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from qbsnn import checks
 from qbsnn.bounds import DataBounds
 from qbsnn.data.loading import Share, Split, eval_loader, train_loader
 from qbsnn.data.randomness import Purpose, permutation
@@ -45,6 +46,7 @@ class DataModule(lightning.LightningDataModule, Generic[Source]):
     in_shape: tuple[int, int, int]
     encodings: ClassVar[tuple[str, ...]] = ("direct", "rate", "latency")  # that a network may use; the usual one first
     simulated: ClassVar[bool] = False  # whether the samples were computed from other data, not recorded
+    names_known: bool = True  # whether class_names are the set's own already, not in files that are still to be read
     own_files: ClassVar[bool] = False  # whether the files are the user's, so that nobody knows what they should be
 
     def __init__(
@@ -60,12 +62,11 @@ class DataModule(lightning.LightningDataModule, Generic[Source]):
         limits: dict[str, int | None],
     ) -> None:
         super().__init__()
-        if not isinstance(root, (str, Path)) or not str(root):
-            raise ArgumentError(f"root must be the path of a folder, got {root!r}")
+        folder = checks.path("root", root, "a folder")
         given = {"download": download, "verify": verify, "batch_size": batch_size, "val_fraction": val_fraction}
         given |= {"split_seed": split_seed, "seed": seed, "num_workers": num_workers}
         DataBounds.check_known(given | {f"limit_{part}": limit for part, limit in limits.items()})
-        self.root = Path(root).expanduser().absolute()
+        self.root = folder.expanduser().absolute()
         self.download, self.verify, self.batch_size, self.num_workers = download, verify, batch_size, num_workers
         self.val_fraction, self.split_seed, self.seed, self._limits = val_fraction, split_seed, seed, limits
         self.num_classes = len(self.class_names)
@@ -110,11 +111,11 @@ class DataModule(lightning.LightningDataModule, Generic[Source]):
         return {part: len(split) for part, split in self._splits.items()}
 
     def describe(self) -> dict[str, Any]:
-        """What a result records: name, whether simulated, sample numbers, a checksum of each part's indices, skips."""
+        """What a result records: name, whether simulated, usable samples, a checksum of each part's indices, skips."""
         return {
             "name": self.name,
             "simulated": self.simulated,
-            "samples": self.split_sizes(),
+            "samples": {part: split.usable() for part, split in self._splits.items()},
             "indices_sha256": {
                 part: hashlib.sha256(ids.numpy().astype("<i8").tobytes()).hexdigest()[:16]
                 for part, ids in self.indices.items()
@@ -177,13 +178,16 @@ class DataModule(lightning.LightningDataModule, Generic[Source]):
         self, part: str, source: Source, labels: NDArray[np.int64], ids: NDArray[np.int64], chosen: NDArray[np.int64]
     ) -> None:
         limit = self._limits[part]
-        if limit is not None:
+        cut = limit is not None and limit < len(chosen)
+        if cut:
             chosen = np.sort(chosen[permutation(Purpose.LIMIT, len(chosen), self.split_seed)[:limit]])
         targets = torch.from_numpy(labels[chosen])
         split = self.part(source, chosen, targets, part == "train")
         if len(split) == 0:
             raise DataError(f"{self.name}: none of the {len(chosen)} {part} samples can be read")
-        split.fills = part == "train"
+        split.fills, split.called = part == "train", f"{self.name}, {part} samples"
+        split.class_names = () if cut else self.class_names
+        split.check_classes()
         self._splits[part] = split
         kind = " (simulated)" if self.simulated else ""
         log.info("%s%s: %s %s samples", self.name, kind, f"{len(split):,}", part)

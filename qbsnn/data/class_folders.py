@@ -23,6 +23,8 @@ from qbsnn.errors import DataError
 log = logging.getLogger(__name__)
 
 PARTS = ("train", "val", "test")
+SEPARATORS = {";": "semicolons", "\t": "tabs"}
+"""What spreadsheets put between columns in the place of commas."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class ClassFolders:
     def __init__(self, root: Path, table: str | Path | None, suffixes: Collection[str], name: str) -> None:
         self.root, self.suffixes, self.name = root, suffixes, name
         self.table = None if table is None else root / table
-        self.rows = [] if self.table is None else sorted(read_table(self.table, name))
+        self.rows = [] if self.table is None else sorted(read_table(self.table, root, name))
         self.places: dict[str, Path] = {}
         if self.table is None:
             found = _folders(root, name)
@@ -173,7 +175,10 @@ class OwnFiles:
     def look(self, root: str | Path, table: str | Path | None, suffixes: Collection[str], test_fraction: float) -> Path:
         """Look which classes there are; returns where a cache goes unless the user says so: no folder of a class."""
         self.test_fraction = checks.number("test_fraction", test_fraction, 0, 0.9, open_low=True)
-        self.own = ClassFolders(Path(root).expanduser().absolute(), table, suffixes, self.name)
+        folder = checks.path("root", root, "a folder").expanduser().absolute()
+        if table is not None:
+            checks.path("table", table, "a CSV file")
+        self.own = ClassFolders(folder, table, suffixes, self.name)
         self.class_names = self.own.classes
         return self.own.root / ".cache"
 
@@ -195,31 +200,44 @@ class OwnFiles:
         return super().describe() | {"classes": list(self.class_names)}  # type: ignore[misc]
 
 
-def read_table(path: Path, name: str) -> list[tuple[str, str, str]]:
+def read_table(path: Path, root: Path, name: str) -> list[tuple[str, str, str]]:
     """Rows of a CSV file with the columns ``path``, ``label`` and, if there is one, ``part``: train, val or test.
 
+    Args:
+        path: of the CSV file.
+        root: that the paths in it are relative to.
+        name: of the set, for messages.
+
     Raises:
-        DataError: for a file that cannot be read, other columns, an incomplete row.
+        DataError: for a file that cannot be read, other columns, an incomplete row, a path that two rows name.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             columns = reader.fieldnames or []
             if not {"path", "label"} <= set(columns):
-                raise DataError(f"{name}: {path} must have the columns path and label, got {', '.join(columns)}")
+                told = f"{name}: {path} must have the columns path and label, got {', '.join(columns)}"
+                other = next((found for sign, found in SEPARATORS.items() if sign in "".join(columns)), None)
+                raise DataError(told + (f": separate the columns by commas, not by {other}" if other else ""))
             rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{name}: {path} cannot be read: {error}") from error
-    found = []
+    found: dict[str, tuple[int, tuple[str, str, str]]] = {}
     for line, row in rows:
+        file_path, label = ((row[column] or "").strip() for column in ("path", "label"))
         part = (row.get("part") or "train").strip()
-        if not row["path"] or not row["label"] or part not in PARTS:
+        if not file_path or not label or part not in PARTS:
             raise DataError(
                 f"{name}: {path}, line {line} must have a path, a label and one of {', '.join(PARTS)} as part, got "
                 f"{row['path']!r}, {row['label']!r} and {part!r}"
             )
-        found.append((row["path"].strip(), row["label"].strip(), part))
-    return found
+        first, before = found.setdefault(os.path.normpath(root / file_path), (line, (file_path, label, part)))
+        if first != line:
+            raise DataError(
+                f"{name}: {path} must name every file once, but {file_path} stands in line {first} ({before[1]}, "
+                f"{before[2]}) and in line {line} ({label}, {part})"
+            )
+    return [row for _, row in found.values()]
 
 
 def _folders(place: Path, name: str) -> list[str]:

@@ -28,6 +28,8 @@ class Split(Dataset[tuple[Tensor, Tensor]]):
     kept: NDArray[np.int64]  # of the samples it was made of, those that can be read
     resident: bool = False  # whether batches are fetched without a DataLoader's machinery and pinned memory
     fills: bool = False  # whether a batch without a readable sample is made of others instead of left out
+    called: str = "samples"  # the part, for messages
+    class_names: Sequence[str] = ()  # empty where classes may be missing
 
     def __init__(self, labels: Tensor) -> None:
         self.labels = labels
@@ -53,6 +55,13 @@ class Split(Dataset[tuple[Tensor, Tensor]]):
     def skipped(self) -> list[str]:
         """Names of the samples that could not be read and were left out so far."""
         return []
+
+    def usable(self) -> int:
+        """Number of the samples that can be read, as far as is known."""
+        return len(self)
+
+    def check_classes(self) -> None:
+        """Raise DataError, naming it, where a class is known to have no sample that can be read."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +148,8 @@ class LateLoader(DataLoader):
 
     On resuming, Lightning makes the iterator first and calls ``set_epoch`` after; worker processes would have begun
     with the order of epoch 0 by then. Batches without a sample are left out.
+
+    Raises DataError where no sample can be read, or with the last batch where none of a class can.
     """
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:  # type: ignore[override]
@@ -150,11 +161,12 @@ class LateLoader(DataLoader):
             found = map(split.__getitems__, batches) if at_once and batches is not None else super().__iter__()
             good = bad = 0
             for batch in found:
-                if len(batch[1]):
-                    good += 1
+                filled = len(batch[1]) > 0
+                good, bad = good + filled, bad + (not filled)
+                if good and good + bad == len(self):  # whoever knows the length asks for no more
+                    split.check_classes()
+                if filled:
                     yield batch
-                else:
-                    bad += 1
             if bad and not good:
                 raise DataError(f"none of {len(split)} samples can be read, {split.skipped()[0]} among them")
 

@@ -46,7 +46,7 @@ class SkippingSplit(Split):
             if len(kept) < len(names) and not skip:
                 first = min(set(range(len(names))) - set(kept))
                 raise DataError(bytes(records[first][1:]).decode())
-        self.kept = np.array(kept, np.int64)
+        self.kept, self.targets = np.array(kept, np.int64), labels
         super().__init__(labels[self.kept])
         # shared with the worker processes, so that the main one can count
         self.bad = torch.zeros(len(self.kept), dtype=torch.bool).share_memory_()
@@ -103,3 +103,20 @@ class SkippingSplit(Split):
         """Names of the samples left out so far."""
         left_out = np.setdiff1d(np.arange(len(self.names)), self.kept[~self.bad.numpy()])
         return [self.names[place] for place in left_out]
+
+    def usable(self) -> int:
+        """Number of the samples that can be read, as far as is known."""
+        return len(self) - int(self.bad.sum())
+
+    def check_classes(self) -> None:
+        """Raise DataError, naming it, where a class is known to have no sample that can be read."""
+        if not self.class_names or self.usable() == len(self.names):
+            return
+        lost = np.setdiff1d(self.targets.numpy(), self.labels[~self.bad].numpy())
+        if len(lost):
+            places = np.flatnonzero(self.targets.numpy() == lost[0])
+            more = f" (and the same of {len(lost) - 1} more)" if len(lost) > 1 else ""
+            raise DataError(
+                f"{self.called}: none of the {len(places)} of the class {self.class_names[lost[0]]} can be read, "
+                f"{self.names[places[0]]} among them{more}"
+            )

@@ -82,6 +82,8 @@ class Stage(nn.Module):
 
     def __init__(self, branches: Sequence[Branch], neuron: Neuron | None = None, pool: nn.Module | None = None) -> None:
         super().__init__()
+        if not (neuron is None or isinstance(neuron, Neuron)):
+            raise ArgumentError(f"neuron must be a neuron, or None for the readout, got {neuron!r}")
         self.branches = nn.ModuleList(branches)
         self.neuron, self.pool = neuron, pool
         self.fused, self.checkpointed = False, False

@@ -13,13 +13,12 @@ from typing_extensions import TypedDict
 
 from qbsnn import checks
 from qbsnn.bounds import ModelBounds
-from qbsnn.errors import ArgumentError, SettingsError
-from qbsnn.functional.loss import DECISIONS
+from qbsnn.errors import ArgumentError
 from qbsnn.layers.encoder import Encoder
 from qbsnn.layers.norm import NORMS, TemporalScale
 from qbsnn.layers.quantised import quantise
 from qbsnn.layers.stage import INPUT, Branch, Stage
-from qbsnn.models.network import SpikingNetwork
+from qbsnn.models.network import SpikingNetwork, check_shape
 from qbsnn.neurons.base import Neuron
 from qbsnn.neurons.relu import LeakyIntegrator
 
@@ -88,11 +87,13 @@ class Builder:
             raise ArgumentError(f"{unknown[0]} is not a setting: there are {', '.join(sorted(DEFAULTS))}")
         given: Options = {**DEFAULTS, **options}
         self.neuron, self.in_shape, self.options = neuron, check_shape(in_shape), given
+        self.neurons = dict(given["neurons"] or {})
+        for name, factory in {"neuron": neuron, **{f"neurons.{stage}": f for stage, f in self.neurons.items()}}.items():
+            _check_factory(name, factory)
         self.norm_name = checks.choice("norm", given["norm"], NORMS)
         self.v_th = ModelBounds.check("v_th", given["v_th"])
         self.width = ModelBounds.check("width", given["width"])
         self.steps = ModelBounds.check("T", given["T"])
-        self.neurons = dict(given["neurons"] or {})
         self.stages: dict[str, Stage] = {}
         self.shapes: dict[str, tuple[int, ...]] = {INPUT: self.in_shape}
 
@@ -124,7 +125,8 @@ class Builder:
         """Add a stage of neurons fed by these branches; returns its name."""
         shape = branches[0][1]
         assert all(other == shape for _, other in branches), f"{name}: branch shapes differ: {branches}"
-        neuron = self.neurons.pop(name, self.neuron)()
+        own = f"neurons.{name}" if name in self.neurons else "neuron"
+        neuron = _made(own, self.neurons.pop(name, self.neuron), [stage.neuron for stage in self.stages.values()])
         neuron.size_to(shape)
         for branch, _ in branches:
             if neuron.weight_bits is not None and branch.weight is not None:
@@ -170,8 +172,7 @@ class Builder:
                 f"{', '.join(name for name in self.stages if name != 'readout')}"
             )
         encoder = Encoder(self.options["encoding"] or "direct", self.steps, mean, std, self.options["seed"])
-        decision = checks.choice("decision", self.options["decision"], DECISIONS)
-        return SpikingNetwork(encoder, self.stages, self.steps, self.in_shape, decision)
+        return SpikingNetwork(encoder, self.stages, self.steps, self.in_shape, self.options["decision"])
 
     def _branch(self, source: str, weight: nn.Conv2d | nn.Linear, out: int, dim: int, branches: int) -> Branch:
         make = NORMS[self.norm_name]
@@ -179,12 +180,25 @@ class Builder:
         return Branch(source, weight, norm, TemporalScale(self.steps) if self.norm_name == "tebn" else None)
 
 
-def check_shape(shape: Sequence[int]) -> tuple[int, int, int]:
-    """The pixel shape as (C, H, W), or a SettingsError."""
-    if len(shape) != 3:
-        raise SettingsError(f"in_shape must be (channels, height, width), got {tuple(shape)}")
-    c, h, w = (checks.integer("in_shape", side, 1) for side in shape)
-    return c, h, w
+def _check_factory(name: str, factory: object) -> None:
+    if isinstance(factory, nn.Module) or not callable(factory):
+        what = type(factory).__name__ if isinstance(factory, nn.Module) else "QBLIF"
+        raise ArgumentError(
+            f"{name} must be what makes a neuron, since every layer has its own, got {type(factory).__name__}: write "
+            f"lambda: {what}(...)"
+        )
+
+
+def _made(name: str, factory: NeuronFactory, others: Sequence[Neuron | None]) -> Neuron:
+    """The neuron of one stage more."""
+    neuron = factory()
+    if not isinstance(neuron, Neuron):
+        raise ArgumentError(f"{name} must return a neuron when it is called, got {type(neuron).__name__}")
+    if any(neuron is other for other in others):
+        raise ArgumentError(
+            f"{name} must return a new neuron at every call, got the same {type(neuron).__name__} twice"
+        )
+    return neuron
 
 
 def table_entry(tables: dict[str, Any], name: str) -> Any:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from qbsnn.errors import ArgumentError
+from qbsnn import checks
+from qbsnn.bounds import ModelBounds
+from qbsnn.errors import ArgumentError, SettingsError
 from qbsnn.functional.loss import DECISIONS
 from qbsnn.kernels.packing import PackedBursts
 from qbsnn.layers.encoder import Encoder
@@ -24,9 +26,11 @@ Tap = Callable[[str, Tensor], None]
 class SpikingNetwork(nn.Module):
     """Pixels ``[B, C, H, W]`` in [0, 1] to logits ``[T or 1, B, classes]``.
 
-    encoder: the input layer; stages: in execution order, the last one is the readout; T: time steps; in_shape:
-    (C, H, W); decision: a key of ``DECISIONS``. A network of stateless neurons on direct input computes one step, which
-    stands for all T.
+    encoder: the input layer, of as many steps; stages: in execution order, the last one is the readout; T: time steps;
+    in_shape: (C, H, W); decision: a key of ``DECISIONS``. A network of stateless neurons on direct input computes one
+    step, which stands for all T.
+
+    Raises SettingsError, as a rule ArgumentError, for a value that is none of these.
     """
 
     def __init__(
@@ -39,7 +43,14 @@ class SpikingNetwork(nn.Module):
     ) -> None:
         super().__init__()
         _check_wiring(stages)
-        self.encoder, self.T, self.in_shape, self.decision = encoder, T, in_shape, decision
+        self.T, self.in_shape = ModelBounds.check("T", T), check_shape(in_shape)
+        if not isinstance(encoder, Encoder):
+            raise ArgumentError(f"encoder must be an Encoder, got {type(encoder).__name__}")
+        if encoder.steps != self.T:
+            raise ArgumentError(
+                f"encoder must be one of T = {self.T} steps, as the network is, got {encoder.steps} steps"
+            )
+        self.encoder, self.decision = encoder, checks.choice("decision", decision, DECISIONS)
         self.stages = nn.ModuleDict(stages)
         self.packs = False
         last_use = {source: name for name, stage in stages.items() for source in stage.sources}
@@ -95,6 +106,14 @@ class SpikingNetwork(nn.Module):
     def decide(self, logits: Tensor) -> Tensor:
         """The logits that are compared, ``[B, classes]``, from those of every step."""
         return DECISIONS[self.decision](logits)
+
+
+def check_shape(shape: Sequence[int]) -> tuple[int, int, int]:
+    """The pixel shape as (C, H, W), or a SettingsError."""
+    if not isinstance(shape, Sequence) or len(shape) != 3:
+        raise SettingsError(f"in_shape must be (channels, height, width), got {shape}")
+    c, h, w = (checks.integer("in_shape", side, 1) for side in shape)
+    return c, h, w
 
 
 def _check_wiring(stages: dict[str, Stage]) -> None:

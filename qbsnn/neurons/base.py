@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from qbsnn import checks
 from qbsnn.bounds import NeuronBounds
-from qbsnn.errors import ArgumentError
+from qbsnn.functional.arguments import real_current
 from qbsnn.functional.burst import QUANTISERS, burst_step
 from qbsnn.functional.drive import Drive, Part
 from qbsnn.functional.parameters import decay_of, inverse_decay, learned_decay, time_constant
@@ -188,7 +188,8 @@ class SpikingNeuron(Neuron):
         From parts, norm, sum and neuron run as one function that keeps the parts alone for the backward pass.
 
         Raises:
-            ArgumentError: The currents are integers or bools, to which the bursts would be cut off.
+            ArgumentError: The currents are no tensor, have no step, or are integers or bools, to which the bursts would
+                be cut off.
         """
         if not isinstance(current, Drive):
             real_current(current)
@@ -249,15 +250,6 @@ class FixedBurst(SpikingNeuron):
     def scale(self) -> Tensor:
         """Δ = 1."""
         return self.one
-
-
-def real_current(current: Tensor) -> Tensor:
-    """The current, or an ArgumentError where it is not of a floating-point type."""
-    if not current.is_floating_point():
-        raise ArgumentError(
-            f"current must be of a floating-point type, got {current.dtype} {list(current.shape)}: call .float() first"
-        )
-    return current
 
 
 def checked_surrogate(

@@ -8,10 +8,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qbsnn.bounds import ModelBounds
+from qbsnn.functional.arguments import real_current
 from qbsnn.functional.burst import leaky_step
 from qbsnn.functional.parameters import decay_of
 from qbsnn.functional.scan import scan
-from qbsnn.neurons.base import Neuron, Operations, real_current
+from qbsnn.neurons.base import Neuron, Operations
 
 
 class ReLU(Neuron):
@@ -26,7 +27,7 @@ class ReLU(Neuron):
 
     def forward(self, current: Tensor) -> Tensor:
         """max(I, 0)."""
-        return F.relu(current)
+        return F.relu(real_current(current))
 
 
 class LeakyIntegrator(Neuron):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qbsnn import checks
 from qbsnn.errors import DataError
 from qbsnn.results.formatting import chosen
 from qbsnn.results.quantities import listed, of_columns, values
@@ -41,7 +42,8 @@ def frame(folder: Path | str) -> pd.DataFrame:
         that are no results, as pairs of path and reason; ``attrs["models"]`` names the energy models by key.
 
     Raises:
-        DataError: ``folder`` is no directory.
+        ArgumentError: ``folder`` is no path.
+        DataError: It is no directory.
 
     >>> import tempfile
     >>> from qbsnn.results.schema import Host, Metrics, Result
@@ -58,7 +60,7 @@ def frame(folder: Path | str) -> pd.DataFrame:
     >>> float(runs.groupby("T")["test/acc"].mean()[4])
     0.625
     """
-    root = Path(folder)
+    root = checks.path("folder", folder, "a folder of runs")
     if not root.is_dir():
         raise DataError(f"{root} is no directory; name the one that holds the runs")
     results, refused = read_runs(root)

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from qbsnn import checks
 from qbsnn.errors import DataError
 from qbsnn.results.schema import SCHEMA_VERSION, Result
 
@@ -67,10 +68,11 @@ def read_result(path: Path | str) -> Result:
         ``skipped``, or their dataclass. A number that is stored as null is NaN.
 
     Raises:
+        ArgumentError: ``path`` is no path.
         DataError: No such file, not JSON, another ``schema_version``, or a key missing, unknown or of the wrong type;
             the message names file and key.
     """
-    return parse_result(read_json(Path(path)), str(path))
+    return parse_result(read_json(checks.path("path", path, "a result.json")), str(path))
 
 
 def parse_result(data: Any, place: str) -> Result:

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from qbsnn import __version__
+from qbsnn.data import class_names
 from qbsnn.energy.budget import EnergyBudget
 from qbsnn.energy.spending import Spending, Synapses
 from qbsnn.functional.scan import HALF
@@ -218,8 +219,10 @@ class Classifier(lightning.LightningModule):
         self._rate = self.trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the resolved configuration into the checkpoint, so that evaluation needs nothing else, and the W&B id."""
+        """Put in the resolved configuration, so that evaluation needs nothing else, the classes and the W&B id."""
         checkpoint["qbsnn"] = {"version": VERSION, "package": __version__, "config": self.config}
+        if (data := getattr(self.trainer, "datamodule", None)) is not None:
+            checkpoint["qbsnn"]["classes"] = class_names.known(data)
         for logger in self.trainer.loggers:
             if isinstance(logger, OfflineCapableWandbLogger):
                 checkpoint["qbsnn"]["wandb_id"] = logger.version

@@ -20,6 +20,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
 from omegaconf import DictConfig
 
 from qbsnn.checks import named
+from qbsnn.data import class_names
 from qbsnn.deploy.convert.quantized import Quantized
 from qbsnn.energy.budget import missed
 from qbsnn.errors import SettingsError
@@ -111,6 +112,7 @@ def evaluate(checkpoint: Path, cfg: DictConfig, contents: dict[str, Any]) -> Res
     """
     settings = validate(cfg)
     parts = build({**settings, "trainer": processes.one_process(settings["trainer"])})
+    class_names.check(contents, checkpoint, parts.data)
     with SIGNALS.listening(), _recorded(parts, checkpoints={"best": str(checkpoint)}) as record:
         load_weights(parts.module, contents, checkpoint)
         tune = partial(_stored, parts, checkpoint)

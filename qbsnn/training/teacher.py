@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from qbsnn.checks import named
-from qbsnn.data import DataModule
+from qbsnn.data import DataModule, class_names
 from qbsnn.errors import SettingsError
 from qbsnn.functional.loss import soft_targets
 from qbsnn.models.network import SpikingNetwork
@@ -55,7 +55,8 @@ class Teacher:
 
         Raises:
             CheckpointError: it cannot be read.
-            SettingsError: it takes other samples than those of the settings, or draws random numbers.
+            SettingsError: it takes other samples than those of the settings, knows other classes, or draws random
+                numbers.
         """
         data: DataModule = build_object(settings["data"], "data")
         path = Path(settings["teacher"])
@@ -67,6 +68,7 @@ class Teacher:
             raise SettingsError(
                 f"checkpoint {path} learned from {theirs.name}, {samples[0]}; {data.name} has {samples[1]}"
             )
+        class_names.check(contents, path, data, otherwise=theirs)
         if network.encoder.coding == "events" and settings["T"] != network.T:
             raise SettingsError(
                 f"checkpoint {path} takes frames of {network.T} steps, this run has T = {settings['T']}"

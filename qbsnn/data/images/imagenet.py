@@ -145,6 +145,7 @@ class TinyImageNet(ImageNetLike):
 
     name = "tiny_imagenet"
     class_names = tuple(f"class {i}" for i in range(200))  # the set's own words take their place once it is read
+    names_known = False
     mean = (0.4802, 0.4481, 0.3975)
     std = (0.2770, 0.2691, 0.2821)
     images: ClassVar[dict[bool, int]] = {True: 100_000, False: 10_000}
@@ -176,6 +177,7 @@ class TinyImageNet(ImageNetLike):
             raise DataError(f"{self.folder / 'wnids.txt'} must name {self.num_classes} classes, got {len(wnids)}")
         named = dict(line.split("\t", 1) for line in words if "\t" in line)
         self.class_names = tuple(named.get(wnid, wnid).split(",")[0] for wnid in wnids)
+        self.names_known = True
         return wnids
 
     def files(self, part: str, classes: dict[str, int]) -> Labelled:

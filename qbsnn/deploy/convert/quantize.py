@@ -23,7 +23,9 @@ from qbsnn.deploy.convert.thresholds import Grid, Plan, rounded
 from qbsnn.deploy.format.bounds import bounds
 from qbsnn.deploy.format.network import INPUT as INPUT_INDEX
 from qbsnn.deploy.format.network import IntBranch, IntegerNetwork, IntPool, IntReadout, IntStage
-from qbsnn.errors import DeployError
+from qbsnn.deploy.format.validation import check
+from qbsnn.errors import ArgumentError, DeployError
+from qbsnn.functional.arguments import real
 from qbsnn.layers.stage import INPUT, Branch, Stage
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.neurons.base import FixedBurst
@@ -40,10 +42,14 @@ def quantize(
         calibration: Pixels ``[N, C, H, W]`` of training images, used by the search for integer thresholds.
 
     Raises:
-        ArgumentError: ``absorbed`` is another kind of module.
+        ArgumentError: ``absorbed``, ``settings`` or ``calibration`` is something else.
         DeployError: A layer, which is named, has no QB-INT 1 form.
     """
     checked_network(absorbed, "absorbed")
+    if settings is not None and not isinstance(settings, DeploySettings):
+        raise ArgumentError(f"settings must be DeploySettings, such as DeploySettings(bits=8), got {settings!r}")
+    if calibration is not None and not len(real("calibration", calibration, "[N, C, H, W]")):
+        raise ArgumentError(f"calibration must hold an image at least, got {list(calibration.shape)}")
     settings = (settings or DeploySettings()).resolved()
     return convert(absorbed, make_plan(absorbed, settings, calibration), settings)
 
@@ -73,6 +79,7 @@ def convert(absorbed: SpikingNetwork, plan: Plan, settings: DeploySettings) -> Q
     if max(int(np.abs(ends[0]).max()), int(np.abs(ends[1]).max())) > INT32_MAX:
         raise DeployError(f"{first_name}: the input current of the largest input does not fit int32")
     net = settings.applied_to(IntegerNetwork(tuple(stages), readout, absorbed.T))
+    check(net)
     result = Quantized(net, absorbed, ends, clipped, settings, plan)
     for name, bound in zip([*index, "readout"][1:], bounds(net, ends), strict=True):
         if bound.accumulator > INT32_MAX:

@@ -57,5 +57,8 @@ class Quantized:
         theta = torch.from_numpy(first.theta.astype(np.float64)).to(current.device)
         scaled = (current.double() * theta.view(-1, *[1] * (current.dim() - 3))).round()
         if not bool((scaled.abs() <= INT32_MAX).all()):
-            raise DeployError(f"{first.name}: input current leaves the int32 range or is not a number")
+            raise DeployError(
+                f"{first.name}: input current leaves the int32 range or is not a number; the inputs must be numbers in "
+                f"[0, {self.front.encoder.bound:g}]"
+            )
         return scaled.to(torch.int32)

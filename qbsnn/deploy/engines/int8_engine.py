@@ -108,7 +108,10 @@ class Int8Engine(TorchEngine):
         most = self.bounds[0].accumulator
         low, high = (int(end) for end in j.aminmax())
         if low < -most or high > most:
-            raise DeployError(f"the current J must be within ±{most}, got {low}..{high}")
+            raise DeployError(
+                f"the current J must be within ±{most}, as it is for pixels in [0, 1] and frames in [0, 255], got "
+                f"{low}..{high}"
+            )
         return j
 
     def _input(self, current: NDArray[np.int32]) -> Tensor:

@@ -42,7 +42,7 @@ def check(net: IntegerNetwork) -> list[Shape]:
         DeployError: naming the stage, what was found and what would be right.
     """
     _require(bool(net.stages), "network", "it has no stages")
-    _require(net.T >= 1, "network", f"T must be at least 1, got {net.T}")
+    _require(type(net.T) is int and net.T >= 1, "network", f"T must be an integer of at least 1, got {net.T!r}")
     bits, policies = net.membrane_bits, ("error", "saturate", "wrap")
     _require(2 <= bits <= 32, "network", f"membrane_bits must be an integer from 2 to 32, got {bits}")
     _require(net.overflow in policies, "network", f"overflow must be one of {policies}, got {net.overflow!r}")

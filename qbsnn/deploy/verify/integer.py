@@ -25,6 +25,7 @@ from qbsnn.deploy.engines.int8_engine import Int8Engine
 from qbsnn.deploy.format.operations import multiplying_stages, weight_bytes
 from qbsnn.deploy.verify import exits
 from qbsnn.deploy.verify.absorption import Batches, check_absorption, count_right
+from qbsnn.deploy.verify.batches import checked
 from qbsnn.deploy.verify.traces import compare, differences, exit_differences, flip_weight, same_overflows
 from qbsnn.errors import ArgumentError
 from qbsnn.functional.exact import full_float32
@@ -61,12 +62,13 @@ def verify(network: SpikingNetwork, quantized: Quantized, batches: Batches) -> P
         batches: (pixels ``[B, C, H, W]`` or frames ``[B, T, C, H, W]``, labels ``[B]``), which are passed over twice.
 
     Raises:
-        ArgumentError: ``network`` or ``quantized`` is something else.
+        ArgumentError: ``network``, ``quantized`` or a batch is something else, or a value lies outside [0, 1] (for
+            frames [0, 255]).
     """
     checked_network(network)
     if not isinstance(quantized, Quantized):
         raise ArgumentError(f"quantized must be what quantize() returns, got {type(quantized).__name__}")
-    seen = list(batches)
+    seen = checked(batches, network.encoder)
     trained = copy.deepcopy(network).eval()
     return Proof(check_absorption(trained, absorb(trained), seen), check_integer(quantized, seen))
 

@@ -174,7 +174,7 @@ WRONG = {
     "pool size": (change(1, pool=IntPool("max", (9, 9), (1, 1))), "'block0/a': kernel .* larger than"),
     "pool kind": (change(1, pool=IntPool("mean", (2, 2), (2, 2))), "'block0/a': unknown kind of pool 'mean'"),
     "names": (change(1, name="stem"), "stage 'stem': its name is not unique"),
-    "T": (lambda net: replace(net, T=0), "network: T must be at least 1, got 0"),
+    "T": (lambda net: replace(net, T=0), "network: T must be an integer of at least 1, got 0"),
     "empty": (lambda net: replace(net, stages=()), "network: it has no stages"),
     "readout source": (
         change_readout(branch=IntBranch(5, "linear")),
