@@ -31,6 +31,7 @@ from qbsnn.cli.keys import Overriding
 from qbsnn.data import DataModule, EventDataModule
 from qbsnn.data.loading import Split
 from qbsnn.errors import SettingsError
+from qbsnn.sweeps.plan import written
 from qbsnn.training.building import build_object
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -67,7 +68,7 @@ def build(overrides: list[str]) -> DataModule:
     """The data module that ``train.py`` would build with these settings."""
     with explained(CONF, "train", overrides), initialize_config_dir(str(CONF), version_base="1.3"):
         place = os.environ.get("QBSNN_DATA", Path.cwd() / "data")  # Hydra itself does not run, and knows no place
-        cfg = compose("train", [f"paths.data={place}", *overrides])
+        cfg = compose("train", [f"paths.data={written(str(place))}", *overrides])
     settings = OmegaConf.to_container(cfg.data, resolve=True)
     data: DataModule = build_object(settings, "data")
     return data

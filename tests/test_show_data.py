@@ -27,6 +27,8 @@ def test_pictures_before_and_after_augmentation(tool, suffix):
 
 
 def test_pictures_in_memory(tool):
+    tool.folder = tool.folder / "a folder, with = in its name"
+    tool.folder.mkdir()
     assert tool("scripts/show_data.py", "data=digits", "data.crop=1", "part=train", "count=2", *SMALL) == 0
     assert (tool.folder / "data.png").read_bytes()[:4] == MAGIC["png"]
 

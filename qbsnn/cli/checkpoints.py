@@ -31,13 +31,13 @@ GROUPS = ("model", "data", "neuron", "optim", "trainer", "budget", "deploy", "ca
 OF_TRAINING = ("test", "overwrite", "resume", "init_from", "teacher")
 
 
-def load(path: str | Path, trust: Sequence[str] = ()) -> SpikingNetwork:
+def load(path: str | Path, trust: str | Sequence[str] = ()) -> SpikingNetwork:
     """The trained network of a checkpoint or of a run, in evaluation mode on the CPU.
 
     Args:
         path: A checkpoint, or the folder of a run, of which the epoch that was best on validation images is taken, or
             the last one where there is no best.
-        trust: Packages of yours that its configuration may name.
+        trust: A package of yours, or several, that its configuration may name.
 
     Raises:
         ArgumentError: ``path`` is no path.
@@ -46,7 +46,8 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> SpikingNetwork:
     """
     checkpoint = checkpoint_of(checks.path("path", path, "a checkpoint or of a run's folder"))
     contents = checkpoints.load(checkpoint)
-    settings = validate(Opened(checkpoint, contents, (), tuple(trust)).config(checkpoint.parent.parent))
+    packages = (trust,) if isinstance(trust, str) else tuple(trust)
+    settings = validate(Opened(checkpoint, contents, (), packages).config(checkpoint.parent.parent))
     network, _ = network_of(settings)
     load_network(network, contents, checkpoint)
     return network.eval()
