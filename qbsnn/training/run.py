@@ -97,8 +97,7 @@ def run_here(settings: dict[str, Any], callbacks: Sequence[Callback] = ()) -> Re
             parts = alone(parts)
         if settings.get("test", True):
             measure_last_and_best(parts, fitted, record)
-            if why := missed(record.result):
-                log.warning(why)
+            _say_missed(record.result)
     return record.result
 
 
@@ -118,6 +117,7 @@ def evaluate(checkpoint: Path, cfg: DictConfig, contents: dict[str, Any]) -> Res
         tune = partial(_stored, parts, checkpoint)
         tested, blocks = measure(parts, str(checkpoint), tune)
         record.keep(metrics=Metrics(best=tested), **blocks)
+        _say_missed(record.result)
     return record.result
 
 
@@ -259,6 +259,11 @@ def _plain_words() -> Iterator[None]:
         yield
     except MisconfigurationException as error:
         raise SettingsError(f"trainer: {error}") from error
+
+
+def _say_missed(result: Result) -> None:
+    if why := missed(result):
+        log.warning(why)
 
 
 def _tuned(parts: Parts, path: Path, network: SpikingNetwork, quantized: Quantized) -> Tuned:

@@ -154,7 +154,7 @@ def test_a_network_without_spikes_has_no_budget(tool, capsys):
     assert "no spikes to save" in shown and "energy budget" not in shown
 
 
-def test_accumulates_are_called_so_and_a_late_or_missed_budget_is_said(tool, capsys):
+def test_accumulates_are_called_so_and_a_late_or_missed_budget_is_said(tool, capsys, caplog):
     some = ["budget.quantity=accumulates", "budget.target=1e-6", "budget.every=1000", "trainer.max_epochs=1"]
     assert tool("train.py", *SMALL, *some) == 0
     shown, errors = capsys.readouterr()
@@ -163,6 +163,9 @@ def test_accumulates_are_called_so_and_a_late_or_missed_budget_is_said(tool, cap
     assert "the target of the budget never acts: budget.every=1000 charges 1 of the" in shown + errors
     assert "the budget is not kept: the chosen network spends" in shown + errors
     assert "train/accumulates" in (tool.runs()[-1] / "metrics.csv").read_text().splitlines()[0]
+    caplog.clear()
+    assert tool("evaluate.py", f"ckpt={tool.runs()[-1]}") == 0
+    assert "the budget is not kept: the chosen network spends" in caplog.text
 
 
 def test_weights_of_another_run_are_the_start(tool, capsys):
