@@ -40,7 +40,7 @@ EXPECTED = {
     "data.root", "data.download", "data.verify", "data.num_workers", "data.resident", "data.cache_dir",
     "callbacks.checkpoint.dirpath", "callbacks.checkpoint.every_minutes", "callbacks.diagnostics.folder",
     "callbacks.bursts.warn_saturation", "callbacks.bursts.warn_dead",
-    "callbacks.gradients.every", "teacher",  # what lies at this path counts as teacher_digest
+    "callbacks.gradients.every", "teacher", "init_from",  # what lies at these paths counts by its digest
 }  # fmt: skip
 
 
