@@ -90,11 +90,19 @@ AS_FLOAT: tuple[Any, ...] = (1.0, 0, torch.float32, "none", [], "")
 
 
 def _onednn_conv(branch: IntBranch, weight: Tensor) -> Kernel:
-    """Output ``[N, O, H, W]`` float32, channels last."""
-    layout = (list(branch.stride), list(branch.padding), [1, 1], branch.groups)
+    """Output ``[N, O, H, W]`` float32, channels last.
+
+    With a kernel of one pixel a stride is taken from the input beforehand: with AVX2 and few inputs oneDNN's own way to
+    skip pixels there was seen to give wrong sums.
+    """
+    (dh, dw), padding = branch.stride, list(branch.padding)
+    if tuple(weight.shape[2:]) != (1, 1) or any(padding):
+        dh = dw = 1
+    layout = ([branch.stride[0] // dh, branch.stride[1] // dw], padding, [1, 1], branch.groups)
     packed: list[Tensor] = []
 
     def run(x: Tensor) -> Tensor:
+        x = x[:, :, ::dh, ::dw]
         if not packed:
             packed.append(torch.ops.onednn.qconv_prepack(weight, ONE, 1.0, 0, *layout, list(x.shape)))
         x = x.to(torch.uint8).contiguous(memory_format=torch.channels_last)
