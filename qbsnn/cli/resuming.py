@@ -34,7 +34,7 @@ def resumed(given: ResumeKeys, conf: Path) -> DictConfig:
         raise CheckpointError(f"{run} has no checkpoint to go on from: {folder} holds none of {LAST}, {RESUME}, {BEST}")
     checkpoint, contents = _first_whole(found)
     for key in (override.partition("=")[0] for override in overrides):
-        if key in ("resume", "overwrite"):
+        if key == "overwrite":
             raise SettingsError(f"{key} has no meaning beside resume=, which goes on with what is there; leave it out")
         if key != EPOCHS and not dropped(key):
             raise SettingsError(

@@ -190,7 +190,7 @@ def _check_factory(name: str, factory: object) -> None:
 
 
 def _made(name: str, factory: NeuronFactory, others: Sequence[Neuron | None]) -> Neuron:
-    """The neuron of one stage more."""
+    """A neuron for one more stage, unlike those of the others; else an ArgumentError."""
     neuron = factory()
     if not isinstance(neuron, Neuron):
         raise ArgumentError(f"{name} must return a neuron when it is called, got {type(neuron).__name__}")

@@ -30,7 +30,9 @@ class SpikingNetwork(nn.Module):
     in_shape: (C, H, W); decision: a key of ``DECISIONS``. A network of stateless neurons on direct input computes one
     step, which stands for all T.
 
-    Raises SettingsError, as a rule ArgumentError, for a value that is none of these.
+    Raises:
+        ArgumentError: A value is none of these, or the encoder has another number of steps than T.
+        SettingsError: ``in_shape`` has not three entries.
     """
 
     def __init__(

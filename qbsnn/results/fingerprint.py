@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,25 @@ def fingerprint(identity: Mapping[str, Any]) -> str:
 
 def dropped(key: str) -> bool:
     """Whether a dotted key, or one above it, is left out of the fingerprint."""
-    return any(key == name or key.startswith(f"{name}.") for name in DROPPED)
+    return within(key, DROPPED)
+
+
+def within(key: str, names: Iterable[str]) -> bool:
+    """Whether a dotted key, or one above it, is among ``names``.
+
+    >>> within("data.root", ["data"]), within("data.rooted", ["data.root"])
+    (True, False)
+    """
+    return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The keys of two identities whose values differ, or that only one of them has.
+
+    >>> differing({"T": 4, "seed": 0}, {"T": 2, "seed": 0, "compile": "none"})
+    ['T', 'compile']
+    """
+    return [key for key in dict.fromkeys([*one, *other]) if one.get(key) != other.get(key)]
 
 
 def origin(settings: Mapping[str, Any], own_files: bool) -> dict[str, str]:

@@ -112,9 +112,10 @@ class Classifier(lightning.LightningModule):
 
     def on_train_start(self) -> None:
         """Say where the budget cannot act."""
-        batches = fit_steps(self.trainer) * self.trainer.accumulate_grad_batches
-        if self.budget is not None and self.trainer.is_global_zero and (why := self.budget.idle(batches)):
-            log.warning(why)
+        if self.budget is not None and self.trainer.is_global_zero:
+            batches = fit_steps(self.trainer) * self.trainer.accumulate_grad_batches
+            if why := self.budget.idle(batches):
+                log.warning(why)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""

@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import Logger
 
 from qbsnn.errors import BusyError, EnvironmentFault, SettingsError, VerificationError, environment_fault
 from qbsnn.report.run.page import build as write_page
-from qbsnn.results.fingerprint import EPOCHS
+from qbsnn.results.fingerprint import EPOCHS, differing
 from qbsnn.results.reading import read_result
 from qbsnn.results.schema import Absorption, Host, Integer, Result
 from qbsnn.tracking import runs
@@ -221,8 +221,7 @@ def claim(folder: Path, identity: dict[str, Any], overwrite: bool, resume: bool 
         return
     before = read_result(file)
     there = before.identity or identify(before.config)
-    differ = [key for key in dict.fromkeys([*there, *identity]) if there.get(key) != identity.get(key)]
-    if keys := [key for key in differ if not (resume and key == EPOCHS)]:
+    if keys := [key for key in differing(there, identity) if not (resume and key == EPOCHS)]:
         named = [f"{key} ({_of(there, key)} there, {_of(identity, key)} here)" for key in keys[:5]]
         rest = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
         raise SettingsError(

@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 
+from qbsnn.cli import checkpoints
+from qbsnn.training.settings import validate
 from tests.tool import TINY, Tool, one_paragraph
 
 
@@ -49,6 +51,14 @@ def test_words_that_a_checkpoint_does_not_take(tool, capsys, trained, word, mess
     assert tool("evaluate.py", f"ckpt={trained}", word) == 1
     assert message in one_paragraph(capsys.readouterr().err)
     assert tool.left_behind() == []
+
+
+def test_one_trusted_package_is_a_text_or_a_list(trained, monkeypatch):
+    seen = []
+    monkeypatch.setattr(checkpoints, "validate", lambda cfg: seen.append(list(cfg.trust)) or validate(cfg))
+    for trust in ("mine", ["mine", "yours"]):
+        checkpoints.load(trained, trust)
+    assert seen == [["mine"], ["mine", "yours"]]
 
 
 def test_a_run_goes_on_with_another_logger(tool, trained, monkeypatch):

@@ -21,7 +21,7 @@ import numpy as np
 from qbsnn.errors import DataError
 from qbsnn.results.energy_schema import EnergyLayer
 from qbsnn.results.files import write_atomically
-from qbsnn.results.fingerprint import fingerprint
+from qbsnn.results.fingerprint import differing, fingerprint, within
 from qbsnn.results.reading import parse_result, read_json
 from qbsnn.results.run_files import Series
 from qbsnn.results.schema import Result, ran
@@ -70,9 +70,10 @@ def merged(new: Sequence[Cell], old: Sequence[Cell]) -> list[Cell]:
     for cell in old:
         if cell.result is None:
             continue
-        differ = _differ(_recipe(cell), recipes.get(cell.label, _recipe(cell)))
+        differ = differing(_recipe(cell), recipes.get(cell.label, _recipe(cell)))
         if differ:
-            log.warning("%s, seed %d: left out, its %s is not that of the new runs", cell.label, cell.seed, differ)
+            keys = ", ".join(differ)
+            log.warning("%s, seed %d: left out, its %s is not that of the new runs", cell.label, cell.seed, keys)
         else:
             done[cell.label, cell.seed] = cell
     return [cell if cell.result is not None else done.get((cell.label, cell.seed), cell) for cell in new]
@@ -83,13 +84,10 @@ def _recipe(cell: Cell) -> dict[str, Any]:
     return {key: value for key, value in cell.identity.items() if f".{key}".rpartition(".")[2] not in ("seed", "root")}
 
 
-def _differ(one: dict[str, Any], other: dict[str, Any]) -> str:
-    return ", ".join(sorted(key for key in {*one, *other} if one.get(key) != other.get(key)))
-
-
 def _entry(cell: Cell) -> dict[str, Any]:
+    cell = replace(cell, overrides=_elsewhere(cell.overrides))
     status = "missing" if cell.status == "running" else cell.status
-    told = {"label": cell.label, "row": cell.row, "seed": cell.seed, "status": status, "overrides": _elsewhere(cell)}
+    told = {"label": cell.label, "row": cell.row, "seed": cell.seed, "status": status, "overrides": cell.overrides}
     if cell.error is not None:
         told["error"] = cell.error
     if cell.result is not None:
@@ -115,7 +113,7 @@ def _kept(cell: Cell) -> dict[str, Any]:
         energy = replace(energy, layers=[_summed(energy.layers)])
     few = replace(
         result,
-        command=f"train.py {_elsewhere(cell)}",
+        command=f"train.py {cell.overrides}",
         data={key: value for key, value in result.data.items() if key != "cache"},
         config={"name": result.config.get("name"), "T": result.config.get("T"), **groups},
         host=replace(
@@ -127,11 +125,10 @@ def _kept(cell: Cell) -> dict[str, Any]:
     return {key: value for key, value in few.as_json().items() if key not in NOT_SAID}
 
 
-def _elsewhere(cell: Cell) -> str:
+def _elsewhere(overrides: str) -> str:
     """The overrides as they hold on any machine."""
-    words = re.findall(r"""(?:'[^']*'|"[^"]*"|\S)+""", cell.overrides)
-    keys = ((word, word.lstrip("+").partition("=")[0]) for word in words)
-    return " ".join(word for word, key in keys if not any(f"{key}.".startswith(f"{place}.") for place in PLACES))
+    words = re.findall(r"""(?:'[^']*'|"[^"]*"|\S)+""", overrides)
+    return " ".join(word for word in words if not within(word.lstrip("+").partition("=")[0], PLACES))
 
 
 def _summed(layers: Sequence[EnergyLayer]) -> EnergyLayer:
