@@ -49,11 +49,11 @@ report: $(STAMP) ## write outputs/report.html over all runs (ARGS=folder=RUN_DIR
 pages: $(STAMP) ## write the numbers and figures of docs/ and README.md from docs/results (ARGS=store=NAME: keep a sweep first)
 	@$(BIN)/python scripts/make_tables.py docs=true $(ARGS)
 
-bench: $(STAMP) ## measure beside peers (about 25 minutes on two cores), write docs/benchmarks.md, print the goals
+bench: $(STAMP) ## measure beside peers (25 minutes to over an hour on two cores), write docs/benchmarks.md, print the goals
 	@for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; done
 	@$(BIN)/python -m benchmarks.make_page
 
-gpu: $(STAMP) ## on a CUDA card: tests, benchmarks and trainings in 25 minutes, docs/results/gpu_CARD.json (docs/gpu.md)
+gpu: $(STAMP) ## on a CUDA card: tests, benchmarks and trainings in 25 minutes, docs/checks/gpu_CARD.json (docs/gpu.md)
 	@$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 same: $(STAMP) ## show that the work tree computes what another commit does, bit for bit (REF=main)

@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from qbsnn.cli.summary import summarise
 from tests.report.samples import make_result
 from tests.test_imports import ROOMS
-from tests.tool import ROOT
+from tests.tool import ROOT, TINY
 
 PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
 
@@ -145,6 +146,14 @@ def test_the_readme_explains_lines_that_a_run_prints(tmp_path, capsys):
 
 
 def test_the_network_by_hand_trains_absorbs_and_is_proven(capsys):
-    (code,) = blocks("python.md", "python")
+    _, code = blocks("python.md", "python")
     exec(compile(code, "docs/python.md", "exec"), {"__name__": "by_hand"})
     assert capsys.readouterr().out == "True 0 0\n"
+
+
+def test_a_trained_network_decides_in_python(tool):
+    assert tool("train.py", *TINY, "report=false", "hydra.run.dir=outputs/runs/RUN") == 0
+    code, _ = blocks("python.md", "python")
+    found: dict[str, torch.Tensor] = {}
+    exec(compile(code, "docs/python.md", "exec"), found)
+    assert found["classes"].shape == (2,) and found["classes"].dtype == torch.int64

@@ -20,7 +20,7 @@ SOURCES = {
     "1.6": "what the libraries add to the page of all runs, MB",
     "5": "what Plotly adds to a page, MB",
     "512": "images of onnxruntime: callbacks.integer.onnx_images",
-    "8": "bits of the weights: deploy.bits",
+    "4": "bits of the row with the quantised ReLU network",
     "15": "budget.target of conf/budget/energy.yaml, %",
     "100": "the dense ReLU network, %",
 }

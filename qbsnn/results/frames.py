@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from qbsnn import checks
 from qbsnn.errors import DataError
-from qbsnn.results.formatting import chosen
+from qbsnn.results.formatting import chosen, counted
 from qbsnn.results.quantities import listed, of_columns, values
 from qbsnn.results.reading import read_result
 from qbsnn.results.schema import Result, ran
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SETTINGS = (
-    "run", "name", "status", "data", "model", "neuron", "T", "s_max", "alpha", "beta", "seed", "sweep",
+    "run", "name", "status", "data", "samples", "model", "neuron", "T", "s_max", "alpha", "beta", "seed", "sweep",
     "fingerprint", "started", "commit", "dirty", "device", "torch", "precision", "command", "error", "folder", "config",
 )  # fmt: skip
 """The columns that say which run it is, in front of those of the quantities.
 
-``run``: its directory relative to the folder that was read; ``folder``: the same as an absolute path. ``fingerprint``:
+``run``: its directory relative to the folder that was read; ``folder``: the same as an absolute path. ``samples``: how
+many were read of each part. ``fingerprint``:
 of the settings that determine the result, empty for an evaluation. ``commit``, ``dirty``: of the code. ``device``,
 ``torch``: what it ran on. ``precision``: of training. ``config``: the resolved settings, nested.
 """
@@ -130,13 +131,14 @@ def _settings(folder: Path, result: Result, root: Path) -> dict[str, Any]:
         **{key: _plain(value) for key, value in found.items()},
         "run": Path(os.path.relpath(folder, root)).as_posix(),
         "status": result.status,
+        "samples": _samples(result.data.get("samples")),
         "seed": result.seed,
         "sweep": above[above.index("sweeps") + 1] if "sweeps" in above[:-1] else None,
         "fingerprint": result.cell,
         "started": result.started or None,
         "commit": result.git_commit,
         "dirty": result.git_dirty,
-        "device": host.gpu or f"{host.cpu}, {host.cores} cores",
+        "device": host.gpu or f"{host.cpu}, {counted(host.cores, 'core')}",
         "torch": host.versions.get("torch"),
         "precision": result.precision,
         "command": result.command,
@@ -144,6 +146,17 @@ def _settings(folder: Path, result: Result, root: Path) -> dict[str, Any]:
         "folder": str(absolute),
         "config": config,
     }
+
+
+def _samples(parts: Any) -> str | None:
+    """The numbers of samples by part, in words.
+
+    >>> _samples({"train": 1293, "val": 144, "test": 360})
+    '1,293 train, 144 val, 360 test'
+    """
+    if not isinstance(parts, Mapping):
+        return None
+    return ", ".join(f"{count:,} {part}" for part, count in parts.items() if isinstance(count, int)) or None
 
 
 def _plain(value: Any) -> Any:

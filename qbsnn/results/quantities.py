@@ -223,6 +223,8 @@ QUANTITIES: list[Quantity] = [
     Quantity("epochs", "epochs", COUNT, lambda result: result.timing.epochs or None, views=(WANDB,)),
     Quantity("fit_seconds", "fit time", SECONDS, lambda result: result.timing.fit_seconds or None, "lower",
              "training and its validation", (PAGE, WANDB)),
+    Quantity("total_seconds", "time in all", SECONDS, lambda result: result.timing.total_seconds or None, "lower",
+             "training, test and checks", (WANDB,)),
 ]  # fmt: skip
 """The quantities in the order in which views show them. A row that is appended appears in every view."""
 

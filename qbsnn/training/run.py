@@ -28,6 +28,7 @@ from qbsnn.functional.exact import full_float32
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.models.weights import load_network, load_weights
 from qbsnn.results.fingerprint import fingerprint
+from qbsnn.results.formatting import counted
 from qbsnn.results.schema import Metrics, Result, Timing
 from qbsnn.training import checkpoints, fine_tuning
 from qbsnn.training.building import build_all
@@ -124,7 +125,7 @@ def evaluate(checkpoint: Path, cfg: DictConfig, contents: dict[str, Any]) -> Res
 def fit(parts: Parts) -> Fitted:
     """Train, going on from the newest checkpoint in the run directory if there is one."""
     settings, trainer, result = parts.settings, parts.trainer, parts.result
-    where = result.host.gpu or f"{result.host.cpu}, {result.host.cores} cores"
+    where = result.host.gpu or f"{result.host.cpu}, {counted(result.host.cores, 'core')}"
     facts = f"{result.params:,} parameters, T = {settings['T']}, {result.precision}"
     log.info("%s: %s, on %s", settings["name"], facts, where)
     checkpoint = unfinished(settings, trainer.is_global_zero)

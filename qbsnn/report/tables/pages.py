@@ -20,6 +20,7 @@ from qbsnn.report.tables.claims import ledger, read_claims
 from qbsnn.report.tables.documents import command
 from qbsnn.report.tables.evidence import Evidence, gather, reading, told
 from qbsnn.report.tables.figures import FIGURES, figures, write
+from qbsnn.report.tables.stored import words
 from qbsnn.report.tables.table import COMPARED, NOT_RUN, told_with_n
 from qbsnn.results.files import write_atomically
 from qbsnn.results.formatting import duration
@@ -164,9 +165,8 @@ def _table(pages: Pages, evidence: Evidence, up: str) -> str:
 
 def _not_run(plan: Plan) -> str:
     """What stands in place of a table that has no runs."""
-    data = re.sub(r"_(document|small)$", "", plan.name.removeprefix("table_"))
-    need = f" It needs the data set `{data}` ([where the files go](data.md))." if plan.name.startswith("table_") else ""
-    lines = [f"## {plan.title}", "", f"Not run here. Command: {command(plan)}.{need}"]
+    where = " [Where the data go](data.md)." if plan.name.startswith("table_") else ""
+    lines = [f"## {plan.title}", "", f"Not run here. Command: {command(plan)}.{where}"]
     others = of_the_same_sets([key for keys in plan.published.values() for key in keys])
     if others and not plan.name.endswith("_document"):
         lines += ["", "Published on this data, none of it measured here:", "", *formats.others(others)]
@@ -183,8 +183,13 @@ def _source(evidence: Evidence, up: str) -> str:
     ]
     code, torch = ", ".join(dict.fromkeys(commits)), ", ".join(runs["torch"].fillna("unknown").unique())
     precision = " and ".join(runs["precision"].unique())
+    each = [words(one) for one in runs["overrides"]]
+    shared = " ".join(word for word in each[0] if all(word in one for one in each))
+    same = [f"`{shared}`"] if shared else []
+    same += [f"{parts} samples" for parts in runs["samples"].dropna().unique()]
     return (
-        f"Command: {command(evidence.plan)}. Hardware: {'; '.join(runs['device'].unique())}. Code: {code}. "
+        f"Command: {command(evidence.plan)}. All its runs: {'; '.join(same) or 'nothing in common'}. "
+        f"Hardware: {'; '.join(runs['device'].unique())}. Code: {code}. "
         f"PyTorch {torch}, {precision}. [Every run]({up}results/{evidence.plan.name}.json)."
     )
 
@@ -258,6 +263,7 @@ def _costs(pages: Pages, arguments: str, up: str) -> str:
         rows.append({
             "sweep": f"`{name}`", "runs done": str(len(runs)), "of": str(len(cells)),
             "training, all runs": duration(seconds.sum()), "training, longest run": duration(seconds.max()),
+            "all runs with test and checks": duration(runs["total_seconds"].astype(float).sum()),
             "hardware": "; ".join(runs["device"].unique()),
         })  # fmt: skip
     return "\n".join(formats.table_lines(pd.DataFrame(rows)))

@@ -127,8 +127,12 @@ def _kept(cell: Cell) -> dict[str, Any]:
 
 def _elsewhere(overrides: str) -> str:
     """The overrides as they hold on any machine."""
-    words = re.findall(r"""(?:'[^']*'|"[^"]*"|\S)+""", overrides)
-    return " ".join(word for word in words if not within(word.lstrip("+").partition("=")[0], PLACES))
+    return " ".join(word for word in words(overrides) if not within(word.lstrip("+").partition("=")[0], PLACES))
+
+
+def words(overrides: str) -> list[str]:
+    """The single overrides; those in quotes may hold spaces."""
+    return re.findall(r"""(?:'[^']*'|"[^"]*"|\S)+""", overrides)
 
 
 def _summed(layers: Sequence[EnergyLayer]) -> EnergyLayer:

@@ -111,7 +111,7 @@ def test_numbers_and_blocks_are_filled(project):
     )
     assert re.sub("<!--.*?-->", "", text) == "We got 93.00 ± 2.00 %, n = 3."
     text = filled(project, "<!-- begin: tables  -->\n<!-- end -->\nafter")
-    assert "Not run here. Command: `python train.py sweep=table_cifar10`. It needs the data set `cifar10`" in text
+    assert "Not run here. Command: `python train.py sweep=table_cifar10`. [Where the data go]" in text
     assert "Hardware: a CPU, 2 cores. Code: 0123abc with changes." in text and text.endswith("<!-- end -->\nafter")
     assert ", 32-true. [Every run]" in text
     assert rows_of(text[text.index("## Some") :])[1]["test accuracy (%)"] == "93.00 ± 2.00 (n = 3)"
