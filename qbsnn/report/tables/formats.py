@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
@@ -23,20 +24,21 @@ TEX = str.maketrans({
 })  # fmt: skip
 
 
-def markdown(table: Table, folder: Path, linked: bool = True) -> str:
+def markdown(table: Table, folder: Path, linked: bool = True, said: Collection[str] = ()) -> str:
     """The table, what it means, what is absent, and others' figures.
 
     Args:
         table: What to write.
         folder: Where the file goes; links to the runs are relative to it.
         linked: Whether there is a column of links to the runs.
+        said: Sentences of the caption that stand elsewhere.
     """
     rows = texts(table).map(lambda text: text.translate(MARKDOWN))
     if linked:
         labels = [table.cells[table.cells["label"] == label] for label in table.means.index]
         rows["runs by seed"] = [_links(cells, folder) for cells in labels]
     lines = [f"## {table.plan.title.translate(MARKDOWN)}", "", *_markdown(rows), ""]
-    lines += [line.translate(MARKDOWN) for line in caption(table)]
+    lines += [line.translate(MARKDOWN) for line in caption(table) if line not in said]
     if notes := absent(table):
         lines += ["", "Not finished:", "", *[f"- {note.translate(MARKDOWN)}" for note in notes]]
     if table.others:
@@ -45,13 +47,14 @@ def markdown(table: Table, folder: Path, linked: bool = True) -> str:
 
 
 def others(found: list[Published]) -> list[str]:
-    """The lines of a Markdown table of published figures."""
+    """The lines of a Markdown table of published figures, and where each source is found."""
     columns = {"method": "method", "network": "network", "T": "T", "accuracy": "accuracy (%)", "top5": "top-5 (%)",
                "energy": "energy (% of ANN)", "source": "source"}  # fmt: skip
     rows = pd.DataFrame([{name: getattr(item, name) for name in columns} for item in found], dtype=object)
-    rows["source"] = [item.source + (f": {item.origin}" if item.origin != item.source else "") for item in found]
     shown = rows.map(lambda value: NONE if value is None else f"{value:g}" if isinstance(value, float) else str(value))
-    return _markdown(shown.map(lambda text: text.translate(MARKDOWN)).rename(columns=columns))
+    origins = {item.source: item.origin for item in found}
+    sources = "; ".join(f"{source}: {origin}" for source, origin in origins.items())
+    return [*table_lines(shown.rename(columns=columns)), "", f"Sources. {sources}.".translate(MARKDOWN)]
 
 
 def table_lines(rows: pd.DataFrame) -> list[str]:

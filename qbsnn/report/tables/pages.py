@@ -21,7 +21,7 @@ from qbsnn.report.tables.documents import command
 from qbsnn.report.tables.evidence import Evidence, gather, reading, told
 from qbsnn.report.tables.figures import FIGURES, figures, write
 from qbsnn.report.tables.stored import words
-from qbsnn.report.tables.table import COMPARED, NOT_RUN, told_with_n
+from qbsnn.report.tables.table import COMPARED, NOT_RUN, Table, caption, told_with_n
 from qbsnn.results.files import write_atomically
 from qbsnn.results.formatting import duration
 from qbsnn.results.published import of_the_same_sets
@@ -144,17 +144,22 @@ def _number(pages: Pages, arguments: str, up: str) -> str:
 
 
 def _tables(pages: Pages, arguments: str, up: str) -> str:
-    """Every table of a data set, and the sweeps that are named, each with heading, table, figures, provenance."""
+    """Every table, and the sweeps that are named, each with heading, table, figures, provenance; last what was not run.
+
+    What every caption says stands in front.
+    """
     named = arguments.split()
     chosen = [each for name, each in pages.evidence.items() if name.startswith("table_") or name in named]
-    return "\n".join(_table(pages, each, up) for each in chosen).rstrip("\n")
+    tables = [each.table for each in chosen if each.table is not None]
+    said = [line for line in caption(tables[0]) if all(line in caption(table) for table in tables)] if tables else []
+    made = [_table(pages, each, each.table, said, up) for each in chosen if each.table is not None]
+    made += [_not_run(each.plan) for each in chosen if each.table is None]
+    return "\n".join([*said, "", *made]).strip("\n")
 
 
-def _table(pages: Pages, evidence: Evidence, up: str) -> str:
-    plan, table = evidence.plan, evidence.table
-    if table is None:
-        return _not_run(plan)
-    lines = [formats.markdown(table, Path(), linked=False)]
+def _table(pages: Pages, evidence: Evidence, table: Table, said: list[str], up: str) -> str:
+    plan = evidence.plan
+    lines = [formats.markdown(table, Path(), linked=False, said=said)]
     lines += [
         pages.image(f"{plan.name}_{name}", figure, CAPTIONS[name], up)
         for name, figure in figures(plan, table.cells).items()

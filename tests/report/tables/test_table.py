@@ -66,7 +66,8 @@ def test_what_others_published_stands_beside_ours_with_its_source(tmp_path):
     others = rows_of(tables(tmp_path)[".md"], "method")[2:]
     text = tables(tmp_path / "again")[".md"]
     assert "Published on the same data, none of it measured here" in text
-    assert "| ANN | – | – | 95.2 | – | 100 | document: " in text and "96.43" in text and not others
+    assert "| ANN | – | – | 95.2 | – | 100 | document |" in text and "96.43" in text and not others
+    assert "Sources. document: " in text
 
 
 def test_csv_reads_back_unrounded(tmp_path):
