@@ -11,7 +11,6 @@ from omegaconf import DictConfig
 
 from qbsnn.cli import launch as cli
 from qbsnn.cli.keys import ResumeKeys
-from qbsnn.errors import SettingsError
 from qbsnn.results.schema import Result
 from qbsnn.training.settings import screen
 
@@ -34,9 +33,6 @@ def main(cfg: DictConfig) -> float | None:
 
 def train(cfg: DictConfig) -> Result | None:
     """Answer wrong settings before PyTorch and Lightning are imported, which takes seconds; then train."""
-    first = cfg.get("init_from")
-    if isinstance(first, str) and first and not Path(first).exists():
-        raise SettingsError(f"init_from: checkpoint {first} does not exist")
     screen(cfg)
 
     from qbsnn.training import run as story

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from qbsnn.deploy.verify import agreement as equality
-from qbsnn.training import checkpoints
+from qbsnn.training import checkpoints, fine_tuning
 from tests.tool import Tool, one_paragraph
 
 SMALL = ("experiment=digits_smoke", "data.limit_test=64", "data.limit_train=512", "model.width=0.25", "report=false")
@@ -199,3 +199,16 @@ def test_deep_networks_pass_all_of_it(tool, capsys, model):
     assert {k: v for k, v in again.items() if k != "checkpoint"} == {
         k: v for k, v in block.items() if k != "checkpoint"
     }
+
+
+def test_every_epoch_of_fine_tuning_is_validated_however_training_was(tool, monkeypatch):
+    honest, seen = fine_tuning._Best.on_validation_end, []
+
+    def validated(self, trainer, module):
+        seen.append(trainer.state.fn)
+        honest(self, trainer, module)
+
+    monkeypatch.setattr(fine_tuning._Best, "on_validation_end", validated)
+    few = ["+trainer.check_val_every_n_epoch=2", "trainer.max_epochs=2", "deploy=qat", "deploy.epochs=1"]
+    assert tool("train.py", *SMALL, *few) == 0
+    assert len(seen) == 2 * 2  # the start and one epoch, of the network on the grid and of the float network

@@ -81,3 +81,12 @@ def test_the_loggers_of_a_moved_run_write_where_it_lies(tmp_path):
     cfg = stored_config(contents, tmp_path / "last.ckpt", [], tmp_path, same_loggers=True)
     assert cfg.logger.wandb.save_dir == f"{tmp_path}/wandb"
     assert stored_config(contents, tmp_path / "last.ckpt", [], tmp_path).logger is None
+
+
+def test_a_schedule_that_ends_with_the_first_epochs_is_said(trained, capsys):
+    words = [word for word in SMALL if "scheduler" not in word]
+    assert trained("train.py", *words, "trainer.max_epochs=1", "hydra.run.dir=outputs/c") == 0
+    capsys.readouterr()
+    assert trained("train.py", "resume=outputs/c", "trainer.max_epochs=2") == 0
+    said = "".join(capsys.readouterr())
+    assert "CosineAnnealingLR was made for 1 epochs" in said and "the learning rate may be 0" in said

@@ -145,6 +145,9 @@ def test_resnet19_on_cifar10_files_in_the_true_layout(tool):
         (["data.val_fraction=2"], "data.val_fraction"),
         (["neuron.alpha=[1]"], "neuron.alpha"),
         (["seed=${nowhere}"], "the settings do not resolve"),
+        (["deploy=qat", "trainer.limit_val_batches=0"], "deploy=qat chooses its epoch by validation"),
+        (["callbacks=early_stopping", "trainer.limit_val_batches=0"], "callbacks.early_stopping needs validation"),
+        (["teacher=nowhere.ckpt"], "teacher: checkpoint nowhere.ckpt does not exist"),
         (["T=(("], ""),
     ],
 )
@@ -307,3 +310,21 @@ def test_best_is_chosen_by_accuracy_then_loss(tmp_path):
         kept.append(bool(better))
     assert kept == [True, True, False, True, False, False]
     assert np.isclose(saver.state_dict()["best_loss"], 0.9)
+
+
+def test_a_burst_neuron_without_leak_and_a_monitor_of_the_budget(tool):
+    words = ["neuron.tau=inf", "budget=energy", "budget.every=1", "callbacks=early_stopping"]
+    words += ["callbacks.early_stopping.monitor=val/excess", "callbacks.early_stopping.mode=min", "report=false"]
+    assert tool("train.py", *TINY, *words) == 0
+    assert tool.result()["config"]["neuron"]["tau"] == "inf"
+
+
+@pytest.mark.slow
+def test_a_network_compiled_as_a_whole_is_trained_and_tested_like_any_other(tool):
+    small = ["model=mlp", "model.hidden=[16]", *(word for word in TINY if "width" not in word), "report=false"]
+    results = []
+    for kind in ("none", "model"):
+        assert tool("train.py", *small, f"compile={kind}") == 0
+        results.append(tool.result())
+    assert results[0]["energy"]["layers"] == results[1]["energy"]["layers"]
+    assert results[1]["status"] == "finished" and results[1]["integer"]["spike_mismatches"] == 0

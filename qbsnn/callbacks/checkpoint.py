@@ -11,8 +11,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from qbsnn import checks
+from qbsnn.results.run_files import BEST, LAST, RESUME
 from qbsnn.training.devices.signals import CODE, SIGNALS
-from qbsnn.training.resume import BEST, LAST, RESUME
 
 
 class BestByValidation(ModelCheckpoint):
@@ -44,7 +44,8 @@ class BestByValidation(ModelCheckpoint):
         self._saved = time.monotonic()
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Remove the checkpoint within an epoch, which a kill after the last epoch's end leaves."""
+        """Remove the checkpoint within an epoch, which a kill after the last epoch's end leaves; no step is awaited."""
+        SIGNALS.deferring = False
         trainer.strategy.remove_checkpoint(Path(str(self.dirpath)) / RESUME)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -64,7 +65,8 @@ class BestByValidation(ModelCheckpoint):
     ) -> None:
         """Save where it is time, and end where a signal asks for it."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        SIGNALS.deferring = trainer.world_size > 1  # the processes end together, at the end of a step
+        # Behind a step that is not the last one its end is awaited too: processes end together, and so nothing is lost.
+        SIGNALS.deferring = trainer.world_size > 1 or not trainer.is_last_batch
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         agree = trainer.strategy.reduce_boolean_decision
@@ -96,10 +98,10 @@ class BestByValidation(ModelCheckpoint):
         return better
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Save the epoch if it is the best one, and in any case as the last one."""
+        """Save the epoch if it is the best one, and in any case as the last one, validated or not."""
         super().on_train_epoch_end(trainer, pl_module)
-        if self._should_save_on_train_epoch_end(trainer):
-            self._save_the_last(trainer)
+        self._save_the_last(trainer)
+        SIGNALS.deferring = trainer.world_size > 1
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """The same where validation does not come once per epoch."""

@@ -53,7 +53,7 @@ class EarlyExit(Listener):
         logits, labels = [], []
         with torch.no_grad():
             for pixels, classes in data.val_dataloader():
-                logits.append(network(pixels.to(pl_module.device)).float())
+                logits.append(network(pixels.to(next(network.parameters()))).float())
                 labels.append(classes.to(pl_module.device))
         margin = choose_margin(means(torch.cat(logits, 1)), torch.cat(labels), self.loss)
         self._found = Block(margin=margin, loss=self.loss, steps=[0] * network.T)

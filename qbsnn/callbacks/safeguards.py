@@ -24,9 +24,9 @@ GPU_INTERVAL = 25  # steps between two looks at values that a graphics card woul
 class DeltaGuard(Callback):
     """Regularises the learned scales and keeps them in bounds.
 
-    penalty: weight of the sum over layers of the mean of ln(Δ/Δ_0)², Δ_0 the scale at the start of the fit, whose
-    gradient is added before each optimiser step. low, high: Δ is clipped to them after each step; None is no bound.
-    Raises SettingsError for bad arguments.
+    penalty: weight of the sum over layers of the mean of ln(Δ/Δ_0)², Δ_0 the scale before the first optimiser step,
+    whose gradient is added before each optimiser step. low, high: Δ is clipped to them after each step; None is no
+    bound. Raises SettingsError for bad arguments.
     """
 
     def __init__(self, penalty: float = 0.0, low: float | None = None, high: float | None = None) -> None:
@@ -36,12 +36,6 @@ class DeltaGuard(Callback):
         if self.low > self.high:
             raise ArgumentError(f"low must be at most high = {high:g}, got {low:g}")
         self._initial: dict[str, Tensor] = {}
-
-    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Remember the scales, unless this fit goes on with one that began with others."""
-        self._initial = self._initial or {
-            name: neuron.scale().detach().clone() for name, _, neuron in _network(pl_module).spiking_stages()
-        }
 
     def state_dict(self) -> dict[str, Any]:
         """The scales that a resumed fit began with."""
@@ -54,10 +48,11 @@ class DeltaGuard(Callback):
     def on_before_optimizer_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: Optimizer
     ) -> None:
-        """Add the gradient of the penalty."""
+        """Add the gradient of the penalty; before the first step remember the scales, which a batch may have set."""
         if not self.penalty:
             return
         stages = [(name, neuron.scale()) for name, _, neuron in _network(pl_module).spiking_stages()]
+        self._initial = self._initial or {name: scale.detach().clone() for name, scale in stages}
         pairs = [(scale, self._initial[name].to(scale.device)) for name, scale in stages]
         learned = [(delta, initial) for delta, initial in pairs if delta.requires_grad]
         if learned:

@@ -18,7 +18,8 @@ class WhitenFirstLayer(Callback):
     """Sets the filters of the first convolution to ±v/√(λ + ε) and freezes them (arXiv 2404.00498, section 3.2).
 
     v and λ are eigenvectors and eigenvalues of the covariance of the windows that the layer sees in training images,
-    in falling order of λ.
+    in falling order of λ. A run with ``init_from`` keeps the filters that it begins with, since the layers behind them
+    learned with these, and freezes them.
 
     Args:
         images: from which the covariance is taken.
@@ -49,6 +50,12 @@ class WhitenFirstLayer(Callback):
                 f"whitening gives at most {2 * window} filters for windows of {window} values, but the first layer has "
                 f"{layer.out_channels}: use model=fast, or leave callbacks.whiten out"
             )
+        # Weights that are quantised in training are computed from what is kept.
+        quantised = parametrize.is_parametrized(layer, "weight")
+        kept = layer.parametrizations["weight"].original if quantised else layer.weight  # type: ignore[index,union-attr]
+        kept.requires_grad_(False)
+        if pl_module.config.get("init_from"):
+            return
         batches, count = [], 0
         for pixels, _ in trainer.datamodule.train_dataloader():  # type: ignore[attr-defined]
             # the network is not on the device yet, where the pixels may be
@@ -58,12 +65,8 @@ class WhitenFirstLayer(Callback):
                 break
         filters = whitening(torch.cat(batches)[: self.images], layer.kernel_size, self.epsilon)
         both = torch.stack([filters, -filters], 1).flatten(0, 1)[: layer.out_channels]
-        # Weights that are quantised in training are computed from what is kept.
-        quantised = parametrize.is_parametrized(layer, "weight")
-        kept = layer.parametrizations["weight"].original if quantised else layer.weight  # type: ignore[index,union-attr]
         with torch.no_grad():
             kept.copy_(both)
-        kept.requires_grad_(False)
 
 
 def whitening(pixels: Tensor, window: tuple[int, ...], epsilon: float) -> Tensor:

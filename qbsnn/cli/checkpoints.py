@@ -17,11 +17,11 @@ from qbsnn.data import class_names
 from qbsnn.errors import SettingsError
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.models.weights import load_network, load_weights
+from qbsnn.results.run_files import checkpoint_of
 from qbsnn.training import checkpoints
 from qbsnn.training.deployment import Deployed, convert, present
 from qbsnn.training.devices.processes import one_process
 from qbsnn.training.fine_tuning import stored
-from qbsnn.training.resume import BEST, LAST
 from qbsnn.training.settings import deploy_settings, validate
 from qbsnn.training.setup import Parts, build, network_of
 
@@ -51,15 +51,6 @@ def load(path: str | Path, trust: str | Sequence[str] = ()) -> SpikingNetwork:
     network, _ = network_of(settings)
     load_network(network, contents, checkpoint)
     return network.eval()
-
-
-def checkpoint_of(path: str | Path) -> Path:
-    """A checkpoint itself; of the folder of a run the best one by validation, or the last where there is no best."""
-    path = Path(path).resolve()
-    if not path.is_dir():
-        return path
-    found = [path / "checkpoints" / name for name in (BEST, LAST)]
-    return next((file for file in found if file.exists()), found[0])
 
 
 class Opened(NamedTuple):

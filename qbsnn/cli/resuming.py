@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,13 @@ from qbsnn.cli.checkpoints import stored_config
 from qbsnn.cli.keys import ResumeKeys
 from qbsnn.errors import CheckpointError, SettingsError
 from qbsnn.results.fingerprint import EPOCHS, dropped
+from qbsnn.results.run_files import BEST, LAST, RESUME
 from qbsnn.tracking.runs import chosen_loggers
 from qbsnn.training import checkpoints
-from qbsnn.training.resume import BEST, LAST, RESUME
+from qbsnn.training.building import locate
+from qbsnn.training.defaults import arguments
+
+log = logging.getLogger(__name__)
 
 
 def resumed(given: ResumeKeys, conf: Path) -> DictConfig:
@@ -46,6 +51,13 @@ def resumed(given: ResumeKeys, conf: Path) -> DictConfig:
     asked = OmegaConf.select(cfg, EPOCHS)
     if not isinstance(asked, int) or asked < before:
         raise SettingsError(f"{EPOCHS} must be at least {before}, what the run was started with, got {asked}")
+    schedule = str((cfg.optim.get("scheduler") or {}).get("_target_", ""))
+    if asked > before and schedule and "steps" not in arguments(locate("optim.scheduler", schedule, given.trust)):
+        log.warning(
+            "%s was made for %d epochs and goes on by its own rule beyond them: the learning rate may be 0, or rise "
+            "(the column lr of metrics.csv). A schedule per step, such as optim=one_cycle, is stretched instead",
+            schedule.rpartition(".")[2], before,
+        )  # fmt: skip
     with open_dict(cfg):
         cfg.resume, cfg.overwrite = True, False
         cfg.trust = list(given.trust) or None

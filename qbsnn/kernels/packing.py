@@ -81,9 +81,9 @@ def _unpack(kept: Tensor | _View) -> Tensor:
     if isinstance(kept, Tensor):
         return kept
     packed = kept.packed
-    whole = packed.levels.to(packed.dtype)
-    if packed.unit is not None:
-        whole = packed.unit * whole
+    # In float32, and rounded once, as the neuron's output was.
+    whole = packed.levels.float() if packed.unit is None else packed.unit * packed.levels.float()
+    whole = whole.to(packed.dtype)
     return whole.as_strided(kept.shape, kept.strides, kept.offset)
 
 

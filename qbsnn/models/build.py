@@ -107,9 +107,14 @@ class Builder:
         """Convolution and norm from ``source``; padding keeps the size at stride 1 by default; no norm, then a bias."""
         channels, height, width = self.shapes[source]
         pad = kernel // 2 if padding is None else padding
+        size = tuple((side + 2 * pad - kernel) // stride + 1 for side in (height, width))
+        if min(size) < 1:
+            raise ArgumentError(
+                f"in_shape = {list(self.in_shape)} is too small for this model: a map of {height} × {width} has no "
+                f"place for a convolution of {kernel} × {kernel}"
+            )
         weight = nn.Conv2d(channels, out, kernel, stride, pad, bias=self.norm_name == "none")
         nn.init.kaiming_normal_(weight.weight, mode="fan_out", nonlinearity="relu")
-        size = tuple((side + 2 * pad - kernel) // stride + 1 for side in (height, width))
         return self._branch(source, weight, out, 2, branches), (out, *size)
 
     def linear(self, source: str, out: int) -> tuple[Branch, tuple[int, ...]]:

@@ -61,11 +61,16 @@ def prepare(network: SpikingNetwork, compile: str = "none", memory: str = "none"
         if isinstance(stage.neuron, SpikingNeuron):
             stage.neuron.compiled = compile in ("neuron", "block")
     network.packs = memory != "none"
-    network._compiled_call_impl = None
+    uncompiled(network)
     if compile == "model":
         keep_kernels()
         network.compile(options=options())
     return network
+
+
+def uncompiled(network: SpikingNetwork) -> None:
+    """Take ``compile=model`` back."""
+    network._compiled_call_impl = None
 
 
 def channels_last(network: SpikingNetwork, isa: Collection[str]) -> SpikingNetwork:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing_extensions import Unpack
 
 from qbsnn import checks
+from qbsnn.errors import ArgumentError
 from qbsnn.layers.stage import INPUT
 from qbsnn.models.build import Builder, NeuronFactory, Options
 from qbsnn.models.network import SpikingNetwork
@@ -26,6 +27,8 @@ def mlp(
     neuron: called once per layer. in_shape (C, H, W), num_classes, mean, std: from the data. options: see
     :class:`~qbsnn.models.build.Options`.
     """
+    if not hidden:
+        raise ArgumentError("hidden must have at least one size, got none")
     build = Builder(neuron, in_shape, options)
     source = INPUT
     for number, size in enumerate(hidden, start=1):

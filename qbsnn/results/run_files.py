@@ -1,4 +1,4 @@
-"""What a run left besides its result: the curves of ``metrics.csv`` and the arrays of ``diagnostics.npz``."""
+"""What a run left besides its result: checkpoints, the curves of ``metrics.csv``, the arrays of ``diagnostics.npz``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qbsnn.errors import DataError
+
+BEST, LAST, RESUME = Path("best.ckpt"), Path("last.ckpt"), Path("resume.ckpt")
+"""Checkpoints of a run: of the best epoch by validation, of the last one, of a moment within an epoch."""
+
+
+def checkpoint_of(path: str | Path) -> Path:
+    """A checkpoint itself; of the folder of a run the best one by validation, or the last where there is no best."""
+    path = Path(path).resolve()
+    if not path.is_dir():
+        return path
+    found = [path / "checkpoints" / name for name in (BEST, LAST)]
+    return next((file for file in found if file.exists()), found[0])
 
 
 @dataclass

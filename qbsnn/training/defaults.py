@@ -80,11 +80,12 @@ CHECKPOINTS = ("teacher", "init_from")
 def with_digests(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with the digest of every checkpoint that they name, and without those of checkpoints that they do not.
 
-    Where the file of a stored configuration is gone, what it said of it stays.
+    The folder of a run stands for its best checkpoint. Where the file of a stored configuration is gone, what it said
+    of it stays.
 
     Raises:
         CheckpointError: a file cannot be read, or names no digest.
-        SettingsError: a path is empty.
+        SettingsError: a path is empty, or there is no such file.
     """
     found = dict(settings)
     for key in CHECKPOINTS:
@@ -93,6 +94,12 @@ def with_digests(settings: Mapping[str, Any]) -> dict[str, Any]:
             continue
         if not path.strip():
             raise SettingsError(f"{key} must be the path of a checkpoint, or null for none, got {path!r}")
+        if not known and not Path(path).exists():
+            raise SettingsError(f"{key}: checkpoint {path} does not exist")
+        if Path(path).is_dir():
+            from qbsnn.results.run_files import checkpoint_of  # imports NumPy
+
+            path = found[key] = str(checkpoint_of(path))
         if not known or Path(path).exists():
             from qbsnn.training.checkpoints import digest  # imports PyTorch, which nothing else needs at this stage
 

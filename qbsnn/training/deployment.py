@@ -229,17 +229,17 @@ def frozen(network: SpikingNetwork, device: torch.device) -> SpikingNetwork:
 
 
 def _parts(network: SpikingNetwork, batches: Iterable[Batch]) -> Iterator[Batch]:
-    """The batches on the network's device; on a CPU in parts.
+    """The batches on the network's device and in its type; on a CPU in parts.
 
     A check keeps every spike and membrane of what it sees. In parts it is faster, since these stay in the processor's
     caches, and the memory that it takes does not grow with the batch.
     """
-    device = next(network.parameters()).device
+    like = next(network.parameters())
     largest = max((neuron.neurons for _, _, neuron in network.spiking_stages()), default=0)
     images = max(8, AT_ONCE // max(1, network.T * largest))
     for pixels, labels in batches:
-        size = images if device.type == "cpu" else len(labels)
-        yield from zip(pixels.to(device).split(size), labels.to(device).split(size), strict=True)
+        size = images if like.device.type == "cpu" else len(labels)
+        yield from zip(pixels.to(like).split(size), labels.to(like.device).split(size), strict=True)
 
 
 def _classes(grid: GridNetwork) -> Callable[[Tensor], Tensor]:

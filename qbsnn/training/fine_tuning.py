@@ -102,7 +102,10 @@ def _fit(
     )
     best = _Best()
     shown = build_all({"progress": (settings.get("callbacks") or {}).get("progress")}, "callbacks")
-    chosen = {"max_epochs": group.epochs, "enable_checkpointing": False, "precision": precision}
+    # Whatever limits or spaces out the run's own training, each of these epochs is trained whole and validated.
+    whole = {"max_steps": -1, "max_time": None, "min_epochs": None, "check_val_every_n_epoch": 1,
+             "val_check_interval": None}  # fmt: skip
+    chosen = {**whole, "max_epochs": group.epochs, "enable_checkpointing": False, "precision": precision}
     trainer: lightning.Trainer = build_object(
         {**one_process(settings["trainer"]), **chosen}, "trainer", callbacks=[best, *shown], logger=False
     )

@@ -53,7 +53,7 @@ class Tally:
     def reset(self) -> None:
         """Begin anew."""
         self.loss: Tensor | float = 0.0
-        self.right: Tensor | float = 0.0
+        self.right: Tensor | int = 0
         self.samples = 0
 
     def add(self, loss: Tensor, right: Tensor, samples: int) -> None:

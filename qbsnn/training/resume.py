@@ -23,6 +23,7 @@ from lightning.pytorch.callbacks import Callback
 
 from qbsnn.errors import CheckpointError, SettingsError
 from qbsnn.results.fingerprint import EPOCHS
+from qbsnn.results.run_files import BEST, LAST, RESUME
 from qbsnn.training import checkpoints
 from qbsnn.training.module import Classifier
 from qbsnn.training.settings import identify
@@ -30,7 +31,6 @@ from qbsnn.training.settings import identify
 log = logging.getLogger(__name__)
 
 STEPS = "steps.jsonl"
-BEST, LAST, RESUME = Path("best.ckpt"), Path("last.ckpt"), Path("resume.ckpt")
 
 
 class Resumption(Callback):
@@ -54,6 +54,11 @@ class Resumption(Callback):
         self.seconds = 0.0
         self._began = 0.0
         self._loaded: dict[str, Any] | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether a checkpoint was loaded and no step was made after it."""
+        return self._loaded is not None
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Start the clock; a fit that had decided to stop does nothing more."""
@@ -85,7 +90,7 @@ class Resumption(Callback):
         assert isinstance(pl_module, Classifier)
         self.metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         progress = trainer.fit_loop.epoch_loop.batch_progress
-        within = not progress.is_last_batch and trainer.training
+        within = not progress.is_last_batch
         random = {
             "cpu": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -140,7 +145,7 @@ def unfinished(settings: dict[str, Any], first: bool = True) -> Path | None:
         first: whether this is the first of several processes, which alone changes files.
     """
     saver = (settings.get("callbacks") or {}).get("checkpoint")
-    if not saver:
+    if not saver or settings.get("overwrite"):  # which removes what is there, while other processes would still see it
         return None
     folder, grows = Path(saver["dirpath"]), settings.get("resume", False)
     identity = _without_epochs(settings) if grows else identify(settings)

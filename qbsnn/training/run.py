@@ -25,6 +25,7 @@ from qbsnn.deploy.convert.quantized import Quantized
 from qbsnn.energy.budget import missed
 from qbsnn.errors import SettingsError
 from qbsnn.functional.exact import full_float32
+from qbsnn.models.execution import uncompiled
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.models.weights import load_network, load_weights
 from qbsnn.results.fingerprint import fingerprint
@@ -139,6 +140,9 @@ def fit(parts: Parts) -> Fitted:
     started = time.perf_counter()
     with _plain_words():
         trainer.fit(parts.module, datamodule=parts.data, ckpt_path=checkpoint)
+    if checkpoint is not None and parts.resumption.idle:
+        # The average of weights takes their place at the end of training, which an earlier process saw.
+        load_weights(parts.module, checkpoints.load(checkpoint), checkpoint)
     seconds = parts.resumption.seconds + time.perf_counter() - started
     progress: Any = trainer.fit_loop
     images = progress.epoch_loop.batch_progress.total.ready * parts.data.batch_size
@@ -207,12 +211,10 @@ def measure_last_and_best(parts: Parts, fitted: Fitted, record: Record) -> None:
 
 
 def holds(module: torch.nn.Module, contents: dict[str, Any]) -> bool:
-    """Whether a module has the weights of a checkpoint."""
-    state, kept = module.state_dict(), contents["state_dict"]
-    if state.keys() != kept.keys():
-        return False
-    pairs = [(value, kept[key]) for key, value in state.items()]
-    return all(torch.equal(a.cpu(), b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
+    """Whether a module's network has the weights of a checkpoint."""
+    state, kept = ({k: v for k, v in one.items() if k.startswith("network.")}
+                   for one in (module.state_dict(), contents["state_dict"]))  # fmt: skip
+    return state.keys() == kept.keys() and all(torch.equal(value.cpu(), kept[key]) for key, value in state.items())
 
 
 @full_float32()
@@ -243,6 +245,7 @@ def measure(parts: Parts, name: str, tune: Tune) -> tuple[dict[str, float], dict
 @full_float32()  # what is measured is the float32 network that is deployed
 def test(parts: Parts, listeners: Sequence[Listener] = ()) -> dict[str, float]:
     """The test metrics of the weights that the module holds, while ``listeners`` are present."""
+    uncompiled(parts.module.network)  # a graph of the whole network has no place for listeners
     callbacks: list[Callback] = parts.trainer.callbacks  # type: ignore[attr-defined]
     parts.trainer.callbacks = [*callbacks, *listeners]  # type: ignore[attr-defined]
     try:

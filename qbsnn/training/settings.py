@@ -170,6 +170,8 @@ def screen(cfg: DictConfig) -> dict[str, Any]:
         raise SettingsError(f"model.neurons must give stages their neurons, {{STAGE: {{_target_: ...}}}}, got {single}")
     _check_bounds(plain, trust)
     _check_outputs(plain)
+    if plain.get("deploy", {}).get("mode") == "qat" and plain["trainer"].get("limit_val_batches") == 0:
+        raise SettingsError("deploy=qat chooses its epoch by validation: trainer.limit_val_batches must not be 0")
     plain = with_digests(plain)
     return {**plain, "trust": trust} if trust else plain
 
@@ -197,8 +199,8 @@ def for_files(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_finite(node: Any, where: str = "") -> None:
-    """Refuse numbers that are infinite or none: no setting means anything with them."""
-    if isinstance(node, float) and not math.isfinite(node):
+    """Refuse numbers that are infinite or none; only an infinite τ means something, no leak."""
+    if isinstance(node, float) and not math.isfinite(node) and not (where.endswith(".tau") and node == math.inf):
         raise SettingsError(f"{where} must be a finite number, got {node}")
     items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
     for key, value in items:

@@ -13,7 +13,7 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
@@ -156,12 +156,18 @@ def check_callbacks(built: Sequence[Any], settings: dict[str, Any]) -> None:
         SettingsError: an entry is no callback, or monitors what no run logs.
     """
     names = [name for name, node in (settings.get("callbacks") or {}).items() if node]
+    budget = settings.get("budget") or {}
+    logged = (
+        (*LOGGED, "val/excess", "train/budget", f"train/{budget['quantity']}") if budget.get("_target_") else LOGGED
+    )
     for name, callback in zip(names, built, strict=True):
         if not isinstance(callback, (Callback, Check, Listener)):
             raise SettingsError(f"callbacks.{name} is no callback, but a {type(callback).__name__}")
         monitor = getattr(callback, "monitor", None)
-        if monitor is not None and monitor not in LOGGED:
-            raise SettingsError(f"callbacks.{name}.monitor: {monitor!r} is not logged: {nearest(str(monitor), LOGGED)}")
+        if monitor is not None and monitor not in logged:
+            raise SettingsError(f"callbacks.{name}.monitor: {monitor!r} is not logged: {nearest(str(monitor), logged)}")
+        if isinstance(callback, EarlyStopping) and settings["trainer"].get("limit_val_batches") == 0:
+            raise SettingsError(f"callbacks.{name} needs validation: trainer.limit_val_batches must not be 0")
 
 
 def _check_rates(optimizer: torch.optim.Optimizer, epoch: int) -> None:

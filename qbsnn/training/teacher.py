@@ -81,7 +81,7 @@ class Teacher:
     def __call__(self, loss: Tensor, pixels: Tensor, logits: Tensor) -> Tensor:
         """What is minimised in place of ``loss``, from inputs ``[B, ...]`` and decided logits ``[B, classes]``."""
         with torch.no_grad():
-            wanted = self.network.decide(self.network.to(pixels.device)(pixels)).float()
+            wanted = self.network.decide(self.network.to(pixels)(pixels)).float()
         share = self.settings.share
         return (1 - share) * loss + share * soft_targets(logits, wanted, self.settings.temperature)
 

@@ -12,6 +12,7 @@ from qbsnn.callbacks import StepSchedule
 from qbsnn.callbacks.whitening import whitening
 from qbsnn.energy.spending import Spending, Synapses
 from qbsnn.errors import SettingsError
+from qbsnn.training.module import Classifier
 from qbsnn.training.setup import build
 from tests.test_configs import composed
 from tests.tool import ROOT
@@ -37,6 +38,26 @@ def test_filters_stay_and_the_average_is_kept(tool):
     torch.testing.assert_close(read[0]["state_dict"][name], read[1]["state_dict"][name])
     other = "network.stages.conv1a.branches.0.weight.weight"
     assert not torch.equal(read[0]["state_dict"][other], read[0]["current_model_state"][other])
+
+
+def test_a_run_that_begins_with_weights_keeps_the_filters_they_learned_with(tool):
+    few = [*FAST, "trainer.max_epochs=1", "test=false"]
+    other = [*few, "data.split_seed=1"]
+    for words in ([*few, "hydra.run.dir=outputs/a"], [*other, "init_from=outputs/a"], other):
+        assert tool("train.py", *words) == 0
+    name = "network.stages.stem.branches.0.weight.weight"
+    first, second, third = (
+        torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"][name] for run in tool.runs()
+    )
+    torch.testing.assert_close(first, second)  # an average of equal numbers is rounded
+    assert (first - third).abs().max() > 1e-3
+
+
+def test_an_average_that_is_the_best_epoch_is_tested_once(tool, monkeypatch):
+    tests = []
+    monkeypatch.setattr(Classifier, "on_test_start", lambda self: tests.append(1), raising=False)
+    assert tool("train.py", *FAST, "trainer.max_epochs=1") in (0, 1)
+    assert len(tests) == 1
 
 
 def test_a_stopped_run_ends_as_one_that_was_not(tool):

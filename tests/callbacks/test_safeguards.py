@@ -98,6 +98,13 @@ def test_a_penalty_pulls_scales_back_to_their_start(fit):
     assert drift(held) < drift(free) / 2
 
 
+def test_a_penalty_pulls_scales_to_what_the_first_batch_set(fit):
+    guard = DeltaGuard(penalty=1.0)
+    fit(guard, partial(QBLIF, init="percentile", delta=0.5), lr=0.0)
+    initial = guard.state_dict()["initial"]
+    assert len(initial) == 2 and all(abs(float(scale) - 0.5) > 0.01 for scale in initial.values())
+
+
 def test_gradient_norms_are_logged_per_stage(fit):
     _, metrics = fit(GradientNorms(every=1))
     assert {name for name in metrics if name.startswith("grad/")} == {"grad/fc1", "grad/fc2", "grad/readout"}

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from qbsnn.errors import SettingsError
-from qbsnn.models import mlp, resnet, vgg
+from qbsnn.models import fast, mlp, resnet, vgg
 from qbsnn.models.vgg import TABLES
 from qbsnn.neurons import LIF, QBLIF, ReLU
 
@@ -143,6 +143,11 @@ def test_tdbn_scales_by_the_constant_and_by_the_number_of_branches():
         (partial(vgg, QBLIF, pool="sum", **CIFAR), "pool"),
         (partial(resnet, QBLIF, stem="mnist", **CIFAR), "stem"),
         (partial(mlp, QBLIF, hidden=(0,), **CIFAR), "hidden"),
+        (partial(mlp, QBLIF, hidden=(), **CIFAR), "hidden must have at least one size"),
+        (
+            partial(fast, QBLIF, **{**CIFAR, "in_shape": (3, 40, 1)}),
+            "[3, 40, 1] is too small for this model: a map of 40 × 1 has no place for a convolution of 2 × 2",
+        ),
         (partial(mlp, partial(QBLIF, s_max=0), **CIFAR), "s_max"),
     ],
 )

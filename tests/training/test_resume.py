@@ -7,9 +7,12 @@ import shutil
 import signal
 
 import pytest
+import torch
 
+from qbsnn.data.images.resident import ImageSplit
 from qbsnn.errors import DataError
 from qbsnn.training.module import Classifier
+from qbsnn.training.resume import unfinished
 from tests.tool import TINY, Tool, one_paragraph
 
 SHORT = (
@@ -89,11 +92,15 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(tool, stop_at, settings, whol
     assert curves(run) == curves(whole)
 
 
-def test_a_fit_that_was_complete_is_not_trained_again(tool, stop_at, monkeypatch):
+AVERAGED = ["+callbacks.ema._target_=lightning.pytorch.callbacks.EMAWeightAveraging", "+callbacks.ema.decay=0.5"]
+
+
+@pytest.mark.parametrize("averaged", [[], AVERAGED], ids=["plain", "averaged"])
+def test_a_fit_that_was_complete_is_not_trained_again(tool, stop_at, monkeypatch, averaged):
     from qbsnn.callbacks.verification import AbsorptionCheck
 
     honest = AbsorptionCheck.check
-    arguments = [*SHORT, "callbacks=early_stopping", "callbacks.early_stopping.patience=1",
+    arguments = [*SHORT, *averaged, "callbacks=early_stopping", "callbacks.early_stopping.patience=1",
                  "+callbacks.early_stopping.min_delta=1"]  # fmt: skip
     assert tool("train.py", *arguments, "hydra.run.dir=outputs/whole") == 0
     whole = tool.result()
@@ -185,3 +192,44 @@ def test_images_per_second_count_every_image_of_accumulated_gradients(tool, each
     assert tool("train.py", *SHORT, f"trainer.accumulate_grad_batches={each}", "test=false") == 0
     timing = tool.result()["timing"]
     assert timing["train_images_per_second"] * timing["fit_seconds"] == pytest.approx(4 * 4 * 32)
+
+
+def test_a_run_that_validates_within_its_epochs_goes_on_behind_the_last_validation(tool, stop_at):
+    twice = [*SHORT, "+trainer.val_check_interval=0.5"]
+    assert tool("train.py", *twice, "hydra.run.dir=outputs/whole") == 0
+    stop_at(8)
+    assert tool("train.py", *twice, "hydra.run.dir=outputs/parts") == 1
+    stop_at(None)
+    assert tool("train.py", *twice, "hydra.run.dir=outputs/parts") == 0
+    whole, parts = tool.folder / "outputs/whole", tool.folder / "outputs/parts"
+    assert starts(parts) == [(0, 0), (1, 4), (1, 6), (2, 8), (3, 12)]
+    assert numbers(read(parts)) == numbers(read(whole))
+
+
+def test_the_last_epoch_is_kept_though_it_was_not_validated(tool):
+    words = [*SHORT, "+trainer.check_val_every_n_epoch=3", "hydra.run.dir=outputs/a"]
+    assert tool("train.py", *words) == 0
+    assert torch.load(tool.folder / "outputs/a/checkpoints/last.ckpt", weights_only=True)["epoch"] == 3
+
+
+def test_sigterm_between_two_steps_loses_nothing(tool, monkeypatch, whole):
+    honest, calls = ImageSplit.fetch, []
+
+    def fetch(self, *given):
+        calls.append(len(self.kept))
+        if calls.count(128) == 6:  # of the training images, which are four batches: within the second epoch
+            os.kill(os.getpid(), signal.SIGTERM)
+        return honest(self, *given)
+
+    monkeypatch.setattr(ImageSplit, "fetch", fetch)
+    assert tool("train.py", *SHORT, "hydra.run.dir=outputs/parts") == 128 + signal.SIGTERM
+    assert (tool.folder / "outputs/parts/checkpoints/resume.ckpt").is_file()
+    monkeypatch.setattr(ImageSplit, "fetch", honest)
+    assert tool("train.py", *SHORT, "hydra.run.dir=outputs/parts") == 0
+    assert numbers(tool.result()) == numbers(read(whole))
+
+
+def test_what_may_be_overwritten_is_not_gone_on_with(tool, whole):
+    settings = read(whole)["config"]
+    assert unfinished(settings) is not None
+    assert unfinished({**settings, "overwrite": True}, first=False) is None

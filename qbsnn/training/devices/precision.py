@@ -12,9 +12,9 @@ from qbsnn.errors import SettingsError
 log = logging.getLogger(__name__)
 
 MIXED, FULL = "bf16-mixed", "32-true"
-PRECISIONS = ("auto", FULL, MIXED, "16-mixed", "bf16-true", "16-true", "64-true")
-_ALIASES = {"16", "32", "64", "bf16", "transformer-engine", "transformer-engine-float16"}  # Lightning knows them too
-_HALF = {"16-mixed", "16"}
+HALF = "16-mixed"
+PRECISIONS = ("auto", FULL, MIXED, HALF, "64-true")
+_ALIASES = {"16": HALF, "32": FULL, "64": "64-true", "bf16": MIXED}  # Lightning's short names
 _NATIVE = {"avx512_bf16", "amx_bf16"}  # of the names that ``Host.isa`` uses
 
 
@@ -22,17 +22,18 @@ def choose(wanted: str | int | None, accelerator: str, isa: Collection[str]) -> 
     """Lightning's name of the precision for ``trainer.precision``.
 
     wanted: ``auto`` is bf16-mixed where the device computes bfloat16 natively, else 32-true; ``None`` is 32-true; all
-    others pass. accelerator: ``trainer.accelerator``. isa: extensions of the processor, see
+    others pass, short names as the long ones. Weights in half precision are no choice: they would be absorbed and
+    proven so. accelerator: ``trainer.accelerator``. isa: extensions of the processor, see
     :func:`qbsnn.training.devices.host.host_info`. Raises SettingsError for an unknown name, and for float16 on a
     processor, which has no kernels for it.
     """
     device = _device(accelerator)
     if wanted == "auto":
         return MIXED if computes_bfloat16(device, isa) else FULL
-    name = FULL if wanted is None else str(wanted)
-    if name not in _ALIASES.union(PRECISIONS):
+    name = FULL if wanted is None else _ALIASES.get(str(wanted), str(wanted))
+    if name not in PRECISIONS:
         raise SettingsError(f"trainer.precision must be one of {', '.join(PRECISIONS)}, got {name}")
-    if name in _HALF and device == "cpu":
+    if name == HALF and device == "cpu":
         raise SettingsError(
             f"trainer.precision must be auto, bf16-mixed or 32-true on a CPU, got {name}: float16 with a gradient "
             "scaler needs a GPU"

@@ -9,7 +9,7 @@ from qbsnn.results.fingerprint import fingerprint
 from qbsnn.training.devices import host, precision
 from qbsnn.training.settings import identify
 from tests.test_configs import composed
-from tests.tool import one_paragraph
+from tests.tool import TINY, one_paragraph
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,8 @@ from tests.tool import one_paragraph
         ("auto", ["amx_int8", "neon"], "32-true"),
         (None, ["avx512_bf16"], "32-true"),
         ("32-true", ["avx512_bf16"], "32-true"),
-        (64, [], "64"),
+        (64, [], "64-true"),
+        ("bf16", ["avx512_bf16"], "bf16-mixed"),
         ("bf16-mixed", [], "bf16-mixed"),
     ],
 )
@@ -141,3 +142,19 @@ def test_a_mixed_run_is_absorbed_and_proven(tool):
         block = result[name]
         assert block["passed"] and block["spikes"] > 0 and block["spike_mismatches"] == 0
     assert result["metrics"]["best"]["test/acc"] == pytest.approx(result["absorption"]["trained_acc"], abs=1e-6)
+
+
+@pytest.mark.parametrize("wanted", ["bf16-true", "16-true", "transformer-engine"])
+def test_weights_in_half_precision_are_no_choice(wanted):
+    with pytest.raises(SettingsError, match=f"trainer.precision must be one of auto, 32-true, .*, got {wanted}"):
+        precision.choose(wanted, "cpu", ["avx512_bf16"])
+
+
+def test_float64_trains_with_a_teacher_and_every_input_is_given_its_type(tool):
+    small = ("model=mlp", "model.hidden=[16]", *(word for word in TINY if "width" not in word), "report=false")
+    assert tool("train.py", *small, "hydra.run.dir=outputs/teacher") == 0
+    words = ["trainer.precision=64-true", "model.encoding=latency", "callbacks=early_exit", "teacher=outputs/teacher"]
+    assert tool("train.py", *small, *words, "hydra.run.dir=outputs/b") == 0
+    result = tool.result()
+    assert result["status"] == "finished" and result["absorption"]["passed"] and result["early_exit"]["margin"] >= 0
+    assert result["config"]["teacher"].endswith("teacher/checkpoints/best.ckpt")
