@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
 from lightning import pytorch as pl
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.callbacks.progress.progress_bar import ProgressBar
@@ -100,7 +99,7 @@ class _Facts(ProgressBar):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.throughput.count(_images(batch) * trainer.world_size)
+        self.throughput.count(len(batch[1]) * trainer.world_size)  # a batch is (inputs, labels)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     @override
@@ -279,20 +278,3 @@ def _limited(trainer: pl.Trainer) -> bool:
 def _clock(seconds: float) -> str:
     minutes, second = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{second:02}"
-
-
-def _images(batch: Any) -> int:
-    """Images in a batch: the first size of its tensor with the fewest dimensions, which are the labels."""
-    found = [leaf for leaf in _leaves(batch) if leaf.ndim > 0]
-    return len(min(found, key=lambda leaf: leaf.ndim)) if found else 0
-
-
-def _leaves(batch: Any) -> Iterator[torch.Tensor]:
-    if isinstance(batch, torch.Tensor):
-        yield batch
-    elif isinstance(batch, dict):
-        for part in batch.values():
-            yield from _leaves(part)
-    elif isinstance(batch, (list, tuple)):
-        for part in batch:
-            yield from _leaves(part)
