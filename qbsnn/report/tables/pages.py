@@ -37,7 +37,7 @@ CAPTIONS = {
     "delta": "The scale Δ of each layer over training: mean over seeds, band ± sd.",
 }
 OF_SEVERAL = {
-    "cifar10_energy": ("energy", ("table_cifar10_small", "cifar10_front"), "", ["fingerprint"]),
+    "cifar10_energy": ("energy", ("table_cifar10_vgg5", "cifar10_front"), "", ["fingerprint"]),
     "cifar10_timesteps": (
         "timesteps", ("table_cifar10_small", "cifar10_timesteps"), "15 % energy", ["neuron", "T", "seed"],
     ),
