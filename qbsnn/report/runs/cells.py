@@ -47,11 +47,13 @@ def of_average(column: Column, rows: list[Row], cells: list[Cell]) -> Cell:
     """
     newest, values = cells[0], [cell.value for cell in cells]
     if column.quantity:
-        found = [value for value in values if isinstance(value, (int, float))]
+        # A seed that was run again is no further sample: its newest run counts.
+        once = dict(zip([row.values["seed"] for row in reversed(rows)], reversed(values), strict=True))
+        found = [value for value in once.values() if isinstance(value, (int, float))]
         if not found:
             return Cell(None, NONE)
         mean, sd = fmean(found), stdev(found) if len(found) > 1 else math.nan
-        text = escape(spread(column.quantity, mean, sd) + (f" ({len(found)})" if len(found) < len(rows) else ""))
+        text = escape(spread(column.quantity, mean, sd) + (f" ({len(found)})" if len(found) < len(once) else ""))
         return Cell(mean, _checked(column, text, rows), None if math.isnan(sd) else sd)
     if column.key == "run":
         links = Markup("").join(Markup("<li>{}</li>").format(cell.html) for cell in cells)
