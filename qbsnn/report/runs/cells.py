@@ -47,13 +47,14 @@ def of_average(column: Column, rows: list[Row], cells: list[Cell]) -> Cell:
     """
     newest, values = cells[0], [cell.value for cell in cells]
     if column.quantity:
-        # A seed that was run again is no further sample: its newest run counts.
-        once = dict(zip([row.values["seed"] for row in reversed(rows)], reversed(values), strict=True))
+        # A seed that was run again is no further sample: its newest run counts, of those that are finished.
+        ended = [at for at, row in enumerate(rows) if row.values["status"] == "finished"]
+        once = {rows[at].values["seed"]: values[at] for at in reversed(ended)}
         found = [value for value in once.values() if isinstance(value, (int, float))]
         if not found:
             return Cell(None, NONE)
         mean, sd = fmean(found), stdev(found) if len(found) > 1 else math.nan
-        text = escape(spread(column.quantity, mean, sd) + (f" ({len(found)})" if len(found) < len(once) else ""))
+        text = escape(spread(column.quantity, mean, sd) + (f" ({len(found)})" if len(found) < len(rows) else ""))
         return Cell(mean, _checked(column, text, rows), None if math.isnan(sd) else sd)
     if column.key == "run":
         links = Markup("").join(Markup("<li>{}</li>").format(cell.html) for cell in cells)

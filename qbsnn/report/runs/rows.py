@@ -43,8 +43,7 @@ class Row:
         unchecked: Why the check of the integer network did not run.
         written: When one of the run's files was last written, in seconds since 1970.
         group: A number that the seeds of one configuration share. They are equal but for seeds and for what a
-            fingerprint leaves out (:mod:`qbsnn.results.fingerprint`). Evaluations are apart, and so are runs that are
-            not finished.
+            fingerprint leaves out (:mod:`qbsnn.results.fingerprint`). Evaluations are apart.
     """
 
     values: dict[str, Any]
@@ -124,11 +123,10 @@ def _row(folder: Path, result: Result, held: dict[str, Any]) -> Row:
 
 def _group(rows: list[Row]) -> None:
     """Number the configurations, and say of each run in which settings it departs from what most like it have."""
-    numbers: dict[tuple[str, bool, bool], int] = {}
+    numbers: dict[tuple[str, bool], int] = {}
     for row in rows:
         # A checkpoint that was tested again is no second run of its seed.
-        tested, finished = row.values["command"].startswith("evaluate.py"), row.values["status"] == "finished"
-        same = json.dumps(row.identity, sort_keys=True), tested, finished
+        same = json.dumps(row.identity, sort_keys=True), row.values["command"].startswith("evaluate.py")
         row.group = numbers.setdefault(same, len(numbers))
     names = {key for row in rows for key in row.settings}
     columns = {key: tuple(row.settings.get(key) for row in rows) for key in names}
