@@ -121,6 +121,9 @@ class ClassFolders:
             val_fraction: share of the training files held out for validation, after those for the test.
             test_fraction: share of the training files held out for the test.
             seed: decides which; each class gives in proportion to its size.
+
+        Raises:
+            DataError: where a class would be left without training files.
         """
         parts = dict(self.given)
         for part, fraction in (("test", test_fraction), ("val", val_fraction)):
@@ -132,6 +135,14 @@ class ClassFolders:
                     "data.split_seed=%d)",
                     self.name, part, f"{held.sum():,}", part, fraction, seed,
                 )  # fmt: skip
+        lost = sorted(set(range(len(self.classes))) - set(parts["train"].labels.tolist()))
+        if lost:
+            names = ", ".join(self.classes[label] for label in lost[:5]) + (", ..." if lost[5:] else "")
+            raise DataError(
+                f"{self.name}: no training file is left of {len(lost)} of {len(self.classes)} classes ({names}), since "
+                "files are held out for validation and the test. Give each class more files, lower data.val_fraction "
+                "and data.test_fraction, or bring files for val and test of your own"
+            )
         return {part: parts[part] for part in PARTS}
 
     def _of_table(self, part: str) -> Labelled:
@@ -150,8 +161,6 @@ class ClassFolders:
         ignored: Counter[str] = Counter()
         for label, folder in enumerate(self.classes):
             for path in listed(place / folder, "", self.name) if (place / folder).is_dir() else ():
-                if path.name.startswith("."):
-                    continue
                 if path.suffix.lower() in self.suffixes:
                     paths.append(path)
                     labels.append(label)

@@ -7,7 +7,6 @@ import hashlib
 import http.client
 import io
 import logging
-import os
 import socket
 import tarfile
 import tempfile
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qbsnn.errors import DataError
+from qbsnn.results.files import walk
 
 log = logging.getLogger(__name__)
 
@@ -161,12 +161,12 @@ def extract(path: Path, target: Path) -> None:
 
 
 def listed(folder: Path, suffix: str, name: str) -> list[Path]:
-    """All files below ``folder`` with this suffix, sorted by path; raises DataError where it cannot be listed."""
-    found: list[Path] = []
+    """All files below ``folder`` with this suffix, sorted by path, see :func:`qbsnn.results.files.walk`.
+
+    Raises DataError where a folder cannot be listed.
+    """
 
     def refuse(error: OSError) -> None:
         raise DataError(f"{name}: cannot list {error.filename}: {error.strerror}") from error
 
-    for path, _, files in os.walk(folder, onerror=refuse):
-        found += [Path(path, file) for file in files if file.endswith(suffix)]
-    return sorted(found)
+    return sorted(path for path in walk(folder, refuse) if path.name.endswith(suffix))

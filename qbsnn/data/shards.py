@@ -3,7 +3,7 @@
 The folder's name is a hash of everything that determines the records. A shard is written beside its place, flushed to
 the disk and renamed, so two processes that make one cache write the same files twice and neither sees half of one; an
 interrupted process leaves whole shards, which the next one keeps. A shard's CRC-32 is compared when it is opened; a
-damaged shard is made again.
+damaged shard is made again, and so is one with a record that says why it could not be made: the reason may be over.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import json
 import logging
 import os
 import struct
-import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -28,12 +27,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from qbsnn.data.workers import own_errors
 from qbsnn.errors import DataError
+from qbsnn.results.files import write_atomically
 
 log = logging.getLogger(__name__)
 
 MAGIC = b"QBSHARD1"
 HEAD = struct.Struct("<8sII")  # magic, CRC-32 of all that follows, number of records
 SHARD = 128  # records in a shard
+BAD = b"-"
+"""What a record begins with that says why it could not be made."""
 Make = Callable[[int], bytes]
 
 
@@ -89,14 +91,15 @@ def in_memory(count: int, make: Make, workers: int = 0) -> Records:
 
 
 def on_disk(folder: Path, count: int, make: Make, workers: int = 0) -> Records:
-    """Open the cache in ``folder``, making the shards that are absent or damaged.
+    """Open the cache in ``folder``, making the shards that are absent, damaged or, where it can be written, have a bad
+    record.
 
     Raises DataError where the folder cannot be written, a full disk included; shards written before stay.
     """
     shards: dict[int, NDArray[np.uint8]] = {}
     for number in range(_number(count)):
         shard = _open(_path(folder, number), _size(number, count))
-        if shard is not None:
+        if shard is not None and not (_has_bad(shard) and os.access(folder, os.W_OK)):
             shards[number] = shard
     hits = sum(_size(number, count) for number in shards)
     absent = [number for number in range(_number(count)) if number not in shards]
@@ -171,18 +174,15 @@ def _open(path: Path, size: int) -> NDArray[np.uint8] | None:
     return None
 
 
+def _has_bad(shard: NDArray[np.uint8]) -> bool:
+    records = Records([shard], Found())
+    return any(records[i][:1] == BAD for i in range(len(records.offsets[0]) - 1))
+
+
 def _write(path: Path, data: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as file:
-            try:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-                Path(file.name).replace(path)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
+        write_atomically(path, data)
     except OSError as error:
         raise DataError(
             f"cannot write the cache into {path.parent}: {error.strerror}. Make room there, choose another place with "
@@ -192,7 +192,7 @@ def _write(path: Path, data: bytes) -> None:
 
 def _sweep(folder: Path) -> None:
     """Remove what interrupted processes left; a process that still writes has touched its file lately."""
-    for left in folder.glob(".part-*"):
+    for left in folder.glob(".*.part"):
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > 3600:
                 left.unlink()

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qbsnn.data.loading import Key, Split
-from qbsnn.data.shards import Records
+from qbsnn.data.shards import BAD, Records
 from qbsnn.errors import DataError
 
-GOOD, BAD = b"+", b"-"
+GOOD = b"+"
 Sample = TypeVar("Sample")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from qbsnn.data.randomness import Purpose, permutation
 from qbsnn.errors import ArgumentError, DataError
+from qbsnn.results.files import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -74,9 +74,7 @@ def stored_test(path: Path, names: Sequence[str], labels: NDArray[np.int64], nam
     mask = hold_out(labels, 0.1, 0, name)
     text = json.dumps({"test": [sample for sample, held in zip(names, mask, strict=True) if held]}, indent=0)
     try:
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
+        write_atomically(path, text.encode())
     except OSError as error:
         log.warning("%s: the split is not stored, %s cannot be written: %s", name, path, error.strerror)
     return mask

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -17,12 +19,29 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         OSError: The directory is absent, full or not writable; ``path`` is then what it was before.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")  # machines that share a disk share pids too
     try:
-        with part.open("wb") as file:
+        with part.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def walk(root: Path, refuse: Callable[[OSError], None] | None = None) -> Iterator[Path]:
+    """Every file below ``root``, in no order. What is hidden is left out; links are followed, but not to a parent.
+
+    Args:
+        root: A folder.
+        refuse: Called with the error of a folder that cannot be listed, which is passed over otherwise.
+    """
+    for place, folders, files in os.walk(root, onerror=refuse, followlinks=True):
+        below = [Path(place, name) for name in folders if not name.startswith(".")]
+        folders[:] = [path.name for path in below if not (path.is_symlink() and _leads_up(path))]
+        yield from (Path(place, name) for name in files if not name.startswith("."))
+
+
+def _leads_up(path: Path) -> bool:
+    return any(path.samefile(parent) for parent in path.absolute().parents)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from qbsnn.results.files import walk
 
 DROPPED = (
     "name",
@@ -115,12 +116,12 @@ def origin(settings: Mapping[str, Any], own_files: bool) -> dict[str, str]:
         own_files: whether the set is a folder of the user's files.
 
     Returns:
-        ``data.files``, a digest of the names and sizes of the files in such a folder, hidden ones aside, and of the
-        content of its table; of a published set that is not verified ``data.root``; else nothing.
+        ``data.files``, a digest of the names and sizes of the files in such a folder, hidden ones and the cache aside,
+        and of the content of its table; of a published set that is not verified ``data.root``; else nothing.
     """
     root = Path(str(settings.get("root", ""))).expanduser().absolute()
     if own_files:
-        return {"data.files": _digest(root, settings.get("table"))}
+        return {"data.files": _digest(root, settings.get("table"), settings.get("cache_dir"))}
     return {"data.root": str(root)} if settings.get("verify") is False else {}
 
 
@@ -149,12 +150,10 @@ def _same(value: Any, default: Any) -> bool:
     return type(value) is type(default) and bool(value == default)
 
 
-def _digest(root: Path, table: Any) -> str:
-    found = []
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = [Path(folder, name) for name in files if not name.startswith(".")]
-        found += [f"{path.relative_to(root).as_posix()}\t{path.stat().st_size}\n" for path in paths if path.exists()]
+def _digest(root: Path, table: Any, cache: Any) -> str:
+    aside = {Path(str(cache)).expanduser().absolute()} - {root} if cache else set()
+    paths = [path for path in walk(root) if path.exists() and not aside.intersection(path.parents)]
+    found = [f"{path.relative_to(root).as_posix()}\t{path.stat().st_size}\n" for path in paths]
     digest = hashlib.sha256("".join(sorted(found)).encode(errors="surrogateescape"))
     if table and (root / str(table)).is_file():
         digest.update((root / str(table)).read_bytes())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 import types
 from functools import cache
@@ -29,12 +30,13 @@ def read_json(path: Path) -> Any:
     """What a JSON file holds.
 
     Raises:
-        DataError: The file cannot be read, is not JSON (NaN and Infinity are not), or nests deeper than ``DEEPEST``.
+        DataError: The file cannot be read, is not JSON (NaN and Infinity are not), holds a number that no float can, or
+            nests deeper than ``DEEPEST``.
     """
     if path.exists() and not path.is_file():  # reading a pipe or a device would not end
         raise DataError(f"{path} cannot be read: it is no regular file")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant, parse_float=_finite)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
@@ -55,6 +57,12 @@ def _below(node: Any) -> Any:
 
 def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is no JSON value; a number that is not finite is stored as null")
+
+
+def _finite(text: str) -> float:
+    if math.isinf(number := float(text)):
+        raise ValueError(f"{text[:60]} is above all numbers that a float can hold")
+    return number
 
 
 def read_result(path: Path | str) -> Result:

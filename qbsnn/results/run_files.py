@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -91,12 +90,9 @@ def read_curves(path: Path) -> dict[str, Series]:
         raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
     values: dict[str, dict[int, float]] = {name: {} for name in columns}
-    epoch = next((found for row in reversed(rows) if (found := _number(row["epoch"])) is not None), 0.0)
-    epochs = []
-    for row in reversed(rows):
-        found = _number(row["epoch"])
-        epoch = epoch if found is None or not math.isfinite(found) else found
-        epochs.append(int(epoch))
+    known = [_epoch(row["epoch"]) for row in reversed(rows)]
+    epoch = next((found for found in known if found is not None), 0)
+    epochs = [epoch := epoch if found is None else found for found in known]
     for row, at in zip(rows, reversed(epochs), strict=True):
         for name in columns:
             value = _number(row[name])
@@ -110,6 +106,11 @@ def _number(cell: str | None) -> float | None:
         return float(cell) if cell else None
     except ValueError:
         return None
+
+
+def _epoch(cell: str | None) -> int | None:
+    found = _number(cell)
+    return int(found) if found is not None and abs(found) < 2**63 else None  # neither infinite nor NaN
 
 
 def _series(points: Mapping[int, float]) -> Series:

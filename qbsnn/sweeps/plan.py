@@ -182,9 +182,10 @@ def written(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{written(item)}" for key, item in value.items()) + "}"
     text = str(value)
-    if isinstance(value, str) and not re.fullmatch(r"(?!(?i:null|true|false|nan|inf)$)[A-Za-z_][\w./+@:-]*", text):
-        escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-        return f"'{escaped}'"
+    plain = r"(?!(?i:null|true|false|nan|inf)$)[A-Za-z_][\w./+@:-]*"
+    if isinstance(value, str) and not re.fullmatch(plain, text, re.ASCII):
+        # Hydra reads backslashes as they are but before a quote and at the end.
+        return "'" + re.sub(r"(\\*)('|\Z)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), text) + "'"
     return text
 
 

@@ -101,10 +101,12 @@ class CellTask:
 
 def _trained(cfg: DictConfig, folder: Path) -> bool:
     """Train a cell unless it is done; false where another process is at it."""
+    if files.locked(folder):
+        return False
     try:
         if files.finished(folder, fingerprint(identify(validate(cfg)))) is None:
             (folder / files.FAILED).unlink(missing_ok=True)
-            result = train(cfg)
+            result = train(cfg, again=False)
             if result is not None and result.status != "finished":
                 files.write_failure(folder, f"{result.status}: {result.error}")
     except BusyError:
@@ -179,6 +181,7 @@ def _launch(master: DictConfig, states: Sequence[State], folder: Path, title: st
     todo, died = [state for state in states if state.fingerprint and state.status != "done"], ""
     try:
         for attempt in range(PASSES):
+            todo = [state for state in todo if state.opens()]
             if not todo:
                 break
             died = _pass(master, states, todo, CellTask(wait=attempt > 0), save)

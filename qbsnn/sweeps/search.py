@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from qbsnn.checked import explained
 from qbsnn.checks import nearest, readable
 from qbsnn.errors import SettingsError
-from qbsnn.sweeps.plan import refuse_of_files
+from qbsnn.sweeps.plan import refuse_of_files, written
 from qbsnn.training.building import build_object, check
 from qbsnn.training.devices import processes
 from qbsnn.training.run import train
@@ -188,7 +188,7 @@ def composed(conf: Path, overrides: list[str], run: Path) -> DictConfig:
     """The configuration of one trial, whose files go to ``run``."""
     GlobalHydra.instance().clear()
     with readable(), initialize_config_dir(str(conf), version_base="1.3"):
-        cfg = compose("train", [*overrides, *FIT_ONLY, f"paths.run='{run}'"], return_hydra_config=True)
+        cfg = compose("train", [*overrides, *FIT_ONLY, f"paths.run={written(str(run))}"], return_hydra_config=True)
     with open_dict(cfg):
         cfg.hydra.runtime.cwd = str(Path.cwd())
         HydraConfig.instance().set_config(cfg)
@@ -240,12 +240,8 @@ def _suggest(trial: optuna.Trial, key: str, values: Range | list[Any]) -> Any:
 
 
 def _text(value: Any) -> str:
-    """A value in Hydra's grammar."""
-    return {None: "null", True: "true", False: "false"}.get(value, str(value)) if not _number(value) else repr(value)
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """A value in Hydra's grammar; a text is in it already, so that it can stand for a list."""
+    return value if isinstance(value, str) else written(value)
 
 
 def _tell(total: int) -> Callable[[optuna.Study, optuna.trial.FrozenTrial], None]:

@@ -17,11 +17,14 @@ from filelock import FileLock, Timeout
 
 from qbsnn.results.files import write_atomically
 from qbsnn.results.fingerprint import fingerprint
+from qbsnn.results.formatting import counted
 from qbsnn.sweeps.plan import Cell
 from qbsnn.training.settings import identify
 
 LOCK = ".lock"
 FAILED = "failed.json"
+LOG = "train.log"
+"""Where Hydra writes what a cell prints."""
 STATES = ("done", "running", "failed", "missing")
 
 
@@ -29,7 +32,8 @@ STATES = ("done", "running", "failed", "missing")
 class State:
     """A cell, its identity (empty where it does not compose), its directory, and what is known of it.
 
-    run: directory of its finished result. seconds: what that took. acc: its test accuracy, of the best weights.
+    run: directory of its finished result. seconds: what that took. acc: its test accuracy, of the best weights. shut:
+    why its directory cannot be written.
     """
 
     cell: Cell
@@ -40,6 +44,7 @@ class State:
     seconds: float | None = None
     acc: float | None = None
     run: Path | None = None
+    shut: str | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -55,10 +60,20 @@ class State:
             self.found(self.folder, result)
         elif locked(self.folder):
             self.status, self.error = "running", None
-        elif (error := _failure(self.folder)) is not None:
+        elif (error := self.shut or _failure(self.folder)) is not None:
             self.status, self.error = "failed", error
         else:
             self.status, self.error = "missing", None
+
+    def opens(self) -> bool:
+        """Whether a run can write into the cell's directory, as Hydra does before the cell can say what is wrong."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / LOG).open("a").close()
+        except OSError as error:
+            self.shut = f"{error.filename} cannot be written: {error.strerror}"
+            self.look()
+        return self.shut is None
 
     def found(self, run: Path, result: dict[str, Any]) -> None:
         """Take over a finished result."""
@@ -120,14 +135,16 @@ def reuse(states: Iterable[State], outputs: Path) -> None:
 
 
 def locked(folder: Path) -> bool:
-    """Whether a process works in this directory."""
-    if not (folder / LOCK).exists():
-        return False
+    """Whether a process works in this directory; false too where that cannot be seen."""
     try:
-        with FileLock(folder / LOCK, timeout=0):
-            return False
+        if (folder / LOCK).exists():
+            with FileLock(folder / LOCK, timeout=0):
+                return False
     except Timeout:
         return True
+    except OSError:
+        pass
+    return False
 
 
 def write_failure(folder: Path, error: str) -> None:
@@ -136,10 +153,23 @@ def write_failure(folder: Path, error: str) -> None:
 
 
 def write_cells(path: Path, states: Iterable[State]) -> None:
-    """Write ``cells.json``, a list with an object per cell."""
+    """Write ``cells.json``, a list with an object per cell; finished ones that vanish from it are told."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    states = list(states)
+    gone = _done(path) - {state.fingerprint for state in states}
+    if gone:
+        print(f"{path} no longer lists {counted(len(gone), 'finished cell')} of other settings", flush=True)
     text = json.dumps([state.record() for state in states], indent=2, ensure_ascii=False)
     write_atomically(path, (text + "\n").encode("utf-8", "backslashreplace"))
+
+
+def _done(path: Path) -> set[str]:
+    """The fingerprints of the cells that are done in a ``cells.json``, if it is one."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        return {entry["fingerprint"] for entry in entries if entry["status"] == "done"}
+    except (OSError, ValueError, RecursionError, TypeError, KeyError):
+        return set()
 
 
 def _failure(folder: Path) -> str | None:

@@ -188,8 +188,8 @@ class OfflineCapableWandbLogger(WandbLogger):
         run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
         if run.disabled:
             return run
-        # online the server knows the last row; offline the rows of a second part would begin at 0 again
-        if run.offline and (step := wandb_file.next_step(folder / "wandb", run.id)):
+        # The server does not know the rows of an earlier part that ran offline; this part's would begin at their steps.
+        if step := wandb_file.next_step(folder / "wandb", run.id):
             run.log({}, step=step)
         write_atomically(folder / ID_FILE, f"{run.id}\n".encode())
         return run

@@ -199,7 +199,7 @@ def _disagreement(block: Absorption | Integer) -> str:
     return ", ".join(facts)
 
 
-def claim(folder: Path, identity: dict[str, Any], overwrite: bool, resume: bool = False) -> None:
+def claim(folder: Path, identity: dict[str, Any], overwrite: bool, resume: bool = False, again: bool = True) -> None:
     """See that a run directory is free for an experiment, or holds this very one.
 
     Args:
@@ -207,8 +207,10 @@ def claim(folder: Path, identity: dict[str, Any], overwrite: bool, resume: bool 
         identity: of the experiment, see :mod:`qbsnn.results.fingerprint`.
         overwrite: whether to remove what is there and start over.
         resume: whether the experiment may have more epochs than it had.
+        again: whether it may be finished.
 
     Raises:
+        BusyError: it may not and is, so another process has finished it meanwhile.
         SettingsError: it holds another experiment; the message names the settings that differ.
     """
     if overwrite:
@@ -228,6 +230,8 @@ def claim(folder: Path, identity: dict[str, Any], overwrite: bool, resume: bool 
             f"{folder} holds another experiment, which differs in {', '.join(named)}{rest}. Use another hydra.run.dir, "
             "go on with that experiment by resume=RUN, or start over by overwrite=true"
         )
+    if before.status == "finished" and not again:
+        raise BusyError(f"another process has finished the run in {folder}")
 
 
 def _of(identity: dict[str, Any], key: str) -> str:

@@ -57,7 +57,7 @@ class Fitted:
     metrics: Metrics
 
 
-def train(cfg: DictConfig, callbacks: Sequence[Callback] = ()) -> Result | None:
+def train(cfg: DictConfig, callbacks: Sequence[Callback] = (), again: bool = True) -> Result | None:
     """Run composed settings; everything is written into ``paths.run``.
 
     A run directory with checkpoints of the same experiment is gone on with (:mod:`qbsnn.training.resume`). With several
@@ -66,6 +66,7 @@ def train(cfg: DictConfig, callbacks: Sequence[Callback] = ()) -> Result | None:
     Args:
         cfg: what Hydra composed.
         callbacks: more than the settings name, for a run in this process.
+        again: whether a run that is finished is gone on with, or raises BusyError, since another process finished it.
 
     Returns:
         The result; ``None`` in a process that was started from outside and is not the first.
@@ -77,16 +78,16 @@ def train(cfg: DictConfig, callbacks: Sequence[Callback] = ()) -> Result | None:
     settings = validate(cfg)
     quieten()
     count = processes.to_start(settings)
-    return run_here(settings, callbacks) if count == 1 else processes.start(settings, count)
+    return run_here(settings, callbacks, again) if count == 1 else processes.start(settings, count, again)
 
 
-def run_here(settings: dict[str, Any], callbacks: Sequence[Callback] = ()) -> Result | None:
+def run_here(settings: dict[str, Any], callbacks: Sequence[Callback] = (), again: bool = True) -> Result | None:
     """:func:`train` for validated settings, in this process or as one of several that run it."""
     teacher = Teacher.asked(settings)
     parts = build(settings, callbacks)
     parts.module.teacher = teacher
     identity = identify(parts.settings)
-    with SIGNALS.listening(), _recorded(parts, identity=identity, cell=fingerprint(identity)) as record:
+    with SIGNALS.listening(), _recorded(parts, again, identity=identity, cell=fingerprint(identity)) as record:
         fitted = fit(parts)
         record.keep(**vars(fitted))
         if why := shortfall(parts, fitted):
@@ -279,7 +280,7 @@ def _stored(parts: Parts, checkpoint: Path, network: SpikingNetwork, quantized: 
 
 
 @contextmanager
-def _recorded(parts: Parts, **fields: Any) -> Iterator[Record]:
+def _recorded(parts: Parts, again: bool = True, **fields: Any) -> Iterator[Record]:
     """The record of a run, which the first of its processes writes while it holds the run directory."""
     result = replace(parts.result, **fields)
     if not parts.trainer.is_global_zero:
@@ -287,7 +288,7 @@ def _recorded(parts: Parts, **fields: Any) -> Iterator[Record]:
         return
     with held(parts.folder):
         overwrite, resume = (parts.settings.get(key, False) for key in ("overwrite", "resume"))
-        claim(parts.folder, result.identity, overwrite, resume)
+        claim(parts.folder, result.identity, overwrite, resume, again)
         seconds = lambda: parts.resumption.seconds  # noqa: E731
         with recorded(result, parts.folder, parts.loggers, parts.data.describe, seconds) as record:
             yield record

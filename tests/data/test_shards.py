@@ -7,7 +7,7 @@ import time
 import pytest
 
 from qbsnn.data import shards
-from qbsnn.data.shards import SHARD, in_memory, on_disk
+from qbsnn.data.shards import BAD, SHARD, in_memory, on_disk
 from qbsnn.errors import DataError
 
 COUNT = 2 * SHARD + 5
@@ -77,13 +77,13 @@ def test_a_process_killed_inside_a_write_leaves_no_shard(folder, monkeypatch):
     def die(*_):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(shards.os, "fsync", die)  # everything is written, nothing renamed
+    monkeypatch.setattr(os, "fsync", die)  # everything is written, nothing renamed
     process = in_process(folder, make)
     process.join(30)
     monkeypatch.undo()
     assert process.exitcode == -signal.SIGKILL
     (left,) = folder.iterdir()
-    assert left.name.startswith(".part-")
+    assert left.name.startswith(".") and left.suffix == ".part"
     assert is_right(on_disk(folder, COUNT, make)) and left.exists()  # another process might still write it
     os.utime(left, (0, 0))
     (folder / "00000.shard").unlink()
@@ -145,3 +145,24 @@ def test_keys_differ_whenever_a_part_does():
     keys = {shards.key(**parts), shards.key(**parts | {"name": "b"}), shards.key(**parts | {"chosen": [1, 0]})}
     keys.add(shards.key(**parts | {"framing": {"frames": 5, "sensor": [34, 34, 2]}}))
     assert len(keys) == 4 and shards.key(**parts) in keys
+
+
+def test_a_record_that_could_not_be_made_is_tried_again_where_the_cache_can_be_written(folder, monkeypatch):
+    def fails(index):
+        return BAD + b"no answer" if index == SHARD + 1 else make(index)
+
+    assert not is_right(on_disk(folder, COUNT, fails))
+    monkeypatch.setattr(shards.os, "access", lambda *_: False)
+    assert on_disk(folder, COUNT, make).found.hits == COUNT
+    monkeypatch.undo()
+    healed = on_disk(folder, COUNT, make)
+    assert is_right(healed) and healed.found.misses == SHARD
+
+
+def test_other_users_may_read_a_cache_where_the_umask_lets_them(folder):
+    before = os.umask(0o022)
+    try:
+        on_disk(folder, COUNT, make)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from qbsnn.results.fingerprint import DROPPED, MEANING, fingerprint, identity
+from qbsnn.results.fingerprint import DROPPED, MEANING, fingerprint, identity, origin
 from qbsnn.training.settings import identify
 from tests.test_configs import composed
 
@@ -118,3 +118,25 @@ def test_the_files_of_one_s_own_set_and_the_place_of_an_unverified_one_count(tmp
     (tmp_path / "b/train/cat/1.png").write_bytes(b"1234")
     (tmp_path / "a/train/cat/1.png").rename(tmp_path / "a/train/cat/2.png")
     assert len(same | {of("EventFolder", root=str(tmp_path / root))["data.files"] for root in ("a", "b")}) == 3
+
+
+def test_what_lies_behind_links_counts_and_a_cache_below_the_root_does_not(tmp_path):
+    root, real = tmp_path / "pics", tmp_path / "real"
+    for folder in (root / "train/dog", real / "deep"):
+        folder.mkdir(parents=True)
+        (folder / "1.png").write_bytes(b"x")
+    plain = origin({"root": str(root)}, True)
+    assert plain == {"data.files": hashlib.sha256(b"train/dog/1.png\t1\n").hexdigest()[:16]}
+    (root / "train/cat").symlink_to(real)
+    linked = origin({"root": str(root)}, True)
+    (real / "deep/2.png").write_bytes(b"more")
+    more = origin({"root": str(root)}, True)
+    assert len({found["data.files"] for found in (plain, linked, more)}) == 3
+    (real / "up").symlink_to(root)  # a circle
+    (real / "itself").symlink_to(real)
+    assert origin({"root": str(root)}, True) == more
+    (root / "cache/image_folder").mkdir(parents=True)
+    (root / "cache/image_folder/0.shard").write_bytes(b"1")
+    assert (
+        origin({"root": str(root), "cache_dir": str(root / "cache")}, True) == more != origin({"root": str(root)}, True)
+    )

@@ -115,3 +115,31 @@ def test_no_result_file(tmp_path: Path, text: str | None, message: str) -> None:
         (tmp_path / "result.json").write_text(text)
     with pytest.raises(DataError, match=message):
         read_result(tmp_path / "result.json")
+
+
+def test_a_number_above_all_floats_is_no_result(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    make_result(config={"alpha": 12345.5}).write(path)
+    path.write_text(path.read_text().replace("12345.5", "1e999"))
+    with pytest.raises(DataError, match=r"result\.json is not JSON: 1e999 is above all numbers that a float can hold"):
+        read_result(path)
+
+
+def test_files_are_written_under_names_of_their_own_and_with_the_rights_that_the_user_wants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = []
+    flush = files.os.fsync
+
+    def seen(number: int) -> None:
+        names.extend(path.name for path in tmp_path.glob(".*.part"))
+        flush(number)
+
+    monkeypatch.setattr(files.os, "fsync", seen)
+    before = files.os.umask(0o027)
+    try:
+        for _ in range(2):  # as if by processes of two machines with one number
+            files.write_atomically(tmp_path / "a", b"1")
+    finally:
+        files.os.umask(before)
+    assert len(set(names)) == 2 and (tmp_path / "a").stat().st_mode & 0o777 == 0o640

@@ -62,3 +62,11 @@ def test_damaged_archive(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(DataError, match="cannot be read"):
         read_diagnostics(path)
+
+
+@pytest.mark.parametrize("epoch", ["inf", "1e300", "-inf", "nan"])
+def test_an_epoch_that_is_no_number_is_taken_for_the_next_row_s(tmp_path: Path, epoch: str) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text(f"epoch,step,train/loss\n0,1,0.5\n{epoch},2,0.3\n1,2,0.4\n{epoch},2,0.2\n")
+    found = read_curves(path)["train/loss"]
+    assert found.epoch.tolist() == [0, 1] and found.value.tolist() == [0.5, 0.2]

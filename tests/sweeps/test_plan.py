@@ -35,10 +35,13 @@ def test_without_rows_and_grid_there_is_a_cell_per_seed():
     assert (only.row, only.label, only.seed, only.overrides) == ("", "t", 0, ("seed=0",))
 
 
-@pytest.mark.parametrize(
-    "value",
-    [None, True, 0, -3, 2.0, 1e-5, "lif", "null", "1", "a b", "it's", "a,b", "x=1", "${T}", [1, "a b"], {"k": [1]}],
-)
+VALUES = [
+    None, True, 0, -3, 2.0, 1e-5, "lif", "null", "1", "a b", "it's", "café", "日本", "a\\b", "a\\", "a\\'b", "a,b",
+    "x=1", "${T}", [1, "a b"], {"k": [1]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", VALUES)
 def test_a_value_of_the_file_is_what_hydra_reads(value):
     override = OverridesParser.create().parse_override(f"key={written(value)}")
     assert not override.is_sweep_override()

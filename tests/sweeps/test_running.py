@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from omegaconf import OmegaConf
 
 from qbsnn.training.module import Classifier
 from tests.sweeps.sweeping import SETTINGS, SMALL, numbers, results, steps
@@ -184,3 +185,45 @@ def test_a_file_that_is_no_yaml_is_named_with_its_line(sweep, capsys):
     assert sweep() == 1
     text = one_paragraph(capsys.readouterr().err)
     assert "conf/sweep/small.yaml, line 3, column 1 is no YAML: " in text
+
+
+def test_a_cell_whose_folder_cannot_be_opened_does_not_stop_the_others(sweep, capsys):
+    sweep.write(SMALL.replace("[0, 1]", "[0]"))
+    assert sweep("--list") == 0
+    marks = {cell["row"]: cell["fingerprint"] for cell in sweep.cells()}
+    blocked = sweep.folder / f"anything_{marks['LIF']}"
+    blocked.write_text("in the way")
+    assert sweep() == 1
+    lif, qb = sweep.cells()
+    assert (lif["status"], qb["status"]) == ("failed", "done")
+    assert lif["error"] == f"{blocked} cannot be written: File exists"
+    assert f"failed: LIF, seed 0: {blocked} cannot be written" in capsys.readouterr().err
+    blocked.unlink()
+    assert sweep() == 0
+
+
+def test_finished_cells_that_vanish_from_the_list_are_told(sweep, capsys):
+    one = ("trainer.max_epochs=1", "sweep.seeds=[0]")
+    assert sweep(*one) == 0 and sweep(*one, "--list") == 0
+    assert "no longer lists" not in capsys.readouterr().out
+    assert sweep("trainer.max_epochs=1", "sweep.seeds=[0,1]", "--list") == 0
+    assert "no longer lists" not in capsys.readouterr().out
+    assert sweep("trainer.max_epochs=1", "sweep.seeds=[1]", "--list") == 0
+    assert "cells.json no longer lists 2 finished cells of other settings" in capsys.readouterr().out
+
+
+def test_a_cell_that_another_process_has_just_finished_is_left_as_it_is(sweep, monkeypatch):
+    from qbsnn.sweeps import running as sweep_run
+
+    sweep.write(SMALL.replace("[0, 1]", "[0]"))
+    assert sweep() == 0
+    before = {path: path.read_bytes() for path in sweep.folder.rglob("result.json")}
+    (path, *_) = before
+    cfg = OmegaConf.create(json.loads(path.read_text())["config"])
+    monkeypatch.setattr(sweep_run.files, "finished", lambda *_: None)  # not when it was looked at
+    assert not sweep_run._trained(cfg, path.parent)
+    assert before == {path: path.read_bytes() for path in before}
+    monkeypatch.setattr(sweep_run, "validate", None)  # nothing is built where another process has the folder
+    with FileLock(path.parent / ".lock"):
+        assert not sweep_run._trained(cfg, path.parent)
+    assert not list(sweep.folder.rglob("failed.json"))

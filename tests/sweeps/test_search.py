@@ -4,7 +4,12 @@ import json
 
 import optuna
 import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 
+from qbsnn.cli.launch import register_resolvers
+from qbsnn.sweeps.search import composed
+from tests.test_configs import CONF
 from tests.tool import one_paragraph
 
 RUN = ("model.width=0.25", "data.limit_train=64", "data.limit_val=16", "trainer.max_epochs=2", "callbacks=no_deploy",
@@ -112,3 +117,14 @@ def test_a_search_file_that_is_no_yaml_is_named_with_its_line(tool, capsys):
     (tool.folder / "mine.yaml").write_text("n_trials: 4\nspace: {\n")
     assert tool("scripts/search.py", "search=mine.yaml") == 1
     assert "mine.yaml, line 3, column 1 is no YAML: " in one_paragraph(capsys.readouterr().err)
+
+
+def test_a_folder_with_an_apostrophe_is_no_end_of_a_setting(tmp_path):
+    register_resolvers()
+    before = HydraConfig.instance().cfg
+    try:
+        cfg = composed(CONF, ["T=2"], tmp_path / "o'brien" / "a b")
+    finally:
+        GlobalHydra.instance().clear()
+        HydraConfig.instance().cfg = before
+    assert cfg.paths.run == f"{tmp_path}/o'brien/a b"

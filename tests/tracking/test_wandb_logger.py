@@ -126,3 +126,26 @@ def test_a_killed_run_goes_on_as_the_same_run(tmp_path, monkeypatch):
     assert steps == list(range(len(steps)))
     validated = [(row["epoch"], row["trainer/global_step"]) for row in [*before, *after] if "val/acc" in row]
     assert validated == [(0, 1), (1, 3), (2, 5)]
+
+
+@pytest.mark.parametrize("later", ["offline", "online"])
+def test_a_later_part_goes_on_with_the_steps_of_one_that_ran_offline(tmp_path, monkeypatch, later):
+    import wandb
+
+    offline(monkeypatch, tmp_path)
+    logger = wandb_logger(tmp_path / "run")
+    for step in range(3):
+        logger.log_metrics({"x": 1.0}, step)
+    close_loggers(failed=False)
+    honest, begun = wandb.init, []
+
+    def init(**options: object) -> object:
+        run = honest(**options)
+        monkeypatch.setattr(type(run), "offline", later == "offline")
+        monkeypatch.setattr(type(run), "log", lambda self, data, step=None: begun.append(step))
+        return run
+
+    monkeypatch.setattr(wandb, "init", init)
+    logger = wandb_logger(tmp_path / "run")
+    assert logger.experiment is not None and begun == [3]
+    close_loggers(failed=False)

@@ -94,20 +94,29 @@ def _read_checked(path: Path, changed: int, sensor: Sensor, convention: Conventi
 def windows_of(t: NDArray[np.int64], sample: int, stride: int) -> list[tuple[int, int]]:
     """Start and end in µs of the windows of a recording, from the first event on.
 
-    Only whole windows count, and of those the ones with events. A recording that is shorter than a window is one.
+    Only whole windows count, and of those the ones with events at two times or more: one event makes no frames. A
+    recording that is shorter than a window is one.
 
     Args:
         t: times ``[N]`` in µs, sorted.
         sample: length of a window in µs.
         stride: from the start of a window to that of the next, in µs.
 
-    >>> windows_of(np.array([5, 20, 100, 111]), sample=50, stride=25)
+    >>> windows_of(np.array([5, 20, 90, 100, 111]), sample=50, stride=25)
     [(5, 55), (55, 105)]
     """
-    start, end = int(t[0]), int(t[-1]) + 1
-    starts = np.arange(start, max(end - sample, start) + 1, stride)
-    counts = np.diff(np.searchsorted(t, np.stack([starts, starts + sample])), axis=0)[0]
-    return [(int(first), int(first) + sample) for first in starts[counts > 0]]
+    start, after = int(t[0]), t - t[0]
+    most = (int(after[-1]) + 1 - sample) // stride
+    if most < 1:
+        return [(start, start + sample)]
+    # Which windows each event is in, and so which have any: one stray time makes the span of all windows huge.
+    first, last = np.maximum((after - sample) // stride + 1, 0), np.minimum(after // stride, most)
+    first, last = first[first <= last], last[first <= last]
+    gaps = np.flatnonzero(first[1:] > last[:-1] + 1) + 1
+    runs = zip(first[[0, *gaps]], last[[*(gaps - 1), -1]], strict=True)
+    starts = start + stride * np.concatenate([np.arange(low, high + 1) for low, high in runs])
+    begin, end = np.searchsorted(t, np.stack([starts, starts + sample]))
+    return [(int(each), int(each) + sample) for each in starts[t[begin] < t[end - 1]]]
 
 
 class EventFolder(OwnFiles, EventDataModule):
@@ -117,7 +126,7 @@ class EventFolder(OwnFiles, EventDataModule):
     files. Windows of one file are all in one part. Classes are numbered in alphabetical order.
 
     Args:
-        sensor: width and height; ``None`` takes them from the first file, where its format has them.
+        sensor: width and height; ``None`` takes them from the first file (that can be read), where its format has them.
         polarities: 2, or 1 for a sensor that knows no off events.
         sample_ms: cut files into samples of so many ms; ``None`` takes a file as a sample.
         stride_ms: from the start of a sample to that of the next; ``None`` is ``sample_ms``.
@@ -176,7 +185,7 @@ class EventFolder(OwnFiles, EventDataModule):
         self.convention = Convention(time_unit, columns)
         cache = self.look(root, table, READERS, test_fraction)
         if sensor is None:
-            sensor = self._said()
+            sensor = self._said(settings.get("on_bad_sample") == "skip")
         if len(sensor) != 2:
             raise ArgumentError(f"sensor must be [width, height] in pixels, got {list(sensor)}")
         width, height = (checks.integer("sensor", side, 1, 2**15) for side in sensor)
@@ -184,14 +193,21 @@ class EventFolder(OwnFiles, EventDataModule):
         settings["cache_dir"] = settings.get("cache_dir") or cache
         super().__init__(root=root, **settings)
 
-    def _said(self) -> tuple[int, int]:
-        """Width and height of the sensor in the first file of the training part."""
-        first = self.own.given["train"].paths[0]
-        size = read(first, self.convention).size
-        if size is None:
-            raise DataError(f"{self.name}: {first} does not say its sensor: set data.sensor=[width,height]")
-        log.info("%s: the sensor has %dx%d pixels, as %s says", self.name, *size, first)
-        return size
+    def _said(self, skip: bool) -> tuple[int, int]:
+        """Width and height of the sensor in the first file of the training part; with ``skip`` the first readable."""
+        paths = self.own.given["train"].paths
+        for path in paths:
+            try:
+                size = read(path, self.convention).size
+            except DataError:
+                if not skip or path == paths[-1]:
+                    raise
+                continue
+            if size is None:
+                raise DataError(f"{self.name}: {path} does not say its sensor: set data.sensor=[width,height]")
+            log.info("%s: the sensor has %dx%d pixels, as %s says", self.name, *size, path)
+            return size
+        raise AssertionError("there are training files")
 
     def open(self, train: bool) -> tuple[FolderRecordings, NDArray[np.int64], NDArray[np.int64]]:
         """The training files and behind them those for validation, or the test files; cut where that is wanted."""

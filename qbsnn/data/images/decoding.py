@@ -35,9 +35,11 @@ def decode(path: Path, channels: int = 3) -> Tensor:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # ImageNet has files with odd metadata
-            with Image.open(path) as image:
-                upright = ImageOps.exif_transpose(_to_bytes(image, path).convert(MODES[channels]))
-                return v2.functional.pil_to_tensor(upright)
+            # Given a path, Pillow maps some TIFFs into memory, and garbles those that are turned.
+            with path.open("rb") as file, Image.open(file) as image:
+                image.load()  # turns a TIFF, which must not be turned again
+                upright = ImageOps.exif_transpose(image)  # before it is converted, which may lose the orientation
+                return v2.functional.pil_to_tensor(_to_bytes(upright, path, image.format).convert(MODES[channels]))
     except DataError:
         raise
     except PermissionError as error:
@@ -56,10 +58,10 @@ def view(path: Path, size: int, side: int, channels: int) -> Tensor:
     return v2.functional.center_crop(resized(path, side, channels), [size, size])
 
 
-def _to_bytes(image: Image.Image, path: Path) -> Image.Image:
+def _to_bytes(image: Image.Image, path: Path, kind: str | None) -> Image.Image:
     """The image with at most 8 bits a channel; Pillow's own conversion cuts off what is above 255."""
     # A PNG has at most 16 bits; older versions of Pillow open one of 16 as integers of 32.
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+    if image.mode.startswith("I;16") or (image.mode == "I" and kind == "PNG"):
         return Image.fromarray(((np.asarray(image).astype(np.int64) + 128) // 257).astype(np.uint8))
     if image.mode == "I":
         raise DataError(f"{path}: its integers of 32 bits have no known white: save it with 8 or 16 bits a channel")

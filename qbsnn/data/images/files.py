@@ -26,7 +26,7 @@ from qbsnn.data.randomness import Purpose, draw, torch_seeded
 from qbsnn.data.ranges import check_range
 from qbsnn.data.skipping import SkippingSplit, record
 
-SIZE = struct.Struct("<2H")
+SIZE = struct.Struct("<2I")
 
 
 def encode(paths: Sequence[Path], side: int, channels: int, skip: bool, place: int) -> bytes:
@@ -165,7 +165,7 @@ class FileDataModule(DataModule[Labelled]):
 
         def folder() -> Path:
             more = {} if channels == 3 else {"channels": channels}
-            key = shards.key(format=1, side=self.side, files=shards.stamps(paths), **more)
+            key = shards.key(format=2, side=self.side, files=shards.stamps(paths), **more)
             return self.cache_dir / self.name / key
 
         make = partial(encode, paths, self.side, channels, self.skip)

@@ -21,6 +21,7 @@ from qbsnn.data.images.files import FileDataModule
 from qbsnn.data.shards import key, stamps
 from qbsnn.data.signatures import with_settings
 from qbsnn.errors import ArgumentError, DataError
+from qbsnn.results.files import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,9 @@ MOST = 4096
 """Of at most so many training pictures the mean and the deviation are computed."""
 
 
-def moments(paths: Sequence[Path], size: int, side: int, channels: int, skip: bool) -> tuple[list[float], list[float]]:
+def moments(
+    paths: Sequence[Path], size: int, side: int, channels: int, skip: bool
+) -> tuple[list[float], list[float], int]:
     """Mean and standard deviation per channel over the pixels in [0, 1] of the pictures as validation sees them.
 
     Args:
@@ -39,7 +42,7 @@ def moments(paths: Sequence[Path], size: int, side: int, channels: int, skip: bo
         skip: leave out pictures that cannot be read.
 
     Returns:
-        Both ``[channels]``. The deviation is at least 1/255.
+        Both ``[channels]``, and the number of pictures. The deviation is at least 1/255.
 
     Raises:
         DataError: for a picture that cannot be read, or where none can.
@@ -58,7 +61,7 @@ def moments(paths: Sequence[Path], size: int, side: int, channels: int, skip: bo
     if not count:
         raise DataError(f"none of {len(paths)} training pictures can be read, {paths[0]} among them")
     mean, square = (total / count).tolist()
-    return mean, [max(math.sqrt(max(q - m * m, 0)), 1 / 255) for m, q in zip(mean, square, strict=True)]
+    return mean, [max(math.sqrt(max(q - m * m, 0)), 1 / 255) for m, q in zip(mean, square, strict=True)], count
 
 
 class ImageFolder(OwnFiles, FileDataModule):
@@ -132,10 +135,12 @@ class ImageFolder(OwnFiles, FileDataModule):
             return tuple(kept["mean"]), tuple(kept["std"])
         except (OSError, ValueError, KeyError, TypeError):
             log.info("%s: mean and deviation of %s training pictures are computed once", self.name, f"{len(paths):,}")
-        mean, std = moments(paths, self.size, self.side, self.in_shape[0], self.skip)
+        mean, std, count = moments(paths, self.size, self.side, self.in_shape[0], self.skip)
+        if count < len(paths):  # the others may be readable another time
+            return tuple(mean), tuple(std)
         try:
             stored.parent.mkdir(parents=True, exist_ok=True)
-            stored.write_text(json.dumps({"mean": mean, "std": std, "pictures": len(paths)}), encoding="utf-8")
+            write_atomically(stored, json.dumps({"mean": mean, "std": std, "pictures": len(paths)}).encode())
         except OSError as error:
             log.warning("%s: they are not kept, %s cannot be written: %s", self.name, stored, error.strerror)
         return tuple(mean), tuple(std)

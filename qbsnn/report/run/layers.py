@@ -10,24 +10,19 @@ from matplotlib.ticker import MaxNLocator
 
 from qbsnn.report import style
 from qbsnn.report.style import WIDTH, label
-from qbsnn.results.schema import Absorption, Integer, LayerCheck, Result
-
-
-def ran(block: Absorption | Integer | dict[str, str] | None) -> bool:
-    """Whether a block of the result holds a check that ran, rather than nothing or a reason."""
-    return isinstance(block, (Absorption, Integer)) and block.skipped is None
+from qbsnn.results.schema import LayerCheck, Result, ran
 
 
 def accuracies(result: Result) -> list[tuple[str, float]]:
     """The accuracies the result holds, each with the words that say of what and on how many images."""
     found = [("test set, last", result.metrics.last.get("test/acc"))]
     found.append(("test set, best by validation", result.metrics.best.get("test/acc")))
-    if isinstance(result.absorption, Absorption) and ran(result.absorption):
-        images = f"{result.absorption.images:,} images"
-        found.append((f"trained, {images}", result.absorption.trained_acc))
-        found.append((f"absorbed, {images}", result.absorption.acc))
-    if isinstance(result.integer, Integer) and ran(result.integer):
-        found.append((f"integer, {result.integer.images:,} images", result.integer.acc))
+    if absorption := ran(result.absorption):
+        images = f"{absorption.images:,} images"
+        found.append((f"trained, {images}", absorption.trained_acc))
+        found.append((f"absorbed, {images}", absorption.acc))
+    if integer := ran(result.integer):
+        found.append((f"integer, {integer.images:,} images", integer.acc))
     return [(name, value) for name, value in found if value is not None and math.isfinite(value)]
 
 
@@ -36,9 +31,10 @@ def deploy(result: Result) -> Figure | None:
 
     Nothing is drawn for a run with neither check.
     """
-    if not ran(result.absorption) and not ran(result.integer):
+    integer = ran(result.integer)
+    if not ran(result.absorption) and not integer:
         return None
-    layers = result.integer.layers if isinstance(result.integer, Integer) and ran(result.integer) else []
+    layers = integer.layers if integer else []
     values = accuracies(result)
     if not layers:
         figure = Figure(figsize=(6.5, 2.5))

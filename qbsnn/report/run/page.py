@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from qbsnn.errors import DataError
 from qbsnn.report.run import energy
 from qbsnn.report.run.curves import activity, curves, delta, gradients, health
-from qbsnn.report.run.layers import deploy, ran
+from qbsnn.report.run.layers import deploy
 from qbsnn.report.run.panels import bursts, confusion, raster, robustness
 from qbsnn.report.run.verdicts import verdicts
 from qbsnn.report.style import render as rendered
@@ -24,7 +24,7 @@ from qbsnn.results.files import write_atomically
 from qbsnn.results.quantities import listed, texts
 from qbsnn.results.reading import read_result
 from qbsnn.results.run_files import Diagnostics, Series, read_curves, read_diagnostics
-from qbsnn.results.schema import Absorption, Integer, Result
+from qbsnn.results.schema import Result, ran
 
 
 @dataclass
@@ -179,8 +179,8 @@ def render(run: Run, drawn: list[dict[str, Any]]) -> str:
         verdicts=verdicts(result),
         notices=run.notices,
         figures=drawn,
-        absorption=result.absorption if ran(result.absorption) else None,
-        integer=result.integer if ran(result.integer) else None,
+        absorption=ran(result.absorption),
+        integer=ran(result.integer),
         energy=block,
         energy_panels=energy.panels(block) if block else [],
         energy_facts=energy.facts(block) if block else [],
@@ -197,8 +197,8 @@ def render(run: Run, drawn: list[dict[str, Any]]) -> str:
 
 def headline(result: Result) -> list[tuple[str, str, str, str]]:
     """The key figures: name, value, what it stands on, and a tone (empty, ``good`` or ``bad``)."""
-    integer = result.integer if isinstance(result.integer, Integer) and ran(result.integer) else None
-    absorption = result.absorption if isinstance(result.absorption, Absorption) and ran(result.absorption) else None
+    integer = ran(result.integer)
+    absorption = ran(result.absorption)
     last, best = result.metrics.last.get("test/acc"), result.metrics.best.get("test/acc")
     absent = "not in result.json"
     cards = [

@@ -47,7 +47,10 @@ def of_average(column: Column, rows: list[Row], cells: list[Cell]) -> Cell:
     """
     newest, values = cells[0], [cell.value for cell in cells]
     if column.quantity:
-        found = [value for value in values if isinstance(value, (int, float))]
+        # A seed that was run again is no further sample: its newest run counts, of those that are finished.
+        ended = [at for at, row in enumerate(rows) if row.values["status"] == "finished"]
+        once = {rows[at].values["seed"]: values[at] for at in reversed(ended)}
+        found = [value for value in once.values() if isinstance(value, (int, float))]
         if not found:
             return Cell(None, NONE)
         mean, sd = fmean(found), stdev(found) if len(found) > 1 else math.nan

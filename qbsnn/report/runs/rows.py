@@ -35,7 +35,8 @@ class Row:
         values: By column of the frame, what the run has. ``None`` where the frame has a gap; quantities that are not
             finite are kept. ``departs`` holds the settings in which the run differs from what most runs like it have.
         page: Whether the run's directory holds a page of its own.
-        settings: What determines the result, seeds aside, as dotted keys.
+        settings: What determines the result, seeds aside, as dotted keys, and where the data lie.
+        identity: The same by which a run is recognised, seeds aside; ``settings`` for a file that has none.
         curves: By metric, epochs and values, at most :data:`POINTS` of them.
         unreadable: Why there are no curves though there is a ``metrics.csv``.
         checked: Whether the integer network ``passed`` or ``failed`` its check, or that was ``skipped``.
@@ -48,6 +49,7 @@ class Row:
     values: dict[str, Any]
     page: bool
     settings: dict[str, str]
+    identity: dict[str, Any]
     curves: dict[str, tuple[list[int], list[float]]] = field(default_factory=dict)
     unreadable: str = ""
     checked: str = "skipped"
@@ -89,19 +91,24 @@ def thinned(series: Series, points: int = POINTS) -> tuple[list[int], list[float
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, str]:
-    """The settings that determine what a run computes, seed aside, as dotted keys. Its own directories do not count."""
+    """The settings that determine what a run computes, seed aside, as dotted keys. Its own directories do not count.
+
+    The folder of the data is among them: without an identity nothing else tells sets of the user's own files apart.
+    """
     paths = config.get("paths")
     places = [str(paths[key]) for key in ("run", "data") if key in paths] if isinstance(paths, Mapping) else []
     kept = {}
     for key, value in flat(config):
-        if key in SEEDS or dropped(key):
+        if key in SEEDS or (dropped(key) and key != "data.root"):
             continue
         kept[key] = next((value[len(place) :] for place in places if place and value.startswith(place)), value)
     return kept
 
 
 def _row(folder: Path, result: Result, held: dict[str, Any]) -> Row:
-    row = Row(held, (folder / "report.html").is_file(), settings(result.config))
+    known = settings(result.config)
+    identity = {key: value for key, value in result.identity.items() if key not in SEEDS}
+    row = Row(held, (folder / "report.html").is_file(), known, identity or known)
     row.checked, row.unchecked = verdicts(result)[1].state, reason(result.integer) or ""
     row.written = max(path.stat().st_mtime for path in folder.iterdir() if path.is_file())
     if (folder / "metrics.csv").is_file():
@@ -119,7 +126,7 @@ def _group(rows: list[Row]) -> None:
     numbers: dict[tuple[str, bool], int] = {}
     for row in rows:
         # A checkpoint that was tested again is no second run of its seed.
-        same = json.dumps(row.settings, sort_keys=True), row.values["command"].startswith("evaluate.py")
+        same = json.dumps(row.identity, sort_keys=True), row.values["command"].startswith("evaluate.py")
         row.group = numbers.setdefault(same, len(numbers))
     names = {key for row in rows for key in row.settings}
     columns = {key: tuple(row.settings.get(key) for row in rows) for key in names}

@@ -10,7 +10,7 @@ from scipy import stats
 
 from qbsnn.errors import DataError
 from qbsnn.report.tables.stored import read_stored
-from qbsnn.report.tables.table import COMPARED, NOT_RUN, Table, make_table
+from qbsnn.report.tables.table import COMPARED, NOT_RUN, Table, counted_spread, make_table
 from qbsnn.results.quantities import QUANTITIES, of_columns, spread
 from qbsnn.results.sweeps import Plan, cells_frame, read_plan
 
@@ -80,12 +80,13 @@ def values(evidence: Evidence, label: str, key: str) -> dict[int, float]:
 
 def told(evidence: Evidence, label: str, key: str) -> str:
     """Mean ± standard deviation over seeds as tables write it, ``not run`` without any; ``n`` tells how many seeds."""
+    done = len(evidence.cells(label))
     if key == "n":
-        return str(len(evidence.cells(label)))
+        return str(done)
     found = pd.Series(values(evidence, label, key), dtype="float64")
     if not len(found):
         return NOT_RUN
-    return spread(of_columns([key])[key], found.mean(), found.std())
+    return counted_spread(of_columns([key])[key], found.agg(["mean", "std", "count"]), done)
 
 
 def reading(table: Table) -> str:

@@ -220,7 +220,7 @@ def _band(axes: Axes, line: pd.DataFrame, colour: object, name: str, marker: str
     axes.plot(places, means, color=colour, marker=marker or "o" * (len(line) == 1), markersize=5, label=name)
     if len(line) > 1 and (line["n"] > 1).any():
         axes.fill_between(places, means - spreads, means + spreads, color=colour, alpha=0.15, linewidth=0)
-    elif len(line) == 1 and spreads[0] > 0:
+    elif len(line) == 1 and np.isfinite(spreads[0]):
         axes.errorbar(places, means, yerr=spreads, color=colour, capsize=3)
 
 

@@ -23,17 +23,17 @@ def points(cells: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         By label: ``row``, ``neuron`` (as it is called in a legend), the settings; ``mean``, ``sd`` and ``n`` of the
-        accuracy in %, ``sd`` 0 for a single seed; ``cost`` and ``cost_sd``: estimated fp32 energy per image in pJ.
+        accuracy in %, ``sd`` NaN for a single seed; ``cost`` and ``cost_sd``: estimated fp32 energy per image in pJ.
     """
     done = cells[cells[COMPARED].notna()]
     groups = done.groupby("label", sort=False)
     found = groups[["row", "neuron", *SETTINGS]].first()
     found["neuron"] = found["neuron"].fillna("?").map(lambda name: NEURONS.get(name, name))
     accuracy = (100 * done[COMPARED]).groupby(done["label"], sort=False)
-    found["mean"], found["sd"], found["n"] = accuracy.mean(), accuracy.std().fillna(0.0), accuracy.count()
+    found["mean"], found["sd"], found["n"] = accuracy.mean(), accuracy.std(), accuracy.count()
     if "energy_estimate/fp32" in done:
         cost = groups["energy_estimate/fp32"]
-        found["cost"], found["cost_sd"] = cost.mean(), cost.std().fillna(0.0)
+        found["cost"], found["cost_sd"] = cost.mean(), cost.std()
     return found
 
 

@@ -42,7 +42,7 @@ def store(cells: Sequence[Cell], path: Path) -> None:
     lines = ",\n".join(json.dumps(_entry(cell), allow_nan=False, ensure_ascii=False) for cell in cells)
     text = f'{{"sweep": {json.dumps(path.stem)}, "cells": [\n{lines}\n]}}\n'
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text.encode())
+    write_atomically(path, text.encode("utf-8", "backslashreplace"))  # undecodable file names, as in result.json
 
 
 def read_stored(path: Path) -> list[Cell]:
@@ -62,10 +62,12 @@ def read_stored(path: Path) -> list[Cell]:
 def merged(new: Sequence[Cell], old: Sequence[Cell]) -> list[Cell]:
     """The new cells, and in place of each that is not done the old one of its label and seed that is.
 
-    An old one of another recipe than a new one of its label is left out, and the log says so: seeds of a row differ in
-    nothing else.
+    An old one of another recipe than the new ones of its label is left out, and the log says so: seeds of a row differ
+    in nothing else. The log also names what is kept of a row whose new recipe is not known.
     """
-    recipes = {cell.label: _recipe(cell) for cell in new if cell.result is not None}
+    last = sorted(new, key=lambda cell: cell.result is not None)
+    recipes = {cell.label: _recipe(cell) for cell in last if cell.identity}
+    rows = {cell.label for cell in new}
     done = {}
     for cell in old:
         if cell.result is None:
@@ -74,8 +76,10 @@ def merged(new: Sequence[Cell], old: Sequence[Cell]) -> list[Cell]:
         if differ:
             keys = ", ".join(differ)
             log.warning("%s, seed %d: left out, its %s is not that of the new runs", cell.label, cell.seed, keys)
-        else:
-            done[cell.label, cell.seed] = cell
+            continue
+        if cell.label in rows - set(recipes):
+            log.warning("%s, seed %d: kept, though its settings now are not known", cell.label, cell.seed)
+        done[cell.label, cell.seed] = cell
     return [cell if cell.result is not None else done.get((cell.label, cell.seed), cell) for cell in new]
 
 
@@ -114,7 +118,7 @@ def _kept(cell: Cell) -> dict[str, Any]:
     few = replace(
         result,
         command=f"train.py {cell.overrides}",
-        data={key: value for key, value in result.data.items() if key != "cache"},
+        data={key: value for key, value in result.data.items() if key not in ("cache", "skipped")},
         config={"name": result.config.get("name"), "T": result.config.get("T"), **groups},
         host=replace(
             result.host, platform="", isa=[], versions={k: v for k, v in result.host.versions.items() if k == "torch"}
@@ -132,7 +136,7 @@ def _elsewhere(overrides: str) -> str:
 
 def words(overrides: str) -> list[str]:
     """The single overrides; those in quotes may hold spaces."""
-    return re.findall(r"""(?:'[^']*'|"[^"]*"|\S)+""", overrides)
+    return re.findall(r"""(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|\S)+""", overrides)
 
 
 def _summed(layers: Sequence[EnergyLayer]) -> EnergyLayer:

@@ -87,18 +87,31 @@ def _heading(key: str) -> str:
 
 def _row(table: Table, label: str) -> dict[str, str]:
     cells = table.cells[table.cells["label"] == label]
+    done = int((cells["status"] == "done").sum())
     row = {"method": label, "T": _all(cells["T"]), "s_max": _all(cells["s_max"])}
     members = of_columns(table.means.columns.get_level_values(0))
     for quantity in listed(TABLE):
         names = [name for name in members if name == quantity.key or name.startswith(f"{quantity.key}/")]
         means = [table.means.loc[label, name] for name in names]
-        each = [spread(quantity, found["mean"], found["std"]) for found in means if found["count"]]
+        each = [counted_spread(quantity, found, done) for found in means if found["count"]]
         row[quantity.heading] = " / ".join(each) or NONE
         if quantity.key == COMPARED:
             row[quantity.heading] = told_with_n(each, cells)
             row["difference (points)"] = difference(table.differences.get(label))
     row["published (%)"] = "; ".join(f"{item.accuracy:g} ({item.source})" for item in table.published[label]) or NONE
     return row
+
+
+def counted_spread(quantity: Quantity, found: pd.Series, done: int) -> str:
+    """Mean ± standard deviation, and over how many runs (``count``) where that is fewer than are done.
+
+    >>> accuracy = of_columns([COMPARED])[COMPARED]
+    >>> found = pd.Series({"mean": 0.5, "std": 0.01, "count": 2})
+    >>> counted_spread(accuracy, found, 2), counted_spread(accuracy, found, 3)
+    ('50.00 ± 1.00', '50.00 ± 1.00 (2)')
+    """
+    text = spread(quantity, found["mean"], found["std"])
+    return text + (f" ({found['count']:.0f})" if found["count"] < done else "")
 
 
 def _all(column: pd.Series) -> str:
@@ -137,6 +150,10 @@ def caption(table: Table) -> list[str]:
         "Mean ± sample standard deviation over n seeds, of the weights that were best on validation images; test "
         "images chose nothing. Integer: the proven integer network."
     ]
+    counts = table.means.xs("count", axis=1, level=1)
+    done = (table.cells["status"] == "done").groupby(table.cells["label"], sort=False).sum()
+    if ((counts > 0) & counts.lt(done, axis=0)).any(axis=None):
+        lines.append("(k): over k of the n seeds.")
     if table.differences:
         lines.append(
             f"Difference: to {table.plan.baseline}, paired over seeds, with its 95 % confidence interval and the "

@@ -83,16 +83,17 @@ def to_start(plain: dict[str, Any]) -> int:
     return 1
 
 
-def start(plain: dict[str, Any], count: int) -> Result:
+def start(plain: dict[str, Any], count: int, again: bool = True) -> Result:
     """Run validated settings in ``count`` new processes; returns what the first of them left in ``result.json``.
 
     Raises what made the first process fail that failed: an error of :mod:`qbsnn.errors`, else RuntimeError. A run
-    whose first process could not say so is marked as failed in ``result.json``.
+    whose first process could not say so is marked as failed in ``result.json``, unless that is another process's.
+    ``again``: see :func:`qbsnn.training.run.train`.
     """
     file = Path(plain["paths"]["run"]) / "result.json"
     with tempfile.TemporaryDirectory(prefix="qbsnn-") as folder:
         job = Path(folder) / "job.json"
-        given = {"settings": plain, "argv": sys.argv, "logging": _logging(), "parent": os.getpid()}
+        given = {"settings": plain, "argv": sys.argv, "logging": _logging(), "parent": os.getpid(), "again": again}
         job.write_text(json.dumps(given), encoding="utf-8")
         config = LaunchConfig(
             min_nodes=1,
@@ -117,7 +118,8 @@ def start(plain: dict[str, Any], count: int) -> Result:
             if any(failure.exitcode == CODE for failure in failed.failures.values()):
                 raise SystemExit(CODE) from None  # a signal to one of the processes ended all of them
             error = _cause(failed.failures)
-            _mark_failed(file, error)
+            if not isinstance(error, errors.BusyError):
+                _mark_failed(file, error)
             raise error from None
     return read_result(file)
 

@@ -26,7 +26,7 @@ def main(job: Path) -> None:
     else:
         logging.config.dictConfig(given["logging"])
     sys.argv = given["argv"]
-    run_here(given["settings"])
+    run_here(given["settings"], again=given["again"])
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import torch
 from qbsnn.data import EventFolder
 from qbsnn.data.events.events import Sensor
 from qbsnn.data.events.folder import windows_of
+from qbsnn.data.events.readers import READERS
 from qbsnn.errors import ArgumentError, DataError
 from tests.data.events.test_readers import WRITERS, write_evt3, written
 from tests.data.events.tiny_events import class_events, nmnist_bytes, some_events
@@ -79,7 +80,7 @@ def test_long_files_are_cut_and_no_file_is_in_two_parts(tmp_path):
 
 
 def test_windows():
-    t = np.array([10, 20, 30, 1000, 1010], np.int64)
+    t = np.array([10, 20, 30, 1000, 1005, 1010], np.int64)
     assert windows_of(t, 100, 100) == [(10, 110), (910, 1010)]
     assert windows_of(t, 5000, 100) == [(10, 5010)]
     assert windows_of(t[:1], 10, 10) == [(10, 20)]
@@ -161,3 +162,44 @@ def test_a_network_on_a_folder(tool):
     result = tool.result()
     assert result["status"] == "finished" and result["data"]["samples"] == {"train": 16, "val": 4, "test": 6}
     assert result["absorption"]["spike_mismatches"] == result["integer"]["spike_mismatches"] == 0
+
+
+def test_windows_of_one_moment_are_empty_and_a_stray_time_costs_nothing():
+    t = np.array([10, 20, 30, 1000, 1000, 2000, 2005, 10**15, 10**15 + 5], np.int64)
+    assert windows_of(t, 100, 100) == [(10, 110), (1910, 2010)]
+    t[-2:] = t[0] + 10**15, t[0] + 10**15 + 99
+    assert windows_of(t, 100, 100)[-1] == (10 + 10**15, 110 + 10**15)
+    assert windows_of(np.array([0, 1, 9, 10]), 4, 2) == [(0, 4)]  # the window from 8 on is not whole
+
+
+def test_the_sensor_is_that_of_the_first_file_that_can_be_read(tmp_path):
+    root = recordings(tmp_path / "waves", {"train": 3})
+    first, *others = sorted((root / "train/left").iterdir())
+    first.write_bytes(b"")
+    with pytest.raises(DataError, match=r"00_one\.dat: the file is empty"):
+        made(root)
+    assert made(root, on_bad_sample="skip").sensor[:2] == (128, 128)
+    for path in (*others, *(root / "train/right").iterdir()):
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="the file is empty"):
+        made(root, on_bad_sample="skip")
+
+
+def test_a_file_that_could_not_be_read_once_is_read_again(tmp_path, monkeypatch):
+    root = recordings(tmp_path / "waves", {"train": 5, "val": 2, "test": 3})
+    honest = READERS[".dat"]
+
+    def broken(path, convention):
+        if path.parent.name == "right" and path.name.startswith("01"):
+            raise OSError(5, "Input/output error")
+        return honest(path, convention)
+
+    monkeypatch.setitem(READERS, ".dat", broken)
+    data = made(root, on_bad_sample="skip", cache="disk")
+    data.setup()
+    assert data.describe()["samples"] == {"train": 9, "val": 3, "test": 5}
+    monkeypatch.setitem(READERS, ".dat", honest)
+    for on_bad_sample in ("skip", "raise"):
+        data = made(root, on_bad_sample=on_bad_sample, cache="disk")
+        data.setup()
+        assert data.describe()["samples"] == {"train": 10, "val": 4, "test": 6}

@@ -303,3 +303,10 @@ def test_ten_million_events_within_seconds_and_memory(tmp_path):
     found = read(tmp_path / "long.raw").events
     assert len(found) > 9_800_000 and (np.diff(found["t"]) >= 0).all()
     assert time.monotonic() - start < 60
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.uint16, np.uint32, np.uint64])
+def test_columns_without_a_sign_are_told_apart(kind, tmp_path):
+    events = some_events(50, SENSOR, 1, duration=5_000)
+    np.save(tmp_path / "a.npy", np.stack([events[name] for name in "xytp"], 1).astype(kind))
+    assert np.array_equal(read(tmp_path / "a.npy").events, events)

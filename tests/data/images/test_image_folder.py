@@ -299,3 +299,56 @@ def test_a_photograph_is_turned_as_its_exif_orientation_says(tmp_path, orientati
     exif[0x0112] = orientation
     Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
     assert np.array_equal(decode(tmp_path / "a.png").permute(1, 2, 0).numpy(), np.rot90(pixels, turns))
+
+
+def test_hidden_folders_are_left_out_and_links_followed(tmp_path):
+    root = pictures(tmp_path / "pets", {"train": 4, "val": 2, "test": 2})
+    for hidden in (".ipynb_checkpoints", "deeper/.@__thumb"):
+        picture(root / "train/cat" / hidden / "1.png")
+    picture(tmp_path / "more/1.png")
+    (root / "train/dog/more").symlink_to(tmp_path / "more")
+    (tmp_path / "more/up").symlink_to(root / "train")  # a circle
+    train = made(root).own.given["train"]
+    assert [sum(train.labels == label) for label in (0, 1)] == [4, 5]
+    assert root / "train/dog/more/1.png" in train.paths
+
+
+def test_a_class_that_holding_out_leaves_without_training_pictures_is_named(tmp_path):
+    root = pictures(tmp_path / "few", {".": 1}, tuple(f"c{k:02d}" for k in range(20)))
+    words = r"image_folder: no training file is left of 4 of 20 classes \(c\d\d, c\d\d, c\d\d, c\d\d\), since files are"
+    with pytest.raises(DataError, match=words):
+        made(root).setup()
+
+
+def test_moments_are_kept_only_where_every_picture_was_read(tmp_path):
+    root = pictures(tmp_path / "pets", {"train": 6, "val": 2, "test": 2})
+    (root / "train/dog/000.png").write_bytes(b"")
+    kept = tmp_path / "cache/image_folder"
+    assert made(root, cache_dir=tmp_path / "cache", on_bad_sample="skip").mean and not kept.exists()
+    picture(root / "train/dog/000.png")
+    assert made(root, cache_dir=tmp_path / "cache").mean
+    assert [path.suffix for path in kept.iterdir()] == [".json"]
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_pictures_of_every_depth_are_turned_once(tmp_path, kind, suffix):
+    if kind == np.float32 and suffix == "png":
+        return  # there is none
+    white = {np.uint8: 1, np.uint16: 257, np.float32: 1 / 255}[kind]
+    pixels = np.arange(0, 240, 40).reshape(2, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray((pixels * white).astype(kind)).save(tmp_path / f"a.{suffix}", exif=exif)
+    assert decode(tmp_path / f"a.{suffix}", 1)[0].tolist() == np.rot90(pixels, -1).tolist()
+
+
+def test_a_picture_of_any_length_is_cached(tmp_path):
+    root = pictures(tmp_path / "pets", {"train": 4, "val": 2, "test": 2})
+    picture(root / "test/cat/long.png", size=(60_000, 8))
+    data = made(root, cache="memory", size=12)
+    data.setup("test")
+    plain = made(root)
+    plain.setup("test")
+    batches = [torch.cat([pixels for pixels, _ in each.test_dataloader()]) for each in (data, plain)]
+    assert torch.equal(*batches)

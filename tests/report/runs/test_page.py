@@ -20,7 +20,7 @@ from qbsnn.report.runs.page import build_index, embedded, headline
 from qbsnn.report.runs.payload import payload
 from qbsnn.report.runs.rows import collect, settings, thinned
 from qbsnn.results.run_files import Series
-from qbsnn.results.schema import Integer
+from qbsnn.results.schema import Integer, Metrics
 from tests.report.samples import make_energy, make_result, write_metrics
 from tests.tool import Tool, one_paragraph
 
@@ -153,6 +153,35 @@ def test_seeds_of_one_configuration_are_one_group(tmp_path: Path) -> None:
     assert groups[0] == groups[1] and len(set(groups)) == 3
     # s_max has a column of its own, and T_max only repeats max_epochs.
     assert [rows[f"runs/{index}"].values["departs"] for index in range(4)] == [""] * 3 + ["trainer.max_epochs=5"]
+
+
+def test_runs_on_other_data_and_unfinished_ones_enter_no_mean_and_a_repeated_seed_counts_once(tmp_path: Path) -> None:
+    def run(place: str, seed: int, accuracy: float, files: str, **changes: Any) -> None:
+        identity = {"data.files": files, "seed": seed, "data.seed": seed}
+        add_run(tmp_path, place, seed, metrics=Metrics(best={"test/acc": accuracy}), identity=identity, **changes)
+
+    run("cats/0", 0, 0.8, "aa", started="2025-06-02")
+    run("cats/stopped", 0, 0.7, "aa", started="2025-06-03", status="incomplete")
+    run("cats/again", 0, 0.1, "aa", started="2025-06-01")
+    run("cats/1", 1, 0.9, "aa")
+    run("cats/2", 2, 0.2, "aa", status="failed")
+    run("birds/0", 3, 0.3, "bb")
+    found = collect(tmp_path)
+    shown = columns(found)
+    (at,) = [at for at, column in enumerate(shown) if column.key == "test/acc"]
+    averages = {row["name"]: row["cells"][at] for row in payload(found, shown)["averages"]}
+    assert list(averages) == ["5 runs", "0"]  # on cats, and the one on birds
+    assert averages["5 runs"][0] == pytest.approx(0.85) and averages["5 runs"][1] == "85.00 ± 7.07 (2)"
+
+
+def test_evaluations_on_other_folders_are_apart(tmp_path: Path) -> None:
+    for place in ("cats", "birds"):
+        config = configuration(tmp_path / place)
+        config["data"] |= {"_target_": "qbsnn.data.ImageFolder", "root": f"/{place}"}
+        add_run(tmp_path, place, config=config, command="evaluate.py ckpt=best.ckpt")
+    rows = {row.values["run"]: row for row in collect(tmp_path).rows}
+    assert rows["cats"].group != rows["birds"].group
+    assert {row.values["departs"] for row in rows.values()} == {"", "data.root=/cats"}
 
 
 def test_an_evaluation_is_no_further_seed(tmp_path: Path) -> None:

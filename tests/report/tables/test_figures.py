@@ -119,3 +119,15 @@ def test_a_figure_that_is_none_or_has_nothing_to_draw_is_refused(tmp_path):
     for name in set(FIGURES) - {"rows", "delta"}:
         with pytest.raises(DataError, match=f"do not give the figure {name}"):
             figures(replace(SOME, figure=name), cells)
+
+
+def test_a_single_seed_has_no_bar(tmp_path):
+    seeds = {"LIF, T = 4": {0: 0.9, 1: 0.92}, "QB-LIF, T = 4": {0: 0.95}}
+    cells = cells_frame(read_cells(write_sweep(tmp_path, seeds) / "table_some"))
+    found = points(cells)
+    assert found["sd"].isna().tolist() == found["cost_sd"].isna().tolist() == [False, True]
+    for name in ("rows", "energy"):
+        bars = [path.vertices for each in figures(SOME, cells)[name].axes[0].collections for path in each.get_paths()]
+        drawn = [bar for bar in bars if np.isfinite(bar).all()]
+        assert drawn and all(90 <= bar.max() < 93 or name == "energy" for bar in drawn)
+        assert len(drawn) < len(bars)

@@ -14,6 +14,7 @@ from qbsnn.report.tables.evidence import gather, reading
 from qbsnn.report.tables.pages import Pages, with_markers, write_pages
 from qbsnn.report.tables.stored import merged, read_stored, store
 from qbsnn.results.sweeps import cells_frame, read_cells
+from qbsnn.sweeps.plan import written
 from tests.report.sweeps import BOTH, LIF, PLAN, write_plan, write_sweep
 from tests.report.tables.test_table import rows_of
 from tests.tool import ROOT
@@ -255,3 +256,34 @@ def test_stored_cells_are_those_of_their_sweep_files():
             assert {
                 word.split("=", 1)[1] for cell in cells for word in cell.overrides.split() if word.startswith(f"{key}=")
             } == {str(value) for value in each}, path.name
+
+
+def test_an_old_row_none_of_whose_new_runs_is_done_is_known_by_its_recipe_too(project, caplog):
+    old = [cell for cell in read_stored(project / "docs/results/table_some.json") if cell.label == QB]
+    waiting = [replace(cell, result=None, status="missing") for cell in old]
+    longer = [replace(cell, identity={**cell.identity, "trainer.max_epochs": 9}) for cell in waiting]
+    assert [cell.result for cell in merged(longer, old)] == [None] * 3
+    assert f"{QB}, seed 1: left out, its trainer.max_epochs is not that of the new runs" in caplog.text
+    caplog.clear()
+    assert all(cell.result for cell in merged(waiting, old)) and not caplog.text
+    assert all(cell.result for cell in merged([replace(cell, identity={}) for cell in waiting], old))
+    assert f"{QB}, seed 1: kept, though its settings now are not known" in caplog.text
+
+
+def test_names_that_no_text_can_hold_are_stored_and_skipped_files_are_not(project):
+    path = project / "docs/results/table_some.json"
+    first, *_ = read_stored(path)
+    data = {"name": "x", "skipped": {"test": ["/home/me/bad.png"]}}
+    odd = replace(first, result=None, status="failed", error="bad \udcff name", seed=7)
+    store([replace(first, result=replace(first.result, data=data)), odd], path)
+    good, failed = read_stored(path)
+    assert good.result.data == {"name": "x"} and failed.error == odd.error
+
+
+def test_an_apostrophe_does_not_end_a_place_that_is_left_out(project):
+    path = project / "docs/results/table_some.json"
+    first = read_stored(path)[0]
+    for place in ("/home/o'brien/my data", "/home/o'brien\\", 'a "b" c'):
+        store([replace(first, overrides=f"T=2 data.root={written(place)} name={written(place)} seed=0")], path)
+        (kept,) = read_stored(path)
+        assert kept.overrides == f"T=2 name={written(place)} seed=0"

@@ -9,10 +9,12 @@ import pytest
 
 from qbsnn.errors import DataError
 from qbsnn.report.tables.documents import find_plan, write_table
+from qbsnn.report.tables.evidence import Evidence, told
 from qbsnn.report.tables.formats import tex
+from qbsnn.report.tables.table import make_table
 from qbsnn.results.published import published
 from qbsnn.results.schema import Disturbance, Robustness
-from qbsnn.results.sweeps import read_plan
+from qbsnn.results.sweeps import cells_frame, read_cells, read_plan
 from tests.report.sweeps import BOTH, LIF, PLAN, write_plan, write_sweep
 
 CONF = Path(__file__).parents[3] / "conf" / "sweep"
@@ -246,3 +248,18 @@ def test_an_integer_accuracy_of_some_images_is_not_in_the_table(tmp_path):
         data = {"samples": {"test": images}}
         row = rows_of(tables(tmp_path / str(images), data=data)[".md"])[0]
         assert row.get("integer accuracy (%)") == shown
+
+
+def test_a_mean_over_fewer_seeds_than_are_done_says_so(tmp_path):
+    text = tables(tmp_path)[".md"]
+    assert "(k)" not in text
+    sweeps = write_sweep(tmp_path / "fewer", BOTH)
+    path = next(sweeps.glob("table_some/3_*/result.json"))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "integer": {"skipped": "tau = 3"}}))
+    found = write_table(find_plan("some", tmp_path / "conf"), sweeps, tmp_path / "out")
+    text = next(path for path in found if path.suffix == ".md").read_text()
+    lif, qb = rows_of(text)[:2]
+    assert lif["integer accuracy (%)"] == "96.88 ± 0.00" and qb["integer accuracy (%)"] == "96.88 ± 0.00 (2)"
+    assert qb["test accuracy (%)"] == "93.00 ± 2.00 (n = 3)" and "(k): over k of the n seeds." in text
+    table = make_table(read_plan(tmp_path / "conf/table_some.yaml"), cells_frame(read_cells(sweeps / "table_some")))
+    assert told(Evidence(table.plan, table), "QB-LIF, T = 4", "integer/acc") == "96.88 ± 0.00 (2)"

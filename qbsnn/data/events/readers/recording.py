@@ -122,7 +122,7 @@ def ordered_columns(rows: NDArray[Any], convention: Convention, where: str) -> d
     order = convention.columns
     if order is None:
         polarity = [i for i in range(4) if np.isin(rows[:, i], (-1, 0, 1)).all()]
-        time = [i for i in range(4) if i not in polarity and (np.diff(rows[:, i]) >= 0).all()]
+        time = [i for i in range(4) if i not in polarity and (rows[1:, i] >= rows[:-1, i]).all()]
         if len(polarity) != 1 or len(time) != 1:
             backwards = ", or its times run backwards" if len(polarity) == 1 and not time else ""
             raise DataError(
