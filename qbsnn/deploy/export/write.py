@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,11 +76,11 @@ def export(job: Job, kind: str, out: Path) -> Proof:
         VerificationError: what was read back does not do the same. Nothing is left behind in either case.
     """
     form = FORMATS[kind]
-    if out.exists():
+    if os.path.lexists(out):
         raise DeployError(f"{out} exists already; name another path or remove it")
     current = job.quantized.current_of(job.encoded)
-    fresh = not out.parent.exists()
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    fresh = [folder for folder in out.parents if not os.path.lexists(folder)]
+    part = out.with_name(f".{os.getpid()}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         if form.folder:
@@ -90,11 +91,12 @@ def export(job: Job, kind: str, out: Path) -> Proof:
     except OSError as error:
         raise DeployError(f"{out} cannot be written: {error}") from error
     finally:
-        if part.is_dir():
-            shutil.rmtree(part)
-        part.unlink(missing_ok=True)
-        if fresh and out.parent.is_dir() and not any(out.parent.iterdir()):
-            out.parent.rmdir()
+        shutil.rmtree(part, ignore_errors=True)
+        with suppress(OSError):
+            part.unlink()
+        for folder in fresh:  # those that hold nothing
+            with suppress(OSError):
+                folder.rmdir()
     return proof
 
 
