@@ -15,15 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from qbsnn.deploy.convert.quantized import Quantized
+from qbsnn.deploy.convert.quantized import INT32_MAX, Quantized
 from qbsnn.deploy.engines.neuron_step import NeuronKind, fired, leaked
 from qbsnn.deploy.format.bounds import Bound, bounds, output_range
 from qbsnn.deploy.format.network import IntBranch, IntegerNetwork, IntPool, IntStage, Overflow, Trace
 from qbsnn.errors import DeployError
 from qbsnn.functional.early_exit import leave
 from qbsnn.functional.exact import exact_float
-
-INT32_MAX = 2**31 - 1
 
 
 class TorchEngine:
