@@ -29,7 +29,6 @@ class Verification(CheckpointKeys):
 
 def main(given: Verification) -> None:
     from qbsnn.cli.checkpoints import deployed_network, opened
-    from qbsnn.deploy.engines import reference
     from qbsnn.deploy.verify.agreement import Row, compare_engines
 
     parts, deployed = deployed_network(opened(given), given.outputs / "verify")
@@ -46,16 +45,16 @@ def main(given: Verification) -> None:
     totals: dict[tuple[str, str], Row] = {}
     seen, wrong = 0, None
     compared = compare_engines(quantized, deployed.grid, pixels(), given.scalar, parts.module.network.compiled)
-    for batch, rows in zip(pixels(), compared, strict=True):
-        seen += len(batch)
+    for rows, yardstick in compared:
+        seen += len(yardstick.logits)
         for row in rows:
             total = totals.setdefault((row.engine, row.layer), Row(row.engine, row.layer))
             total.spikes, total.membranes = total.spikes + row.spikes, total.membranes + row.membranes
             total.values += row.values
             wrong = wrong or (f"{row.engine}, {row.layer}: {row.first}" if row.first else None)
-        overflow = reference.run(quantized.net, quantized.current(batch)).first_overflow
-        if overflow is not None and quantized.net.overflow == "error":
-            raise VerificationError(f"a value does not fit {quantized.net.membrane_bits} bits: {overflow}")
+        if yardstick.first_overflow is not None and quantized.net.overflow == "error":
+            width = quantized.net.membrane_bits
+            raise VerificationError(f"a value does not fit {width} bits: {yardstick.first_overflow}")
         if wrong:
             break
     show(list(totals.values()), seen, deployed.mode)
@@ -71,9 +70,9 @@ def show(rows: list, images: int, mode: str) -> None:
     width = max(len(layer) for layer in [*layers, "layer"])
     print(f"{mode}, {images} images; differing spikes + membranes against the numpy int64 engine")
     print("  ".join([f"{'layer':<{width}}", *(f"{name:>12}" for name in names), f"{'positions':>12}"]))
-    sizes = {row.layer: row.values for row in rows if row.engine == names[0]}
+    sizes = {layer: max(row.values for row in rows if row.layer == layer) for layer in layers}
     for layer in layers:
-        line = [f"{layer:<{width}}", *(f"{cells[name, layer]:>12}" for name in names), f"{sizes[layer]:>12,}"]
+        line = [f"{layer:<{width}}", *(f"{cells.get((name, layer), ''):>12}" for name in names), f"{sizes[layer]:>12,}"]
         print("  ".join(line))
 
 

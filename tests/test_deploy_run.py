@@ -125,6 +125,8 @@ def test_the_script_prints_zeros_for_every_engine_and_layer(tuned, tool, capsys)
     assert {"grid", "torch", "scalar"} <= set(header)
     assert [row[0] for row in rows] == ["conv1", "conv2", "fc1", "logits"]
     assert all(set(row[1:-1]) == {"0+0"} for row in rows)
+    (overflows,) = [line.split() for line in lines if line.startswith("overflows")]
+    assert overflows[1:-1] == ["0+0"] * 3  # of torch, int8 and scalar
 
 
 def test_the_script_names_the_first_difference(tuned, tool, capsys, monkeypatch):

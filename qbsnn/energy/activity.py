@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from torchmetrics import Metric
 
-from qbsnn.deploy.convert.folding import pool_divisor
+from qbsnn.deploy.convert.folding import pair, pool_divisor
 from qbsnn.layers.stage import INPUT, Stage
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.neurons.base import SpikingNeuron
@@ -193,9 +193,10 @@ class ActivityMeter:
         _add(self._emitted, name, values, **kind)
         if stage.pool is not None:
             pooled = stage.emit(values)
-            if divisor > 1 and "high" in kind:
-                pooled = (pooled * divisor).round_()
-                kind |= {"low": divisor * kind["low"], "high": divisor * kind["high"]}
+            if "high" in kind:
+                window = prod(pair(stage.pool.kernel_size)) if isinstance(stage.pool, nn.AvgPool2d) else 1
+                pooled = (pooled * divisor).round_() if divisor > 1 else pooled
+                kind |= {"low": window * kind["low"], "high": window * kind["high"]}
             _add(self._sent, name, pooled, **kind)
 
 

@@ -122,6 +122,7 @@ class Integer:
         multiplying_layers: Layers with a product among their integer operations.
         first_layer: ``float``, whose current is rounded once, or ``integer``.
         readout_kernel: As ``LayerCheck.kernel``.
+        readout_clipped_weights: As ``LayerCheck.clipped_weights``.
         profile: The hardware that the settings are those of.
         promise: What that profile holds: ``verified`` against the maker's simulator, published ``rules`` of arithmetic,
             or ``limits only``, sizes; and where the target differs.
@@ -163,6 +164,7 @@ class Integer:
     multiplying_layers: list[str] = field(default_factory=list)
     first_layer: str = "float"
     readout_kernel: str = ""
+    readout_clipped_weights: int = 0
     profile: str | None = None
     promise: str | None = None
     findings: list[Finding] = field(default_factory=list)

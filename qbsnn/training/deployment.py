@@ -28,6 +28,7 @@ from qbsnn.deploy.convert.quantize import quantize
 from qbsnn.deploy.convert.quantized import Quantized
 from qbsnn.deploy.convert.settings import DeploySettings
 from qbsnn.deploy.engines.int8_engine import Int8Engine
+from qbsnn.deploy.engines.torch_engine import Overflows
 from qbsnn.deploy.verify.margins import with_exit
 from qbsnn.errors import DeployError
 from qbsnn.models.network import SpikingNetwork
@@ -105,7 +106,8 @@ class Check(ABC):
             name: of the checkpoint that the weights come from.
 
         Raises:
-            DeployError: where the network has not the form that is checked.
+            DeployError: where the network has not the form that is checked (:func:`present`), and where a value left
+                the bounds that an engine rests on.
         """
 
     def shown(self, batches: DataLoader[Batch]) -> Iterable[Batch]:
@@ -191,7 +193,7 @@ def chosen(network: SpikingNetwork, quantized: Quantized, tuned: Tuned | None) -
 def prove(
     checks: Sequence[Check], network: Converted, batches: Callable[[], DataLoader[Batch]], name: str
 ) -> dict[str, Absorption | Integer | dict[str, str]]:
-    """Run the checks; a block that a network has no form for holds the reason.
+    """Run the checks; a block that a network has no form for holds the reason. Any other error ends the proof.
 
     Args:
         checks: in this order.
@@ -205,6 +207,8 @@ def prove(
             with torch.no_grad():
                 found[check.block] = check.check(network, _parts(network.trained, check.shown(batches())), name)
         except DeployError as error:
+            if error not in (network.absorbed, network.deployed):
+                raise
             found[check.block] = {"checkpoint": name, "skipped": str(error)}
     return found
 
@@ -243,5 +247,12 @@ def _parts(network: SpikingNetwork, batches: Iterable[Batch]) -> Iterator[Batch]
 
 
 def _classes(grid: GridNetwork) -> Callable[[Tensor], Tensor]:
-    """Classes by Z as the engines have it: the lowest index among the largest."""
-    return Int8Engine(grid.integers(), next(grid.parameters()).device).predict
+    """Classes by Z as the engines have it: the lowest index among the largest, whatever left its register."""
+    quantized = grid.integers()
+    engine = Int8Engine(quantized, next(grid.parameters()).device)
+
+    def classes(pixels: Tensor) -> Tensor:
+        current = quantized.current_tensor(quantized.front.encoder(pixels))
+        return engine.running(current, Overflows())[-1].argmax(1)
+
+    return classes

@@ -19,6 +19,8 @@ from qbsnn.deploy.verify import integer as verify_integer
 from qbsnn.deploy.verify.integer import check_integer
 from qbsnn.deploy.verify.traces import compare, flip_weight
 from qbsnn.errors import DeployError
+from qbsnn.layers import Branch, Encoder, Stage
+from qbsnn.models import SpikingNetwork
 from qbsnn.neurons import LIF, QBLIF
 from tests.deploy.networks import loose, same_overflows
 from tests.deploy.spiking import FAMILIES, batches, make
@@ -77,9 +79,61 @@ def test_weights_too_large_for_theta_1_are_clipped_and_counted():
     network = absorb(make("mlp", NEURONS["counts"]))
     network.stages["fc2"].parts[0].weight.weight.data[0, :3] = torch.tensor([200.0, -300.0, 5.0])
     result = quantize(network)
-    assert result.clipped == {"fc1": 0, "fc2": 2}
+    assert result.clipped == {"fc1": 0, "fc2": 2, "readout": 0}
     assert result.net.stages[1].theta[0] == 1
     assert result.net.stages[1].branches[0].weight[0, :3].tolist() == [127, -127, 5]
+
+
+def test_clipped_weights_of_the_readout_are_counted():
+    network = absorb(make("mlp", NEURONS["counts"]))
+    network.stages["readout"].parts[0].weight.weight.data[0, :2] = torch.tensor([0.5, -0.5])
+    result = quantize(network, DeploySettings(bits=2, theta="integer"), batches(network)[0][0])
+    rounded = np.rint(network.stages["readout"].parts[0].weight.weight.double().numpy() * result.net.readout.scale)
+    assert result.clipped["readout"] == (np.abs(rounded) > 1).sum() > 0
+    found = check_integer(result, batches(network), onnx_images=0)
+    assert found.readout_clipped_weights == result.clipped["readout"]
+
+
+def test_clipped_weights_of_a_first_layer_of_integers_are_counted():
+    network = absorb(make("mlp", NEURONS["counts"], encoding="latency"))
+    network.stages["fc1"].parts[0].weight.weight.data[0, :3] = torch.tensor([200.0, -300.0, 5.0])
+    assert quantize(network, DeploySettings(first_layer="integer")).clipped == {"fc1": 2, "fc2": 0, "readout": 0}
+
+
+@pytest.mark.parametrize(
+    ("kernel", "groups", "mean", "std"),
+    # groups whose weights have a size that three channels divide, and normalisation that differs by channel
+    [(3, 3, (0.5, 0.5, 0.5), (0.01, 5.0, 5.0)), (2, 3, (0.5, 0.4, 0.9), (0.2, 0.2, 0.2)), (2, 1, (0.3,), (0.2,))],
+)
+def test_currents_of_a_grouped_first_layer_stay_within_their_bounds(kernel, groups, mean, std):
+    torch.manual_seed(0)
+    first = torch.nn.Conv2d(3, 6, kernel, groups=groups, padding=1)
+    size = 8 + 3 - kernel
+    stages = {"a": Stage([Branch("input", first)], QBLIF(s_max=8)),
+              "readout": Stage([Branch("a", torch.nn.Linear(6 * size**2, 5))])}  # fmt: skip
+    network = SpikingNetwork(Encoder("direct", 3, mean, std), stages, 3, (3, 8, 8)).eval()
+    result = quantize(absorb(network))
+    # The input that drives an output furthest: 1 where its weight is positive, 0 elsewhere, or the reverse.
+    low, high = result.current_bounds
+    with torch.no_grad():
+        for o in range(6):
+            own = slice(o // (6 // groups) * (3 // groups), (o // (6 // groups) + 1) * (3 // groups))
+            for sign in (1, -1):
+                pixels = torch.zeros(1, 3, 8, 8)
+                pixels[0, own, 2 : 2 + kernel, 2 : 2 + kernel] = (sign * first.weight[o] > 0).float()
+                at = result.current(pixels)[0, 0, o, 3, 3]
+                assert low[o] <= at <= high[o]
+                assert min(at - low[o], high[o] - at) <= 0.02 * (high[o] - low[o]) + 2
+
+
+@pytest.mark.parametrize("theta", ["pow2", "integer"])
+@pytest.mark.parametrize(("s_max", "least"), [(63, 8), (64, 9), (127, 9)])
+def test_a_membrane_too_narrow_for_the_bursts_is_named(theta, s_max, least):
+    network = absorb(make("mlp", partial(QBLIF, s_max=s_max)))
+    if least == 9:
+        with pytest.raises(DeployError, match=f"fc1: .* s_max = {s_max} needs deploy.membrane_bits .* 9, got 8"):
+            quantize(network, DeploySettings(theta=theta, membrane_bits=8, overflow="saturate"))
+    assert quantize(network, DeploySettings(theta=theta, membrane_bits=least, overflow="saturate")).net.stages
 
 
 def test_identity_shortcut_is_a_constant_per_channel():

@@ -85,6 +85,18 @@ def test_a_meter_listens_only_while_attached():
     assert sorted(emitted) == ["a", "b"] and sorted(sent) == ["a", "b", "input"]
 
 
+@pytest.mark.parametrize(("divisor", "windows"), [(None, 4), (1, 4), (2, 4), (3, 4)])
+def test_levels_of_a_pool_are_those_of_its_sum_whatever_it_divides_by(divisor, windows):
+    """Bursts of up to 15 in windows of four: sums of 0 to 60, that is 61 values."""
+    network = chain(nn.Linear(4, 3), nn.AvgPool2d(2, divisor_override=divisor))
+    meter = ActivityMeter(network)
+    meter.attach()
+    with torch.no_grad():
+        network(torch.full((1, 1, 4, 4), 15.0))
+    sent = meter.traffic()[1]["a"]
+    assert sent.levels == windows * 15 + 1 and sent.spikes.tolist() == [[3 * 60] * 2] * 2
+
+
 def test_half_precision_and_graded_outputs_give_the_same_counts():
     meters = []
     for output, dtype in (("counts", torch.float32), ("graded", torch.float32), ("counts", torch.bfloat16)):

@@ -88,7 +88,10 @@ def fitted(net: IntegerNetwork, v: Tensor) -> Tensor:
     half = 2 ** (net.membrane_bits - 1)
     if net.overflow == "saturate":
         return v.clamp(-half, half - 1)
-    return through(v, torch.remainder(v.detach() + half, 2 * half) - half) if net.overflow == "wrap" else v
+    if net.overflow == "error":
+        return v
+    rest = torch.fmod(v.detach(), 2 * half)  # exact, and so is what follows: neither adds what a float would round
+    return through(v, torch.where(rest >= half, rest - 2 * half, torch.where(rest < -half, rest + 2 * half, rest)))
 
 
 class GridNetwork(SpikingNetwork):

@@ -29,7 +29,7 @@ def make_plan(absorbed: SpikingNetwork, settings: DeploySettings, calibration: T
     grids: dict[str, Grid] = {}
     scale = None
     for name, stage in absorbed.named_stages():
-        limit = 0 if stage.neuron is None else settings.largest_theta(fixed_neuron(name, stage).s_max)
+        limit = 0 if stage.neuron is None else _largest_theta(name, stage, settings)
         weights, bias = weights_and_bias(stage)
         if stage.neuron is None:
             scale = _readout_scale(name, weights[0], bias, settings, inputs.get(name, [None])[0], searched)
@@ -42,6 +42,17 @@ def make_plan(absorbed: SpikingNetwork, settings: DeploySettings, calibration: T
     if scale is None or not grids:
         raise DeployError("the network needs at least one spiking stage and a readout")
     return Plan(grids, scale)
+
+
+def _largest_theta(name: str, stage: Stage, settings: DeploySettings) -> int:
+    s_max = fixed_neuron(name, stage).s_max
+    limit = settings.largest_theta(s_max)
+    if not limit:
+        raise DeployError(
+            f"{name}: a membrane must hold twice the largest burst: s_max = {s_max} needs deploy.membrane_bits of at "
+            f"least {s_max.bit_length() + 2}, got {settings.membrane_bits}"
+        )
+    return limit
 
 
 def leak_of(name: str, decay: float, steps: int, kind: str = "auto") -> Leak:

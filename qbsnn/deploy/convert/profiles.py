@@ -107,15 +107,15 @@ def findings(quantized: Quantized, profile: str) -> list[Finding]:
         if bound.membrane_bits > register:
             reached = f"{bound.membrane_bits} bits in the worst case"
             found.append(Finding(stage.name, "membrane", reached, f"{register} bits, {net.overflow}"))
-        found += [Finding(stage.name, what, value, limit) for what, value, limit in _neuron(stage, limits)]
+        found += [Finding(stage.name, what, value, limit) for what, value, limit in _neuron(stage, limits, net.T)]
         for branch in stage.branches:
             found += [Finding(stage.name, what, value, limit) for what, value, limit in _branch(branch, limits)]
     found += [Finding("readout", *rest) for rest in _branch(net.readout.branch, limits)]
     return found
 
 
-def _neuron(stage: IntStage, limits: Limits) -> Iterator[tuple[str, str, str]]:
-    if stage.leak.kind not in limits.leaks:
+def _neuron(stage: IntStage, limits: Limits, steps: int) -> Iterator[tuple[str, str, str]]:
+    if stage.leak.kind not in limits.leaks and (steps > 1 or stage.leak.kind != "none"):  # one step leaks nothing
         yield "leak", stage.leak.kind, " or ".join(limits.leaks)
     if limits.burst is not None and stage.s_max > limits.burst:
         yield "burst", str(stage.s_max), f"at most {limits.burst}"

@@ -57,8 +57,9 @@ def quantize(
 def convert(absorbed: SpikingNetwork, plan: Plan, settings: DeploySettings) -> Quantized:
     """Round an absorbed network to the grids of a plan."""
     settings = settings.resolved()
+    first_clipped = 0
     if settings.first_layer == "integer":
-        absorbed = _with_integer_first_layer(absorbed, plan)
+        absorbed, first_clipped = _with_integer_first_layer(absorbed, plan)
     index: dict[str, int] = {INPUT: INPUT_INDEX}
     stages: list[IntStage] = []
     clipped: dict[str, int] = {}
@@ -66,7 +67,7 @@ def convert(absorbed: SpikingNetwork, plan: Plan, settings: DeploySettings) -> Q
     shapes = _stage_shapes(absorbed)
     for name, stage in absorbed.named_stages():
         if stage.neuron is None:
-            readout = _readout(name, stage, index, plan.scale, settings.q_max)
+            readout, clipped["readout"] = _readout(name, stage, index, plan.scale, settings.q_max)
             continue
         if INPUT in stage.sources and (len(stage.sources) > 1 or stages):
             raise DeployError(f"{name}: only the first stage may read the network's input, and nothing else")
@@ -75,6 +76,7 @@ def convert(absorbed: SpikingNetwork, plan: Plan, settings: DeploySettings) -> Q
         stages.append(converted)
     assert readout is not None, "make_plan() refuses a network without one"
     first_name, first = next(iter(absorbed.named_stages()))
+    clipped[first_name] = first_clipped
     ends = _current_bounds(first.parts[0], absorbed, stages[0].theta)
     if max(int(np.abs(ends[0]).max()), int(np.abs(ends[1]).max())) > INT32_MAX:
         raise DeployError(f"{first_name}: the input current of the largest input does not fit int32")
@@ -87,8 +89,8 @@ def convert(absorbed: SpikingNetwork, plan: Plan, settings: DeploySettings) -> Q
     return result
 
 
-def _with_integer_first_layer(absorbed: SpikingNetwork, plan: Plan) -> SpikingNetwork:
-    """A copy whose first layer has the weights q/θ and the bias b/θ, q in ±127 and b integers.
+def _with_integer_first_layer(absorbed: SpikingNetwork, plan: Plan) -> tuple[SpikingNetwork, int]:
+    """A copy whose first layer has the weights q/θ and the bias b/θ, q in ±127 and b integers; how many were clipped.
 
     On an input of whole numbers its current is then J/θ without rounding: J = Σ q·x + b, an accumulation per spike.
     Raises DeployError for an analog input, and where a float32 sum could be inexact.
@@ -102,15 +104,17 @@ def _with_integer_first_layer(absorbed: SpikingNetwork, plan: Plan) -> SpikingNe
         )
     layer, unit = stage.parts[0].weight, plan.grids[name].unit
     assert layer is not None and layer.bias is not None, "absorb() gives every layer a bias"
-    q = rounded(array(layer.weight), unit, 127)
+    q, clipped = _rounded(array(layer.weight), unit, 127)
     bias = np.rint(array(layer.bias) * unit)
-    largest = np.abs(q).reshape(len(q), -1).sum(1) * float(new.encoder.bounds()[1].max()) + np.abs(bias)
+    largest = np.abs(q.astype(np.int64)).reshape(len(q), -1).sum(1) * float(new.encoder.bounds()[1].max()) + np.abs(
+        bias
+    )
     if largest.max() >= 2**24:
         raise DeployError(f"{name}: its integer sums may reach {largest.max():.0f}; float32 is exact below 2^24")
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(q / unit.reshape(-1, *[1] * (q.ndim - 1))))
         layer.bias.copy_(torch.from_numpy(bias / unit))
-    return new
+    return new, clipped
 
 
 def _stage(
@@ -160,9 +164,7 @@ def _branch(name: str, branch: Branch, source: int, unit: NDArray[np.float64], q
         assert branch.gain is not None, "absorb() sets the gain of identity shortcuts"
         m = np.rint(array(branch.gain).reshape(-1) * unit)
         return IntBranch(source, "identity", scale=_int32(branch.source, "shortcut", m)), 0
-    weight = array(layer.weight)
-    q = rounded(weight, unit, q_max).astype(np.int8)
-    lost = int((np.abs(np.rint(weight * unit.reshape(-1, *[1] * (weight.ndim - 1)))) > q_max).sum())
+    q, lost = _rounded(array(layer.weight), unit, q_max)
     if isinstance(layer, nn.Linear):
         return IntBranch(source, "linear", q), lost
     if pair(layer.dilation) != (1, 1):
@@ -170,11 +172,18 @@ def _branch(name: str, branch: Branch, source: int, unit: NDArray[np.float64], q
     return IntBranch(source, "conv", q, None, pair(layer.stride), pair(layer.padding), layer.groups), lost
 
 
-def _readout(name: str, stage: Stage, index: dict[str, int], scale: float, q_max: int) -> IntReadout:
+def _rounded(weight: NDArray[np.float64], unit: NDArray[np.float64], q_max: int) -> tuple[NDArray[np.int8], int]:
+    """q of weights ``[O, ...]`` for units r ``[O]``, and how many were clipped."""
+    q = rounded(weight, unit, q_max)
+    return q.astype(np.int8), int((q != rounded(weight, unit, 2**62)).sum())
+
+
+def _readout(name: str, stage: Stage, index: dict[str, int], scale: float, q_max: int) -> tuple[IntReadout, int]:
     (branch,) = stage.parts
     weight, bias = weight_and_bias(branch)
-    q = np.clip(np.rint(weight * scale), -q_max, q_max).astype(np.int8)
-    return IntReadout(IntBranch(index[branch.source], "linear", q), _int32(name, "bias", np.rint(bias * scale)), scale)
+    q, clipped = _rounded(weight, np.full(len(weight), scale), q_max)
+    b = _int32(name, "bias", np.rint(bias * scale))
+    return IntReadout(IntBranch(index[branch.source], "linear", q), b, scale), clipped
 
 
 def _pool(name: str, pool: nn.Module | None) -> IntPool | None:
@@ -192,10 +201,15 @@ def _current_bounds(
     branch: Branch, absorbed: SpikingNetwork, theta: NDArray[np.int32]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Interval arithmetic over the encoder's bounds; zero padding counts as a value of the window, so 0 is included."""
-    low, high = (array(bound) for bound in absorbed.encoder.bounds())
     weight, bias = weight_and_bias(branch)
-    per_channel = weight.reshape(len(weight), len(low), -1)
-    ends = np.stack([per_channel * low[:, None], per_channel * high[:, None], np.zeros_like(per_channel)])
+    groups = branch.weight.groups if isinstance(branch.weight, nn.Conv2d) else 1
+    # an output sees the channels of its own group
+    low, high = (
+        np.repeat(np.broadcast_to(array(bound), absorbed.in_shape[0]).reshape(groups, -1, 1), len(weight) // groups, 0)
+        for bound in absorbed.encoder.bounds()
+    )
+    per_channel = weight.reshape(*low.shape[:2], -1)
+    ends = np.stack([per_channel * low, per_channel * high, np.zeros_like(per_channel)])
     lower = ends.min(0).sum((1, 2)) + bias
     upper = ends.max(0).sum((1, 2)) + bias
     # The float32 sum may lie outside the exact interval by rounding; 1e-5 of the magnitude and one unit cover it.

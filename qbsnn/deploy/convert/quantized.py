@@ -28,7 +28,8 @@ class Quantized:
         front: The absorbed network, whose encoder and first stage give the input current.
         current_bounds: The smallest and the largest J that an input in the encoder's bounds can cause, per channel
             (int64 ``[O]``).
-        clipped: Per stage name, the number of weights that lie outside ±q_max on their grid.
+        clipped: Per stage name, and for the ``readout``, the number of weights that lie outside ±q_max on their grid (a
+            first layer in floating point has none).
         settings: How the network was converted.
         plan: The grid that it was rounded to.
     """

@@ -89,7 +89,10 @@ class DeploySettings(Checked):
         return self if self.profile is None else self.model_copy(update=PROFILES[self.profile])
 
     def largest_theta(self, s_max: int) -> int:
-        """The largest threshold: at most 2¹⁵, and so small that a narrow membrane holds twice the largest burst."""
+        """The largest threshold: at most 2¹⁵, and so small that a narrow membrane holds twice the largest burst.
+
+        0 where not even θ = 1 is small enough.
+        """
         return min(2**15, 2 ** (self.membrane_bits - 1) // (2 * (s_max + 1)))
 
     def applied_to(self, net: IntegerNetwork) -> IntegerNetwork:

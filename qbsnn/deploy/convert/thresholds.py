@@ -72,25 +72,30 @@ def search(
     """The integer θ ≤ limit per channel with the smallest squared error of the stage's current.
 
     weights: of every branch, ``[O, ...]``; bias ``[O]``. inputs: per branch; without them, the error is that of the
-    weights. Channels whose weights lie on a grid keep it exactly (see ``on_grid``).
+    weights. Channels whose weights lie on a grid keep it (see ``on_grid``) unless another θ has a smaller error.
     """
     flat = [w.reshape(len(w), -1) for w in weights]
     joint = np.concatenate(flat, axis=1)
+
+    def error(theta: Floats, unit: Floats) -> Floats:
+        errors = [rounded(w, unit, q_max) / theta[:, None] - w for w in flat]
+        if inputs is None:
+            return np.sum([np.square(e).sum(1) for e in errors], axis=0)
+        shift = np.rint(bias * unit) / theta - bias
+        total = sum(_applied(x, e) for x, e in zip(inputs, errors, strict=True)) + shift
+        return np.square(total).mean(0)
+
     best = np.full(len(joint), np.inf)
     theta = power_of_two_theta(np.abs(joint).max(1), q_max, limit).astype(np.int64)
     options = candidates(np.abs(joint).max(1), q_max, limit)
     for tried in options.T:
-        unit = tried.astype(np.float64)
-        errors = [rounded(w, unit, q_max) / unit[:, None] - w for w in flat]
-        if inputs is None:
-            error = sum(np.square(e).sum(1) for e in errors)
-        else:
-            shift = np.rint(bias * unit) / unit - bias
-            total = sum(_applied(x, e) for x, e in zip(inputs, errors, strict=True)) + shift
-            error = np.square(total).mean(0)
-        better = error < best
-        best, theta = np.where(better, error, best), np.where(better, tried, theta)
-    return on_grid(joint, Grid(theta.astype(np.int32), theta.astype(np.float64)), q_max, limit)
+        found = error(tried.astype(np.float64), tried.astype(np.float64))
+        better = found < best
+        best, theta = np.where(better, found, best), np.where(better, tried, theta)
+    free = Grid(theta.astype(np.int32), theta.astype(np.float64))
+    kept = on_grid(joint, free, q_max, limit)
+    keeps = error(kept.theta.astype(np.float64), kept.unit) <= best
+    return Grid(np.where(keeps, kept.theta, free.theta), np.where(keeps, kept.unit, free.unit))
 
 
 def search_scale(weight: Floats, bias: Floats, q_max: int, inputs: Inputs | None = None) -> float:

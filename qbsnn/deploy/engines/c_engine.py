@@ -34,7 +34,7 @@ def compiler() -> list[str]:
 
 
 def run(folder: Path, net: IntegerNetwork, current: NDArray[np.int32], flags: Sequence[str] = ("-O2",)) -> Trace:
-    """Compile what ``c_export.write`` put into ``folder``, with ``FLAGS`` and ``flags``, and run it on J.
+    """Compile what ``c_source.write`` put into ``folder``, with ``FLAGS`` and ``flags``, and run it on J.
 
     current: int32 ``[T or 1, B, *shape of stage 0]``. net: only says which shapes to expect. Raises DeployError when
     there is no C compiler, when it or the program fails, or when the header is damaged.

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from qbsnn import __version__
 from qbsnn.deploy.engines import reference
-from qbsnn.deploy.format.network import INPUT, IntBranch, IntegerNetwork, IntPool, IntStage, Trace
+from qbsnn.deploy.format.bounds import output_range
+from qbsnn.deploy.format.network import INPUT, IntBranch, IntegerNetwork, IntPool, Trace
 from qbsnn.deploy.format.seal import sealed
 from qbsnn.deploy.format.validation import check
 from qbsnn.errors import DeployError
@@ -140,7 +141,7 @@ def _pool(pool: IntPool, shape: Shape, pooled: Shape) -> tuple[int, ...]:
 
 def _prove_sums(net: IntegerNetwork) -> None:
     """Raise DeployError unless every int32 sum and the readout's Z fit, whatever the spikes are."""
-    largest = [_largest(stage) for stage in net.stages]
+    largest = [output_range(net, k)[1] for k in range(len(net.stages))]
     for stage in net.stages:
         reach = sum((_reach(branch, largest) for branch in stage.branches), np.zeros(1, np.int64))
         _fits(f"stage {stage.name!r}: a step's sum", int(reach.max()))
@@ -157,12 +158,6 @@ def _reach(branch: IntBranch, largest: Sequence[int]) -> NDArray[np.int64]:
     return np.abs(factors.astype(np.int64)).reshape(len(factors), -1).sum(1) * largest[branch.source]
 
 
-def _largest(stage: IntStage) -> int:
-    """The largest magnitude that leaves a stage, after its pool."""
-    positions = stage.pool.kernel[0] * stage.pool.kernel[1] if stage.pool and stage.pool.kind == "sum" else 1
-    return max(stage.s_max, -stage.s_min) * positions
-
-
 def _fits(what: str, value: int) -> None:
     if value >= 2**31:
         raise DeployError(f"{what} can reach {value}, but the exported C adds up in int32, at most {2**31 - 1}")
@@ -170,7 +165,7 @@ def _fits(what: str, value: int) -> None:
 
 def _spike_type(net: IntegerNetwork) -> tuple[str, int]:
     """The smallest type that holds all that leaves the stages, and its bytes."""
-    high = max(_largest(stage) for stage in net.stages)
+    high = max(output_range(net, k)[1] for k in range(len(net.stages)))
     low = -high if any(stage.s_min < 0 for stage in net.stages) else 0
     name = next(name for name, least, above in TYPES if least <= low and high < above)
     return name, np.dtype(name.removesuffix("_t")).itemsize

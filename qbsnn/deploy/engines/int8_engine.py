@@ -103,20 +103,6 @@ class Int8Engine(TorchEngine):
         largest = max(bound.accumulator, largest_value(stage, bound.membrane))
         return torch.float32 if largest < 2**24 else exact_float(largest, self.device)
 
-    def _checked(self, j: Tensor) -> Tensor:
-        """J, which must lie within the bound that everything behind it rests on."""
-        most = self.bounds[0].accumulator
-        low, high = (int(end) for end in j.aminmax())
-        if low < -most or high > most:
-            raise DeployError(
-                f"the current J must be within ±{most}, as it is for pixels in [0, 1] and frames in [0, 255], got "
-                f"{low}..{high}"
-            )
-        return j
-
-    def _input(self, current: NDArray[np.int32]) -> Tensor:
-        return self._checked(super()._input(current))
-
     def _stage(
         self, index: int, j: Tensor, outputs: Sequence[Tensor], seen: Overflows, keep: bool = True
     ) -> tuple[Tensor, Tensor]:

@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from qbsnn.deploy.convert.quantized import Quantized
+from qbsnn.deploy.convert.quantized import INT32_MAX, Quantized
 from qbsnn.deploy.engines.neuron_step import NeuronKind, fired, leaked
 from qbsnn.deploy.format.bounds import Bound, bounds, output_range
 from qbsnn.deploy.format.network import IntBranch, IntegerNetwork, IntPool, IntStage, Overflow, Trace
+from qbsnn.errors import DeployError
 from qbsnn.functional.early_exit import leave
 from qbsnn.functional.exact import exact_float
-
-INT32_MAX = 2**31 - 1
 
 
 class TorchEngine:
@@ -35,7 +34,10 @@ class TorchEngine:
         self._weights: dict[int, Tensor] = {}
 
     def run(self, current: NDArray[np.int32]) -> Trace:
-        """Spikes, membranes and logits for the input current J, int32 ``[T or 1, B, *first shape]``."""
+        """Spikes, membranes and logits for the input current J, int32 ``[T or 1, B, *first shape]``.
+
+        Raises DeployError where J lies outside the bounds of an input.
+        """
         seen = Overflows()
         spikes, membranes = [], []
         j = self._input(current)
@@ -52,7 +54,18 @@ class TorchEngine:
         return Trace(spikes, membranes, running[-1].cpu().numpy(), seen.count, seen.first, exits)
 
     def _input(self, current: NDArray[np.int32]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(current)).to(self.device)
+        return self._checked(torch.from_numpy(np.ascontiguousarray(current)).to(self.device))
+
+    def _checked(self, j: Tensor) -> Tensor:
+        """J, which must lie within the bound that everything behind it rests on."""
+        most = self.bounds[0].accumulator
+        low, high = (int(end) for end in j.aminmax())
+        if low < -most or high > most:
+            raise DeployError(
+                f"the current J must be within ±{most}, as it is for pixels in [0, 1] and frames in [0, 255], got "
+                f"{low}..{high}"
+            )
+        return j
 
     def _stage(self, index: int, j: Tensor, outputs: Sequence[Tensor], seen: Overflows) -> tuple[Tensor, Tensor]:
         """Bursts and membranes of a stage, ``[T, B, *shape]``, from J and what left the stages before it."""
@@ -90,6 +103,8 @@ class TorchEngine:
         if net.overflow != "error" and reach > largest:
             reach = largest + 1 + bound.accumulator
         needed = largest_value(stage, reach)
+        if net.overflow == "wrap" and reach > largest:
+            needed += 2 * (largest + 1)  # which wrapping adds or divides by
         total = total.to(torch.int64 if needed > INT32_MAX else torch.int32).expand(net.T, *total.shape[1:])
         theta = self._channels(stage.theta, stage).to(total.dtype)
         v = torch.zeros_like(total[0])

@@ -24,6 +24,7 @@ from qbsnn.deploy.convert.quantized import Quantized
 from qbsnn.deploy.export import bundle_reader
 from qbsnn.deploy.export.bundle_reader import ARRAYS, FORMAT, MANIFEST, SEMANTICS, SUMS, BundleError
 from qbsnn.deploy.format.network import INPUT, IntBranch, IntegerNetwork, IntPool, IntReadout, IntStage, Leak
+from qbsnn.deploy.format.validation import check
 from qbsnn.errors import DeployError
 
 Arrays = dict[str, NDArray[Any]]
@@ -56,11 +57,18 @@ def write(quantized: Quantized, folder: Path, name: str, classes: Sequence[str])
 
 
 def read(folder: Path) -> IntegerNetwork:
-    """The integer network of a bundle. Raises DeployError, naming what is wrong, where the reader refuses it."""
+    """The integer network of a bundle. Raises DeployError, naming what is wrong, where it is none."""
     try:
-        bundle = bundle_reader.read(folder)
+        net = _read_network(bundle_reader.read(folder))
     except BundleError as error:
         raise DeployError(str(error)) from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise DeployError(f"{folder / MANIFEST}: malformed: {type(error).__name__}: {error}") from error
+    check(net)
+    return net
+
+
+def _read_network(bundle: bundle_reader.Bundle) -> IntegerNetwork:
     manifest, arrays = bundle.manifest, bundle.arrays
     stages = tuple(
         IntStage(

@@ -1,7 +1,7 @@
 """Reads, checks and runs a qbsnn bundle. This one file needs numpy and nothing else; a bundle carries a copy of it.
 
     python bundle_reader.py BUNDLE                  check every digest and shape, print a summary
-    python bundle_reader.py BUNDLE PIXELS.npy       print the class of each image; pixels [B, C, H, W] in [0, 1]
+    python bundle_reader.py BUNDLE PIXELS.npy       print the class of each sample; see Bundle.current
 
 A bundle is a folder: ``manifest.json`` (the network, its shapes and digests), ``arrays.npz`` (little-endian, no
 pickle), this file, and ``SHA256SUMS``, which ``sha256sum -c SHA256SUMS`` checks too. Semantics "QB-INT 1", per step:
@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-FORMAT, SEMANTICS = "qbsnn-bundle", "QB-INT 1"
+FORMAT, SEMANTICS, ENCODINGS = "qbsnn-bundle", "QB-INT 1", ("direct", "rate", "latency", "events")
 SUMS, MANIFEST, ARRAYS, READER = "SHA256SUMS", "manifest.json", "arrays.npz", "bundle_reader.py"
 LEAKS, ROUNDINGS = ("none", "shift_floor", "shift_xylo", "mul12_to_zero"), ("floor", "round", "to_zero")
 KINDS, POLICIES, SIZES = ("conv", "linear", "identity"), ("error", "saturate", "wrap"), range(1, 2**28)
@@ -57,15 +57,18 @@ class Bundle(NamedTuple):
     arrays: dict[str, np.ndarray]
 
     def current(self, pixels: np.ndarray) -> np.ndarray:
-        """J, int32 ``[T or 1, B, ...]``, for pixels ``[B, C, H, W]`` in [0, 1].
+        """J, int32 ``[T or 1, B, ...]``, for pixels ``[B, C, H, W]`` in [0, 1], events ``[B, T, C, H, W]`` in [0, 255].
 
         Computed in float64. Training sums in float32, so its J may differ by 1 where θ·I is within rounding of a half.
         """
-        source = self.manifest["input"]
-        fits = list(pixels.shape[1:]) == source["shape"] and pixels.size > 0
-        _require(fits, f"pixels must be [B, *{source['shape']}], got {list(pixels.shape)}")
-        _require(bool(np.all((pixels >= 0) & (pixels <= 1))), "pixels must be numbers from 0 to 1")
+        source, events = self.manifest["input"], self.manifest["input"]["encoding"] == "events"
+        shape, most = ([self.manifest["T"], *source["shape"]], 255) if events else (source["shape"], 1)
+        fits = list(pixels.shape[1:]) == shape and pixels.size > 0 and pixels.dtype.kind in "buif"
+        _require(fits, f"pixels must be [B, *{shape}] of numbers, got {list(pixels.shape)} of {pixels.dtype}")
+        _require(bool(np.all((pixels >= 0) & (pixels <= most))), f"pixels must be numbers from 0 to {most}")
         x = np.asarray(pixels, np.float32)
+        if events:
+            return self.current_of(np.swapaxes(x, 0, 1))
         if source["encoding"] == "direct":
             mean, std = (np.array(source[key], np.float32).reshape(-1, 1, 1) for key in ("mean", "std"))
             return self.current_of(((x - mean) / std)[None])
@@ -99,11 +102,19 @@ class Bundle(NamedTuple):
                 _require(fits, f"{stage['name']}: a branch gives {list(part.shape[2:])}, the stage's shape is {shape}")
                 drive = drive + part
             traces.append(self._neurons(stage, np.broadcast_to(drive, (steps, *drive.shape[1:]))))
-            outputs.append(_pool(stage["pool"], traces[-1][0]) if stage["pool"] else traces[-1][0])
+            outputs.append(traces[-1][0])
+            if pool := stage["pool"]:  # no burst is below -128
+                windows = _windows(outputs[-1], pool["kernel"], pool, -128 if pool["kind"] == "max" else 0)
+                outputs[-1] = windows.max((5, 6)) if pool["kind"] == "max" else windows.sum((5, 6))
         readout = self.manifest["readout"]
         z = self._branch("readout", readout["branch"], outputs)
-        z, margin = (z + self._vector(readout["bias"], z.shape[2:])).cumsum(0), self.manifest.get("exit_margin")
-        exits, (spikes, membranes, outside) = None if margin is None else _exits(z, margin), zip(*traces, strict=True)
+        z = (z + self._vector(readout["bias"], z.shape[2:])).cumsum(0)
+        exits, (spikes, membranes, outside) = None, zip(*traces, strict=True)
+        if "exit_margin" in self.manifest:
+            best, second = np.moveaxis(np.sort(z, 2)[..., :-3:-1], 2, 0)
+            safe = best - second >= self.manifest["exit_margin"]
+            last = np.where(safe.any(0), safe.argmax(0), steps - 1)
+            exits = np.stack([last + 1, z[last, np.arange(len(last))].argmax(1)])
         return Output(list(spikes), list(membranes), z[-1], sum(outside), exits)
 
     def _vector(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -126,9 +137,11 @@ class Bundle(NamedTuple):
         theta = self._vector(stage["theta"], stage["shape"])
         top, policy = 2 ** (self.manifest["membrane_bits"] - 1), self.manifest["overflow"]
         spikes, membranes = np.empty(drive.shape, np.int64), np.empty(drive.shape, np.int64)
-        v, outside = np.zeros(drive.shape[1:], np.int64), 0
+        v, outside, n = np.zeros(drive.shape[1:], np.int64), 0, stage["leak"]["amount"]
         for t, step in enumerate(drive):
-            v = _leak(stage["leak"]["kind"], stage["leak"]["amount"], v) + step
+            left = {"none": v, "shift_floor": v - (v >> n), "shift_xylo": v - np.where(v >> n, v >> n, np.sign(v))}
+            left["mul12_to_zero"] = np.sign(v) * (np.abs(v) * (4096 - n) >> 12)
+            v = left[stage["leak"]["kind"]] + step
             outside += int(((v < -top) | (v >= top) | (step != step.astype(np.int32))).sum())
             v = {"error": v, "saturate": np.clip(v, -top, top - 1), "wrap": (v + top) % (2 * top) - top}[policy]
             level = {"floor": v, "round": v + theta // 2, "to_zero": np.where(v < 0, v + theta - 1, v)}
@@ -141,10 +154,10 @@ class Bundle(NamedTuple):
         """One line for the network and one per stage."""
         m = self.manifest
         weights = sum(array.size for array in self.arrays.values() if array.dtype == np.int8)
-        more = [f"{len(m['classes'])} classes"] + [f"exit margin {m[key]}" for key in ("exit_margin",) if key in m]
+        margin = f", exit margin {m['exit_margin']}" if "exit_margin" in m else ""
         versions = ", ".join(f"{key} {value}" for key, value in m["versions"].items())
         head = f"{m['name']}: {m['semantics']}, T = {m['T']}, V {m['membrane_bits']} bit ({m['overflow']})"
-        lines = [f"{head}, {weights:,} int8 weights, {', '.join(more)}; {versions}"]
+        lines = [f"{head}, {weights:,} int8 weights, {len(m['classes'])} classes{margin}; {versions}"]
         for stage in m["stages"]:
             theta, leak, pool = self.arrays[stage["theta"]], stage["leak"], stage["pool"]
             parts = ["+".join(branch["kind"] for branch in stage["branches"]), f"s {stage['s_min']}..{stage['s_max']}"]
@@ -156,7 +169,15 @@ class Bundle(NamedTuple):
 
 def read(folder: str | Path) -> Bundle:
     """Read a bundle and check every digest, shape and value. Raises BundleError naming what is wrong."""
-    _check_sums(folder := Path(folder))
+    folder, names = Path(folder), (MANIFEST, ARRAYS, READER)
+    try:
+        text = (folder / SUMS).read_bytes()
+        lines = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n".encode() for name in names]
+    except OSError as error:
+        raise BundleError(f"{folder} is no bundle: {error}") from error
+    for name, line in zip(names, lines, strict=True):
+        _require(line in text, f"{folder / name} is damaged: {SUMS} does not list its SHA-256, {line[:64].decode()}")
+    _require(text == b"".join(lines), f"{folder / SUMS} is damaged: it must list {', '.join(names)} and nothing else")
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         for key, value in (("format", FORMAT), ("version", 1 + ("exit_margin" in manifest)), ("semantics", SEMANTICS)):
@@ -170,18 +191,6 @@ def read(folder: str | Path) -> Bundle:
 def describe(array: np.ndarray) -> dict[str, Any]:
     """What the manifest says of an array; the digest is over its elements in C order, in the byte order of dtype."""
     return {"dtype": array.dtype.str, "shape": list(array.shape), "sha256": hashlib.sha256(array.tobytes()).hexdigest()}
-
-
-def _check_sums(folder: Path) -> None:
-    names = (MANIFEST, ARRAYS, READER)
-    try:
-        text = (folder / SUMS).read_bytes()
-        lines = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n".encode() for name in names]
-    except OSError as error:
-        raise BundleError(f"{folder} is no bundle: {error}") from error
-    for name, line in zip(names, lines, strict=True):
-        _require(line in text, f"{folder / name} is damaged: {SUMS} does not list its SHA-256, {line[:64].decode()}")
-    _require(text == b"".join(lines), f"{folder / SUMS} is damaged: it must list {', '.join(names)} and nothing else")
 
 
 def _arrays(folder: Path, declared: dict[str, dict[str, Any]]) -> dict[str, np.ndarray]:
@@ -207,27 +216,34 @@ def _require(holds: bool, message: str) -> None:
 def _check(bundle: Bundle) -> Bundle:
     """Values within their bounds, no array as large as memory; then a black image is run, which tries every shape."""
     manifest, arrays = bundle.manifest, bundle.arrays
+    source, stages, bits = manifest["input"], manifest["stages"], manifest["membrane_bits"]
     _allowed("network", T=(manifest["T"], range(1, 2**31)), overflow=(manifest["overflow"], POLICIES))
-    bits, margin = (manifest["membrane_bits"], range(2, 33)), (manifest.get("exit_margin", 0), range(2**32))
-    _allowed("network", membrane_bits=bits, exit_margin=margin)
-    for i, stage in enumerate(manifest["stages"]):
-        at, leak, s_max = f"stage {stage['name']!r}", stage["leak"], stage["s_max"]
+    _allowed("network", membrane_bits=(bits, range(2, 33)), exit_margin=(manifest.get("exit_margin", 0), range(2**32)))
+    for i, stage in enumerate(stages):
+        at, leak, s_max, pool = f"stage {stage['name']!r}", stage["leak"], stage["s_max"], stage["pool"]
+        _require([other["name"] for other in stages].count(stage["name"]) == 1, f"{at}: its name is not unique")
         _allowed(at, values_per_image=(math.prod((manifest["T"], *stage["shape"])), SIZES))
         _allowed(at, s_max=(s_max, range(1, 128)), s_min=(stage["s_min"], (0, -s_max)), leak=(leak["kind"], LEAKS))
         _allowed(at, amount=(leak["amount"], range(4097 if leak["kind"] == "mul12_to_zero" else 31)))
         _allowed(at, rounding=(stage["rounding"], ROUNDINGS), reset=(stage["reset"], ("soft", "hard")))
-        _require(int(arrays[stage["theta"]].min()) >= 1, f"{at}: theta must be at least 1")
+        for value in (arrays[stage["theta"]].min(), arrays[stage["theta"]].max()):
+            _allowed(at, theta=(int(value), range(1, 2 ** (bits - 1))))
         kinds = [branch["kind"] for branch in stage["branches"]]
         alone = kinds == ["input"] if i == 0 else "input" not in kinds
         _require(alone, f"{at}: 'input' is the only branch of the first stage and of no other, got {kinds}")
-        _allowed(at, pool=(stage["pool"]["kind"] if stage["pool"] else "max", ("max", "sum")))
+        _allowed(at, pool=(pool["kind"] if pool else "max", ("max", "sum")))
     for name, array in arrays.items():
         dtype = "float32" if name.startswith("input") else "int8" if name.endswith("weight") else "int32"
         _require(array.dtype.name == dtype, f"array {name!r} must be {dtype}, got {array.dtype}")
-    _allowed("input", values=(math.prod(manifest["input"]["shape"]), SIZES))
-    black = bundle.current_of(np.zeros((1, 1, *manifest["input"]["shape"])))
-    classes = bundle.run(black).logits.shape[1]
+        _require(dtype != "int8" or array.min() > -128, f"array {name!r} must be -127 to 127, got -128")
+    _allowed("input", values=(math.prod(source["shape"]), SIZES), encoding=(source["encoding"], ENCODINGS))
+    scale = [manifest["readout"]["scale"]]
+    for name, values, low in (("scale", scale, 0), ("std", source["std"], 0), ("mean", source["mean"], -math.inf)):
+        good = all(type(value) in (int, float) and low < value < math.inf for value in values)
+        _require(good, f"{name} must be finite and above {low}, got {values}")
+    classes = bundle.run(bundle.current_of(np.zeros((1, 1, *source["shape"])))).logits.shape[1]
     _require(len(manifest["classes"]) == classes, f"{len(manifest['classes'])} class names for {classes} classes")
+    bundle.summary()  # reads all else
     return bundle
 
 
@@ -238,16 +254,10 @@ def _allowed(at: str, **values: tuple[Any, Any]) -> None:
         _require(good, f"{at}: {key} must be {options}, got {value!r}")
 
 
-def _leak(kind: str, amount: int, v: np.ndarray) -> np.ndarray:
-    if kind == "mul12_to_zero":
-        return np.sign(v) * (np.abs(v) * (4096 - amount) >> 12)
-    shifted = np.zeros_like(v) if kind == "none" else v >> amount
-    return v - (np.where(shifted, shifted, np.sign(v)) if kind == "shift_xylo" else shifted)
-
-
 def _windows(x: np.ndarray, kernel: tuple[int, ...], node: dict[str, Any], outside: int = 0) -> np.ndarray:
     """``x [T, B, C, H, W]`` as ``[T, B, C, rows, columns, *kernel]``."""
     (rows, columns), (down, right) = node["padding"], node["stride"]
+    _allowed("layer", groups=(node.get("groups", 1), SIZES), stride=(min(down, right), SIZES))
     size = x[:, 0, :, 0, 0].size * (x.shape[3] + 2 * rows) * (x.shape[4] + 2 * columns)
     _allowed(f"padding {node['padding']}", values_per_image=(size, SIZES))
     padded = np.pad(x, [(0, 0)] * 3 + [(rows, rows), (columns, columns)], constant_values=outside)
@@ -264,18 +274,6 @@ def _contract(layer: dict[str, Any], weight: np.ndarray, x: np.ndarray) -> np.nd
     return np.moveaxis(np.concatenate(products, axis=-1), -1, 2)
 
 
-def _pool(pool: dict[str, Any], s: np.ndarray) -> np.ndarray:
-    windows = _windows(s, pool["kernel"], pool, -128 if pool["kind"] == "max" else 0)  # no burst is below -128
-    return windows.max((5, 6)) if pool["kind"] == "max" else windows.sum((5, 6))
-
-
-def _exits(z: np.ndarray, margin: int) -> np.ndarray:
-    """Steps and classes ``[2, B]`` from Z after every step ``[T, B, classes]``."""
-    best, second = np.moveaxis(np.sort(z, 2)[..., :-3:-1], 2, 0)
-    last = np.where((best - second >= margin).any(0), (best - second >= margin).argmax(0), len(z) - 1)
-    return np.stack([last + 1, z[last, np.arange(len(last))].argmax(1)])
-
-
 def main(arguments: list[str]) -> int:
     """Print a summary, or the classes of images."""
     if len(arguments) not in (1, 2) or arguments[0] in ("-h", "--help"):
@@ -286,8 +284,10 @@ def main(arguments: list[str]) -> int:
         if len(arguments) == 1:
             print(bundle.summary())
             return 0
-        for i, image in enumerate(np.load(arguments[1], allow_pickle=False)):
-            _, _, (z,), _, exits = bundle.run(bundle.current(image[None]))
+        pixels = np.load(arguments[1], allow_pickle=False)
+        _require(getattr(pixels, "ndim", 0) > 0, f"{arguments[1]} must hold one array [B, ...], got {pixels!r}")
+        for i in range(len(pixels)):
+            _, _, (z,), _, exits = bundle.run(bundle.current(pixels[i : i + 1]))
             early = "" if exits is None else f"; early exit: class {exits[1, 0]} after {exits[0, 0]} steps"
             print(f"{i}: class {z.argmax()} ({bundle.manifest['classes'][z.argmax()]}), Z = {z.tolist()}{early}")
     except (BundleError, OSError, ValueError, EOFError) as error:

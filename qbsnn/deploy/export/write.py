@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,12 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qbsnn.deploy.convert.quantized import Quantized
-from qbsnn.deploy.engines import c_engine, onnx_graph, reference
-from qbsnn.deploy.engines import c_source as c_export
+from qbsnn.deploy.engines import c_engine, c_source, onnx_graph, reference
 from qbsnn.deploy.engines.onnx_engine import OnnxEngine
-from qbsnn.deploy.export import bundle, bundle_reader
-from qbsnn.deploy.export import nir_graph as nir_export
-from qbsnn.deploy.export import nir_reader as nir_engine
+from qbsnn.deploy.export import bundle, bundle_reader, nir_graph, nir_reader
 from qbsnn.deploy.format.bounds import bounds
 from qbsnn.deploy.format.network import IntegerNetwork, Trace
 from qbsnn.deploy.verify.traces import compare, flip_weight
@@ -30,7 +28,7 @@ from qbsnn.errors import DeployError, VerificationError
 class Job:
     """What is exported, and the encoded test images ``[T or 1, B, C, H, W]`` that prove it.
 
-    name: what the network is called; classes: the names of its classes; allow_metadata_only: see ``nir_export.write``.
+    name: what the network is called; classes: the names of its classes; allow_metadata_only: see ``nir_graph.write``.
     """
 
     quantized: Quantized
@@ -75,11 +73,11 @@ def export(job: Job, kind: str, out: Path) -> Proof:
         VerificationError: what was read back does not do the same. Nothing is left behind in either case.
     """
     form = FORMATS[kind]
-    if out.exists():
+    if os.path.lexists(out):
         raise DeployError(f"{out} exists already; name another path or remove it")
     current = job.quantized.current_of(job.encoded)
-    fresh = not out.parent.exists()
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    fresh = [folder for folder in out.parents if not os.path.lexists(folder)]
+    part = out.with_name(f".{os.getpid()}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         if form.folder:
@@ -90,11 +88,12 @@ def export(job: Job, kind: str, out: Path) -> Proof:
     except OSError as error:
         raise DeployError(f"{out} cannot be written: {error}") from error
     finally:
-        if part.is_dir():
-            shutil.rmtree(part)
-        part.unlink(missing_ok=True)
-        if fresh and out.parent.is_dir() and not any(out.parent.iterdir()):
-            out.parent.rmdir()
+        shutil.rmtree(part, ignore_errors=True)
+        with suppress(OSError):
+            part.unlink()
+        for folder in fresh:  # those that hold nothing
+            with suppress(OSError):
+                folder.rmdir()
     return proof
 
 
@@ -158,21 +157,21 @@ def _run_bundle(job: Job, current: NDArray[np.int32], path: Path) -> tuple[Trace
 
 
 def _write_nir(job: Job, current: NDArray[np.int32], path: Path) -> None:
-    nir_export.write(job.net, bounds(job.net, job.quantized.current_bounds), path, job.allow_metadata_only)
+    nir_graph.write(job.net, bounds(job.net, job.quantized.current_bounds), path, job.allow_metadata_only)
 
 
 def _run_nir(job: Job, current: NDArray[np.int32], path: Path) -> tuple[Trace, str]:
-    net = nir_engine.read(path)
+    net = nir_reader.read(path)
     _same_network(job, net)
-    if nir_export.misreadings(net, bounds(job.net, job.quantized.current_bounds)):
+    if nir_graph.misreadings(net, bounds(job.net, job.quantized.current_bounds)):
         return reference.run(net, current), "read by its metadata, which plain NIR readers ignore"
     steps = np.broadcast_to(current, (net.T, *current.shape[1:])).copy()
-    spikes, logits = nir_engine.run_plain(path, steps, nir_export.DT)
+    spikes, logits = nir_reader.run_plain(path, steps, nir_graph.DT)
     return Trace(list(spikes), [], logits), "run by NIR's own equations, metadata ignored"
 
 
 def _write_c(job: Job, current: NDArray[np.int32], path: Path) -> None:
-    c_export.write(job.net, path, current)
+    c_source.write(job.net, path, current)
 
 
 def _run_c(job: Job, current: NDArray[np.int32], path: Path) -> tuple[Trace, str]:

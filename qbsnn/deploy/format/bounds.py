@@ -79,8 +79,8 @@ def bounds(net: IntegerNetwork, current: tuple[NDArray[np.int64], NDArray[np.int
         total = int(max(high.max(), -low.min()))
         result.append(Bound(total, membrane_bound(stage, total, net.T)))
     below, above = _range(net, net.readout.branch)
-    bias = net.readout.bias.astype(np.int64)
-    result.append(Bound(int(max((above + bias).max(), -(below + bias).min(), 0)) * net.T, 0))
+    high, low = above + np.maximum(net.readout.bias, 0), below + np.minimum(net.readout.bias, 0)
+    result.append(Bound(int(max(high.max(), -low.min())) * net.T, 0))
     return result
 
 

@@ -36,7 +36,7 @@ def check_current(net: IntegerNetwork, current: NDArray[Any]) -> None:
 
 
 def check(net: IntegerNetwork) -> list[Shape]:
-    """Check the whole network against the contract of ``integer.py``; return the shape that leaves each stage's pool.
+    """Check the whole network against the contract of ``network.py``; return the shape that leaves each stage's pool.
 
     Raises:
         DeployError: naming the stage, what was found and what would be right.

@@ -16,9 +16,13 @@ from qbsnn.deploy.engines import onnx_engine, reference, scalar
 from qbsnn.deploy.engines.int8_engine import Int8Engine
 from qbsnn.deploy.engines.torch_engine import TorchEngine
 from qbsnn.deploy.format.network import IntegerNetwork, Trace
+from qbsnn.deploy.verify.traces import same_overflows
 
 SCALAR_WORK = 2 * 10**7
 """Additions that the scalar engine may take at most: half a minute."""
+
+COUNTING = ("torch", "int8")
+"""Engines that count overflows, as the scalar one does."""
 
 Engine = Callable[[Tensor, NDArray[np.int32]], Trace]
 
@@ -82,7 +86,7 @@ def scalar_work(net: IntegerNetwork) -> int:
 
 
 def compare_layers(engine: str, net: IntegerNetwork, trace: Trace, yardstick: Trace) -> Iterator[Row]:
-    """A row per stage, and one for the logits, whose ``spikes`` are Z."""
+    """A row per stage; one for the logits, whose ``spikes`` are Z; one for steps and classes of early exit."""
     for i, stage in enumerate(net.stages):
         row = Row(engine, stage.name, values=yardstick.spikes[i].size)
         row.spikes, first_spike = _differences(trace.spikes[i], yardstick.spikes[i], "spikes")
@@ -92,6 +96,19 @@ def compare_layers(engine: str, net: IntegerNetwork, trace: Trace, yardstick: Tr
     row = Row(engine, "logits", values=yardstick.logits.size)
     row.spikes, row.first = _differences(trace.logits[None], yardstick.logits[None], "Z")
     yield row
+    if trace.exits is not None and yardstick.exits is not None:  # the grid network has none
+        row = Row(engine, "exits", values=yardstick.exits.size)
+        row.spikes, row.first = _differences(trace.exits.T[None], yardstick.exits.T[None], "exit")
+        yield row
+
+
+def compare_overflows(engine: str, trace: Trace, yardstick: Trace) -> Row:
+    """A row whose one value is how many values overflowed, and where first."""
+    row = Row(engine, "overflows", values=1)
+    if not same_overflows(trace, yardstick):
+        found, right = (f"{each.overflows}, the first {each.first_overflow}" for each in (trace, yardstick))
+        row.spikes, row.first = 1, f"{found} instead of {right}"
+    return row
 
 
 def compare_engines(
@@ -100,8 +117,11 @@ def compare_engines(
     batches: Iterator[Tensor],
     scalar_images: int = 1,
     compiled: bool = False,
-) -> Iterator[list[Row]]:
-    """Rows of every engine, per batch of pixels ``[B, C, H, W]``; the scalar engine sees the first images only."""
+) -> Iterator[tuple[list[Row], Trace]]:
+    """Per batch of pixels ``[B, C, H, W]`` rows of every engine, and the trace that they were compared with.
+
+    The scalar engine sees the first images only.
+    """
     net = quantized.net
     others = engines(quantized, grid, compiled)
     left = min(scalar_images, SCALAR_WORK // scalar_work(net))
@@ -112,12 +132,16 @@ def compare_engines(
         yardstick = reference.run(net, current)
         rows: list[Row] = []
         for name, run in others.items():
-            rows += compare_layers(name, net, run(encoded, current), yardstick)
+            trace = run(encoded, current)
+            rows += compare_layers(name, net, trace, yardstick)
+            if name in COUNTING:
+                rows.append(compare_overflows(name, trace, yardstick))
         if left > 0:
             part = current[:, :left]
-            rows += compare_layers("scalar", net, scalar.run(net, part), reference.run(net, part))
+            trace, expected = scalar.run(net, part), reference.run(net, part)
+            rows += [*compare_layers("scalar", net, trace, expected), compare_overflows("scalar", trace, expected)]
             left -= part.shape[1]
-        yield rows
+        yield rows, yardstick
 
 
 def _differences(a: NDArray[np.integer], b: NDArray[np.integer], what: str) -> tuple[int, str | None]:

@@ -177,6 +177,7 @@ def check_integer(
         first_overflow=None if first_overflow is None else str(first_overflow),
         multiplying_layers=multiplying_stages(net),
         readout_kernel=engine.kernels()["readout"],
+        readout_clipped_weights=quantized.clipped["readout"],
         first_layer=settings.first_layer,
         profile=settings.profile,
         promise=promised(settings.profile) if settings.profile else None,

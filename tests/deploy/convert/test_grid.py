@@ -26,6 +26,7 @@ CASES = {
     "mul12": (partial(QBLIF, tau=3.0, reset="full"), DeploySettings()),
     "xylo": (partial(QBLIF, s_max=8), DeploySettings(profile="xylo", theta="integer")),
     "wrapping": (partial(QBLIF, s_max=8), DeploySettings(membrane_bits=12, overflow="wrap")),
+    "wrapping in 32 bits": (partial(QBLIF, s_max=8), DeploySettings(overflow="wrap")),
     "saturating": (partial(QBLIF, s_max=8, tau=1.0), DeploySettings(membrane_bits=12, overflow="saturate")),
 }
 
@@ -129,6 +130,9 @@ def test_registers_in_floating_point_are_the_integer_ones(bits, overflow):
     ends = 2 ** (bits - 1) + np.arange(-20, 21)
     v = np.concatenate([ends, -ends, [0]])
     assert torch.equal(fitted(net, torch.from_numpy(v).double()).long(), torch.from_numpy(reference.fitted(net, v)))
+    # in float32 the width of the register does not matter, only whether it holds V
+    v = np.concatenate([v[np.abs(v) < 2**24], np.arange(-20, 21), [-(2**24), 2**24]])
+    assert torch.equal(fitted(net, torch.from_numpy(v).float()).long(), torch.from_numpy(reference.fitted(net, v)))
 
 
 def test_through_gives_the_exact_value_and_the_smooth_gradient():

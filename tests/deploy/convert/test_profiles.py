@@ -126,7 +126,12 @@ def test_findings_name_layer_property_value_and_limit():
     quantized = quantize(absorb(make("vgg5-max", partial(QBLIF, s_max=63), T=1)), DeploySettings(membrane_bits=16))
     found = [asdict(finding) for finding in findings(quantized, "xylo")]
     assert {"layer": "conv2", "what": "burst", "value": "63", "limit": "at most 31"} in found
-    assert {"layer": "conv2", "what": "leak", "value": "none", "limit": "shift_xylo"} in found
+    assert "leak" not in {f["what"] for f in found}  # a single step leaks nothing on any target
+    lasting = quantize(absorb(make("mlp", partial(QBLIF, tau=math.inf), T=2)), DeploySettings(membrane_bits=16))
+    assert [(f.layer, f.value, f.limit) for f in findings(lasting, "xylo") if f.what == "leak"] == [
+        ("fc1", "none", "shift_xylo"),
+        ("fc2", "none", "shift_xylo"),
+    ]
     pools = [f for f in findings(quantized, "dynapcnn") if f.what == "pool"]
     assert [(f.layer, f.value) for f in pools] == [("conv1", "max 2x2"), ("conv3", "max 2x2")]
     wide = findings(quantize(absorb(make("mlp", QBLIF))), "xylo")

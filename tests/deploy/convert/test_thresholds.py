@@ -92,12 +92,16 @@ def test_candidates_are_integers_of_the_range_within_the_limit():
 @given(
     bits=st.sampled_from([2, 4, 8]),
     trained=st.sampled_from([2, 4, 8]),
-    step=st.floats(2e-3, 3.0),
+    largest=st.floats(0.02, 1.0),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_weights_on_a_grid_come_out_on_it(bits, trained, step, seed):
-    """Integers times a step, at most as wide as the format, in float32 as absorption leaves them: q = m·n, exactly."""
+def test_weights_on_a_grid_come_out_on_it(bits, trained, largest, seed):
+    """Integers times a step, at most as wide as the format, in float32 as absorption leaves them: q = m·n, exactly.
+
+    The largest weight is at most one threshold: where θ is far from 1/step, another grid may be nearer.
+    """
     q_max = 2 ** (min(bits, trained) - 1) - 1
+    step = largest / q_max
     rng = np.random.default_rng(seed)
     n = rng.integers(-q_max, q_max + 1, (5, 40))
     n[:, 0] = q_max
@@ -107,8 +111,26 @@ def test_weights_on_a_grid_come_out_on_it(bits, trained, step, seed):
     q = rounded(weight, found.unit, 2 ** (bits - 1) - 1)
     m = q[:, 1]
     assert (m >= 1).all() and np.array_equal(q, m[:, None] * n)
-    # θ is the integer next to m/step
-    assert np.abs(found.theta - np.maximum(m / step, 1)).max() <= 0.5 + 1e-3 * (m / step).max()
+    # θ is an integer next to m/step
+    assert np.abs(found.theta - np.maximum(m / step, 1)).max() <= 1 + 1e-3 * (m / step).max()
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_a_grid_that_thresholds_are_too_coarse_for_is_not_kept(calibrated):
+    """Weights 0.7·n, |n| ≤ 7: q = n asks for θ = 1/0.7, and with θ = 1 every current is 1.4 times too large."""
+    rng = np.random.default_rng(0)
+    weight = 0.7 * np.concatenate([[[7, 1]] * 4, rng.integers(-7, 8, (4, 62))], axis=1)
+    x = rng.integers(0, 3, (256, 64)).astype(float)
+    seen = x if calibrated else np.eye(64)
+    found = search([weight], np.zeros(4), 7, 2**15, [Inputs(x[None])] if calibrated else None)
+    for row, theta, unit in zip(weight, found.theta, found.unit, strict=True):
+
+        def error(theta, unit, row=row):
+            q = np.array([max(-7, min(7, round(float(w) * unit))) for w in row])
+            return np.square(seen @ (q / theta - row)).sum()
+
+        assert error(theta, unit) == pytest.approx(min(error(t, t) for t in range(1, 8)))
+        assert error(1, 1 / 0.7) > 4 * error(theta, unit)
 
 
 def test_a_coarser_grid_uses_the_multiple_that_fits_theta_best():

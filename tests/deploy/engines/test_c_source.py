@@ -88,6 +88,18 @@ def test_membranes_about_the_limit_of_the_fast_path(tmp_path, bits):
         assert same(tmp_path, replace(net, stages=(stage,)), ends[None, None], c_engine.VECTORISED)
 
 
+@pytest.mark.parametrize("bits", [2, 3, 4])
+@pytest.mark.parametrize("policy", ["saturate", "wrap"])
+def test_the_smallest_registers(tmp_path, bits, policy):
+    """Every V of the register is reached, and every sum of three values about its ends."""
+    rng = np.random.default_rng(bits)
+    net = networks.single_stage(np.array([1, 1]), 3, s_max=1, leak=networks.NONE, membrane_bits=bits, overflow=policy)
+    for bias in (-1, 0):
+        stage = replace(net.stages[0], bias=np.full(2, bias, np.int32))
+        current = rng.integers(-2, 3, (3, 40, 2)).astype(np.int32)
+        assert same(tmp_path, replace(net, stages=(stage,)), current)
+
+
 def test_groups_strides_and_windows_are_read_with_channels_innermost(tmp_path):
     rng = np.random.default_rng(5)
     stage = networks.single_stage(np.full(4, 5), 2, s_max=8).stages[0]

@@ -1,5 +1,6 @@
 """All engines on random small networks: every leak, rounding, sign, reset, register width and policy."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -13,7 +14,8 @@ from qbsnn.deploy.engines import torch_engine as engine
 from qbsnn.deploy.engines.int8_engine import Int8Engine
 from qbsnn.deploy.engines.torch_engine import TorchEngine
 from qbsnn.deploy.format.bounds import bounds
-from qbsnn.deploy.format.network import IntegerNetwork, IntPool, Leak
+from qbsnn.deploy.format.network import IntBranch, IntegerNetwork, IntPool, IntReadout, Leak
+from qbsnn.errors import DeployError
 from tests.deploy import networks
 
 INT32 = 2**31 - 1
@@ -109,6 +111,42 @@ def test_policies_worked_by_hand(overflow, membranes):
         assert trace.membranes[0][:, 0].tolist() == membranes
     assert str(runs[1](current).first_overflow) == "only, neuron (1), step 1, sample 0: 12"
     assert runs[1](current).overflows == 2
+
+
+@pytest.mark.parametrize("fast", [TorchEngine, Int8Engine])
+def test_a_register_of_31_bits_wraps_without_leaving_its_type(fast):
+    """J = 2^29 + 2^20, and two spikes of 5 whenever V > 0.
+
+    V = J, then 2J − 10 = 2^30 + 2^21 − 10, which wraps to 2^21 − 2^30 − 10, then 3·2^20 − 2^29 − 10. Before it wraps,
+    V + 2^30 is no int32.
+    """
+    net = networks.single_stage(np.array([5]), 3, s_max=2, leak=networks.NONE, membrane_bits=31, overflow="wrap")
+    current = np.full((1, 1, 1), 2**29 + 2**20, np.int32)
+    found, expected = fast(networks.loose(net, current)).run(current), reference.run(net, current)
+    left = [2**29 + 2**20 - 10, 2**21 - 2**30 - 10, 3 * 2**20 - 2**29 - 10]
+    assert found.membranes[0].ravel().tolist() == left and found.spikes[0].ravel().tolist() == [2, 0, 0]
+    assert networks.mismatches(found, expected) == 0 and networks.same_overflows(found, expected)
+    assert expected.overflows == 1
+
+
+@pytest.mark.parametrize("fast", [TorchEngine, Int8Engine])
+def test_a_current_outside_the_bounds_is_refused(fast):
+    net = networks.single_stage(np.array([4, 4]), 1, s_max=2)
+    engine = fast(networks.loose(net, np.array([[[-5, 9]]], np.int32)))
+    with pytest.raises(DeployError, match=r"the current J must be within ±9, as it is for pixels .*, got -10\.\.0"):
+        engine.run(np.array([[[-10, 0]]], np.int32))
+
+
+def test_the_bound_of_the_readout_holds_for_partial_sums():
+    """Four spikes of 127 times 127 are 64,516 before the bias of −60,000 makes 4,516 of them."""
+    net = networks.single_stage(np.array([1] * 4), 1, s_max=127, leak=networks.NONE)
+    branch = IntBranch(0, "linear", np.full((1, 4), 127, np.int8))
+    for bias in (-60_000, 60_000):
+        given = replace(net, readout=IntReadout(branch, np.array([bias], np.int32), 1.0))
+        assert bounds(given, (np.zeros(4, np.int64), np.full(4, 1000)))[-1].accumulator == 64_516 + max(bias, 0)
+    negative = replace(branch, weight=-branch.weight)
+    given = replace(net, readout=IntReadout(negative, np.array([60_000], np.int32), 1.0))
+    assert bounds(given, (np.zeros(4, np.int64), np.full(4, 1000)))[-1].accumulator == 64_516
 
 
 def test_signed_bursts_worked_by_hand():

@@ -279,13 +279,6 @@ def test_what_runs_where_is_said_per_layer():
     }
 
 
-def test_a_current_outside_the_bounds_is_refused():
-    net = networks.single_stage(np.array([4, 4]), 1, s_max=2)
-    engine = Int8Engine(networks.loose(net, np.array([[[-5, 9]]], np.int32)))
-    with pytest.raises(DeployError, match=r"the current J must be within ±9, as it is for pixels .*, got -10\.\.0"):
-        engine.run(np.array([[[-10, 0]]], np.int32))
-
-
 def test_an_overflow_ends_a_prediction_under_the_policy_error():
     net = networks.single_stage(np.array([7]), 3, s_max=1, leak=networks.NONE, membrane_bits=4)
     current = np.full((3, 1, 1), 12, np.int32)

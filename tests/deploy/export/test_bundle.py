@@ -9,14 +9,18 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, assume, given, settings
 
+from qbsnn.deploy.convert.absorb import absorb
+from qbsnn.deploy.convert.quantize import quantize
 from qbsnn.deploy.engines import reference, scalar
 from qbsnn.deploy.export import bundle, bundle_reader
 from qbsnn.deploy.export.bundle_reader import ARRAYS, MANIFEST, READER, SUMS, BundleError
 from qbsnn.deploy.export.write import identical
 from qbsnn.errors import DeployError
-from tests.deploy import networks
+from qbsnn.neurons import QBLIF
+from tests.deploy import networks, spiking
 from tests.deploy.export.exporting import as_trace, trained, with_front
 
 
@@ -177,8 +181,23 @@ CHANGES = {
     "groups": (branch(1, groups=2), "conv2: array 'stages.1.branches.0.weight' does not fit its source"),
     "input twice": (branch(1, kind="input"), "'conv2': 'input' is the only branch of the first stage"),
     "array name": (branch(1, weight="nothing"), "malformed: KeyError: 'nothing'"),
-    "array role": (stage(1, theta="stages.0.bias"), "theta must be at least 1"),
+    "array role": (stage(1, theta="stages.0.bias"), "theta must be 1 to 2147483647, got"),
     "array size": (stage(1, bias="readout.bias"), "array 'readout.bias' must have .* elements"),
+    "no groups": (branch(1, groups=0), "layer: groups must be 1 to .*, got 0"),
+    "no groups of the input": (lambda m: m["input"]["layer"].update(groups=0), "layer: groups must be 1 to .*, got 0"),
+    "backwards": (branch(1, stride=[-1, -1]), "layer: stride must be 1 to .*, got -1"),
+    "half a stride": (branch(1, stride=[0.5, 0.5]), "layer: stride must be 1 to .*, got 0.5"),
+    "standing pool": (
+        stage(1, pool={"kind": "max", "kernel": [2, 2], "stride": [0, 2], "padding": [0, 0]}),
+        "layer: stride must be 1 to .*, got 0",
+    ),
+    "theta": (lambda m: m.update(membrane_bits=4), r"'conv1': theta must be 1 to 7, got \d+"),
+    "twins": (stage(1, name="conv1"), "'conv1': its name is not unique"),
+    "encoding": (lambda m: m["input"].update(encoding="foo"), "input: encoding must be one of .*, got 'foo'"),
+    "no deviation": (lambda m: m["input"].update(std=[0, 0, 0]), r"std must be finite and above 0, got \[0, 0, 0\]"),
+    "mean": (lambda m: m["input"].update(mean=[float("nan")] * 3), "mean must be finite and above -inf, got .nan"),
+    "scale": (lambda m: m["readout"].update(scale="x"), r"scale must be finite and above 0, got \['x'\]"),
+    "versions": (lambda m: m.update(versions=3), "malformed: AttributeError"),
     "no stages": (lambda m: m.update(stages=[]), "malformed"),
     "no readout": (lambda m: m.pop("readout"), "malformed: KeyError: 'readout'"),
     "classes": (lambda m: m.update(classes=["a"]), "1 class names for 5 classes"),
@@ -212,6 +231,53 @@ def test_a_signed_bundle_that_is_wrong_names_the_place(copy, name):
     assert str(copy) in str(refused.value) and len(str(refused.value)) < 600
     with pytest.raises(DeployError, match=message):
         bundle.read(copy)
+
+
+def test_a_weight_of_minus_128_is_refused(copy):
+    with np.load(copy / ARRAYS) as file:
+        arrays = {name: file[name].copy() for name in file.files}
+    arrays["stages.1.branches.0.weight"].flat[0] = -128
+    np.savez(copy / ARRAYS, **arrays)
+    manifest = json.loads((copy / MANIFEST).read_text())
+    manifest["arrays"] = {name: bundle_reader.describe(array) for name, array in arrays.items()}
+    (copy / MANIFEST).write_text(json.dumps(manifest))
+    sign(copy)
+    with pytest.raises(BundleError, match=r"array 'stages\.1\.branches\.0\.weight' must be -127 to 127, got -128"):
+        bundle_reader.read(copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [  # which the standalone reader can run, but no engine of the package takes
+        (
+            stage(0, pool={"kind": "sum", "kernel": [4, 4], "stride": [2, 2], "padding": [1, 1]}),
+            "'conv1': padding .*: 0 for a sum pool",
+        ),
+        (stage(1, leak={"kind": "none", "amount": 0, "more": 1}), "malformed: TypeError: .*'more'"),
+    ],
+)
+def test_a_bundle_comes_back_only_as_a_network_that_is_right(copy, change, message):
+    manifest = json.loads((copy / MANIFEST).read_text())
+    change(manifest)
+    (copy / MANIFEST).write_text(json.dumps(manifest))
+    sign(copy)
+    with pytest.raises(DeployError, match=message):
+        bundle.read(copy)
+
+
+def test_events_are_frames(tmp_path):
+    quantized = quantize(absorb(spiking.make("mlp", QBLIF, encoding="events", T=3)))
+    bundle.write(quantized, tmp_path, "mlp", list("abcde"))
+    reader = bundle_reader.read(tmp_path)
+    frames = np.random.default_rng(0).integers(0, 6, (2, 3, 3, 8, 8)).astype(np.uint8)
+    current = quantized.current(torch.from_numpy(frames).float())
+    assert np.abs(reader.current(frames).astype(np.int64) - current).max() <= 1 and current.any()
+    with pytest.raises(BundleError, match=r"pixels must be \[B, \*\[3, 3, 8, 8\]\]"):
+        reader.current(frames[:, 0])
+    with pytest.raises(BundleError, match="pixels must be numbers from 0 to 255"):
+        reader.current(frames.astype(float) + 251)
+    np.save(tmp_path / "frames.npy", frames)
+    assert bundle_reader.main([str(tmp_path), str(tmp_path / "frames.npy")]) == 0
 
 
 def test_pickled_and_foreign_arrays_are_refused(copy):
@@ -261,6 +327,11 @@ def test_bad_input_is_refused(made, tmp_path, capsys):
     (tmp_path / "text.npy").write_text("no array")
     assert bundle_reader.main([str(folder), str(tmp_path / "text.npy")]) == 1
     assert bundle_reader.main([str(tmp_path)]) == 1
+    np.savez(tmp_path / "several.npz", x=x)
+    for name, wrong in (("none", np.float64(0.5)), ("words", np.array(["a", "b"])), ("complex", x.astype(complex))):
+        np.save(tmp_path / f"{name}.npy", wrong)
+    for name in ("several.npz", "none.npy", "words.npy", "complex.npy"):
+        assert bundle_reader.main([str(folder), str(tmp_path / name)]) == 1
     errors = capsys.readouterr().err.splitlines()
-    assert len(errors) == 2 and all(line.startswith("error: ") for line in errors)
+    assert len(errors) == 6 and all(line.startswith("error: ") for line in errors)
     assert bundle_reader.main([]) == 2 and bundle_reader.main(["--help"]) == 0

@@ -12,7 +12,9 @@ from qbsnn.deploy.engines import onnx_graph
 from qbsnn.deploy.export import bundle, bundle_reader
 from qbsnn.deploy.export import write as exports
 from qbsnn.deploy.export.write import FORMATS, Format
+from qbsnn.errors import DeployError
 from tests.deploy import networks
+from tests.deploy.export.exporting import trained
 from tests.tool import TINY, Tool, one_paragraph
 
 SCRIPT = "scripts/export.py"
@@ -147,6 +149,39 @@ def test_a_bundle_of_another_network_is_noticed(tool, capsys, checkpoint, monkey
     assert tool(SCRIPT, f"ckpt={checkpoint}", "format=bundle") == 1
     assert "read back is not the one that was written" in one_paragraph(capsys.readouterr().err)
     assert tool.left_behind() == []
+
+
+@pytest.fixture(scope="module")
+def job():
+    quantized, pixels = trained("mlp")
+    return exports.Job(quantized, quantized.front.encoder(pixels), "mlp", list("abcde"))
+
+
+@pytest.mark.parametrize("form", ["bundle", "onnx"])
+@pytest.mark.parametrize("place", ["file/net", "file/deep/net", "dangling", "x" * 300, "new/" + "x" * 300])
+def test_a_place_that_cannot_be_written_is_named_and_left_as_it_was(tmp_path, job, form, place):
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(DeployError, match=rf"{re.escape(str(tmp_path / place))} (cannot be written|exists already)"):
+        exports.export(job, form, tmp_path / place)
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "dangling"}
+    assert (tmp_path / "file").read_text() == "precious" and (tmp_path / "dangling").is_symlink()
+
+
+def test_a_long_name_is_a_name(tmp_path, job):
+    exports.export(job, "bundle", tmp_path / "new" / ("x" * 250))
+    assert (tmp_path / "new" / ("x" * 250) / bundle_reader.MANIFEST).is_file()
+
+
+def test_folders_that_were_made_for_a_refused_network_go_again(tmp_path, job, monkeypatch):
+    def refuse(job, current, path):
+        raise DeployError("no such form")
+
+    monkeypatch.setitem(FORMATS, "bundle", Format("", True, refuse, FORMATS["bundle"].run))
+    (tmp_path / "kept").mkdir()
+    with pytest.raises(DeployError, match="no such form"):
+        exports.export(job, "bundle", tmp_path / "kept/a/b/net")
+    assert [path.name for path in tmp_path.rglob("*")] == ["kept"]
 
 
 def test_identical_sees_every_field():

@@ -149,7 +149,7 @@ static inline int qb_small(const int32_t *v, const int32_t *sum, const struct qb
         bits |= qb_bits(v[i]) | qb_bits(sum[i]);
     for (int32_t c = 0; c < l->channels; c++)
         bits |= qb_bits(l->bias[c]);
-    return bits >> (QBSNN_MEMBRANE_BITS - 3) == 0;
+    return ((uint64_t)bits + 1) << 3 <= (uint64_t)1 << QBSNN_MEMBRANE_BITS;
 }
 
 /* The neurons of one position fire: s and what they leave of v. Neurons that are done wait for those that are not. */
