@@ -7,6 +7,7 @@ from pathlib import Path
 
 from qbsnn.errors import DataError
 from qbsnn.report.tables import formats
+from qbsnn.report.tables.evidence import command
 from qbsnn.report.tables.figures import FIGURES, figures, write
 from qbsnn.report.tables.stored import merged, read_stored, store
 from qbsnn.report.tables.table import make_table
@@ -100,8 +101,3 @@ def store_sweeps(name: str, conf: Path, sweeps: Path, results: Path) -> list[Pat
     for path, cells in found.items():
         store(merged(cells, read_stored(path)) if path.exists() else cells, path)
     return list(found)
-
-
-def command(plan: Plan) -> str:
-    """What runs the sweep, as Markdown."""
-    return f"`python train.py sweep={plan.name}`"

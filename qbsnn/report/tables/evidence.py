@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from qbsnn.errors import DataError
-from qbsnn.report.tables.stored import read_stored
+from qbsnn.report.tables.stored import read_stored, words
 from qbsnn.report.tables.table import COMPARED, NOT_RUN, Table, counted_spread, make_table
 from qbsnn.results.quantities import QUANTITIES, of_columns, spread
 from qbsnn.results.sweeps import Plan, cells_frame, read_plan
@@ -105,3 +105,29 @@ def reading(table: Table) -> str:
     p = float(stats.f_oneway(*groups).pvalue)
     verb = "differ by more than seeds explain" if p < 0.05 else "do not differ by more than seeds explain"
     return f"{first}\nThe rows {verb} (one-way analysis of variance, p {'< 0.001' if p < 0.001 else f'= {p:.2g}'})."
+
+
+def command(plan: Plan) -> str:
+    """What runs the sweep, as Markdown."""
+    return f"`python train.py sweep={plan.name}`"
+
+
+def source(evidence: Evidence, up: str) -> str:
+    """With which command, code and machine the runs were made, and where their numbers are."""
+    assert evidence.table is not None
+    runs = evidence.table.cells[evidence.table.cells["status"] == "done"]
+    commits = [
+        (commit or "unknown")[:10] + (" with changes" if dirty else "")
+        for commit, dirty in zip(runs["commit"], runs["dirty"], strict=True)
+    ]
+    code, torch = ", ".join(dict.fromkeys(commits)), ", ".join(runs["torch"].fillna("unknown").unique())
+    precision = " and ".join(runs["precision"].unique())
+    each = [words(one) for one in runs["overrides"]]
+    shared = " ".join(word for word in each[0] if all(word in one for one in each))
+    same = [f"`{shared}`"] if shared else []
+    same += [f"{parts} samples" for parts in runs["samples"].dropna().unique()]
+    return (
+        f"Command: {command(evidence.plan)}. All its runs: {'; '.join(same) or 'nothing in common'}. "
+        f"Hardware: {'; '.join(runs['device'].unique())}. Code: {code}. "
+        f"PyTorch {torch}, {precision}. [Every run]({up}results/{evidence.plan.name}.json)."
+    )

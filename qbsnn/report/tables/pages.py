@@ -17,10 +17,8 @@ from matplotlib.figure import Figure
 from qbsnn.errors import DataError
 from qbsnn.report.tables import formats
 from qbsnn.report.tables.claims import ledger, read_claims
-from qbsnn.report.tables.documents import command
-from qbsnn.report.tables.evidence import Evidence, gather, reading, told
+from qbsnn.report.tables.evidence import Evidence, command, gather, reading, source, told
 from qbsnn.report.tables.figures import FIGURES, figures, write
-from qbsnn.report.tables.stored import words
 from qbsnn.report.tables.table import COMPARED, NOT_RUN, Table, caption, told_with_n
 from qbsnn.results.files import write_atomically
 from qbsnn.results.formatting import duration
@@ -164,7 +162,7 @@ def _table(pages: Pages, evidence: Evidence, table: Table, said: list[str], up: 
         pages.image(f"{plan.name}_{name}", figure, CAPTIONS[name], up)
         for name, figure in figures(plan, table.cells).items()
     ]
-    lines.append(f"{_source(evidence, up)}\n")
+    lines.append(f"{source(evidence, up)}\n")
     return "\n".join(lines)
 
 
@@ -178,27 +176,6 @@ def _not_run(plan: Plan) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _source(evidence: Evidence, up: str) -> str:
-    """With which command, code and machine the runs were made, and where their numbers are."""
-    assert evidence.table is not None
-    runs = evidence.table.cells[evidence.table.cells["status"] == "done"]
-    commits = [
-        (commit or "unknown")[:10] + (" with changes" if dirty else "")
-        for commit, dirty in zip(runs["commit"], runs["dirty"], strict=True)
-    ]
-    code, torch = ", ".join(dict.fromkeys(commits)), ", ".join(runs["torch"].fillna("unknown").unique())
-    precision = " and ".join(runs["precision"].unique())
-    each = [words(one) for one in runs["overrides"]]
-    shared = " ".join(word for word in each[0] if all(word in one for one in each))
-    same = [f"`{shared}`"] if shared else []
-    same += [f"{parts} samples" for parts in runs["samples"].dropna().unique()]
-    return (
-        f"Command: {command(evidence.plan)}. All its runs: {'; '.join(same) or 'nothing in common'}. "
-        f"Hardware: {'; '.join(runs['device'].unique())}. Code: {code}. "
-        f"PyTorch {torch}, {precision}. [Every run]({up}results/{evidence.plan.name}.json)."
-    )
-
-
 def _sweep(pages: Pages, name: str, up: str) -> str:
     """An ablation: its figure, what it says in two lines, its rows, where it comes from."""
     evidence = pages.of(name)
@@ -208,7 +185,7 @@ def _sweep(pages: Pages, name: str, up: str) -> str:
     main = next(iter(drawn))
     keys = f"{name}: test/acc, integer/proven_acc, relative_energy, mean_burst"
     lines = [pages.image(f"{name}_{main}", drawn[main], CAPTIONS[main], up), reading(evidence.table), ""]
-    return "\n".join([*lines, _rows(pages, keys, up), "", _source(evidence, up)])
+    return "\n".join([*lines, _rows(pages, keys, up), "", source(evidence, up)])
 
 
 def _rows(pages: Pages, arguments: str, up: str) -> str:
