@@ -47,7 +47,7 @@ def stage(row: dict[str, str], source: int) -> IntStage:
 
 def the_network() -> tuple[IntegerNetwork, np.ndarray]:
     a, b = (stage(row, 0) for row in table("neuron"))
-    assert "Membranes have 7 bits and saturate." in PAGE
+    assert "Membranes saturate, and have 7 bits" in PAGE
     assert "weights 3 and -1 from B and biases 1 and 0" in PAGE
     readout = IntReadout(IntBranch(1, "linear", np.array([[3], [-1]], np.int8)), np.array([1, 0], np.int32), 1.0)
     current = np.array([int(row["J"]) for row in table("step")], np.int32).reshape(-1, 1, 1)
