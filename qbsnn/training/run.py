@@ -212,8 +212,8 @@ def measure_last_and_best(parts: Parts, fitted: Fitted, record: Record) -> None:
 
 
 def holds(module: torch.nn.Module, contents: dict[str, Any]) -> bool:
-    """Whether a module's network has the weights of a checkpoint."""
-    state, kept = ({k: v for k, v in one.items() if k.startswith("network.")}
+    """Whether a module has the weights of a checkpoint; what is no tensor, such as the state of a budget, is none."""
+    state, kept = ({key: value for key, value in one.items() if isinstance(value, torch.Tensor)}
                    for one in (module.state_dict(), contents["state_dict"]))  # fmt: skip
     return state.keys() == kept.keys() and all(torch.equal(value.cpu(), kept[key]) for key, value in state.items())
 
