@@ -129,20 +129,6 @@ def test_throughput(monkeypatch: pytest.MonkeyPatch) -> None:
     assert clock.rate == 5.0
 
 
-@pytest.mark.parametrize(
-    ("batch", "images"),
-    [
-        ((torch.zeros(8, 3, 4, 4), torch.zeros(8)), 8),
-        ((torch.zeros(5, 8, 2, 4, 4), torch.zeros(8)), 8),  # events, time first
-        ({"x": torch.zeros(7, 3), "y": [torch.zeros(7)]}, 7),
-        (torch.zeros(4, 2), 4),
-        ((torch.tensor(1.0), "text"), 0),
-    ],
-)
-def test_images_in_a_batch(batch: object, images: int) -> None:
-    assert progress._images(batch) == images
-
-
 def test_plain_summary(capsys: pytest.CaptureFixture[str]) -> None:
     summary_table([("accuracy", "86.60 %"), ("burst [mean]", "0.43")], "result")
     assert capsys.readouterr().out == "result\n  accuracy      86.60 %\n  burst [mean]  0.43\n"

@@ -67,7 +67,7 @@ def test_failures_are_recorded_and_do_not_stop_the_others(tool, sweep, capsys):
     assert reasons["value"] == "neuron.s_max must be an integer from 1 to 127, got 0"
     assert reasons["name"] == "neuron=qb_lift: no such neuron; did you mean qb_lif?"
     assert "Could not override 'neuron.nope'" in reasons["key"]
-    assert reasons["teacher"] == "teacher: checkpoint nope.ckpt cannot be read: No such file or directory"
+    assert reasons["teacher"] == "teacher: checkpoint nope.ckpt does not exist"
     assert reasons["LIF"] is reasons["QB"] is None
     for reason in reasons.values():
         assert reason is None or reason in errors

@@ -137,8 +137,8 @@ def test_the_guards_share_that_norm_and_a_penalty_renews_it(tmp_path, monkeypatc
             watch.on_before_optimizer_step(trainer, pl_module, optimizer)
 
         def on_fit_start(self, trainer, pl_module):
-            held.on_fit_start(trainer, pl_module)
-            held._initial = {name: scale * 2 for name, scale in held._initial.items()}
+            scales = {name: neuron.scale().detach() for name, _, neuron in pl_module.network.spiking_stages()}
+            held.load_state_dict({"initial": {name: scale * 2 for name, scale in scales.items()}})
 
     held = DeltaGuard(penalty=100.0)
     fitted(tmp_path, Early(), gradient_clip_val=0.05)

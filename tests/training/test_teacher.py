@@ -115,9 +115,10 @@ def test_a_teacher_of_other_samples_is_refused(tool, twin, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("setting", "words"),
-    [("teacher=nothing.ckpt", "checkpoint nothing.ckpt cannot be read: No such file"),
-     ("teacher=.", "error: teacher: checkpoint . cannot be read: Is a directory"),
-     ("init_from=.", "error: init_from: checkpoint . cannot be read: Is a directory"),
+    [("teacher=nothing.ckpt", "error: teacher: checkpoint nothing.ckpt does not exist"),
+     ("init_from=nothing.ckpt", "error: init_from: checkpoint nothing.ckpt does not exist"),
+     ("teacher=.", "checkpoints/best.ckpt cannot be read: No such file or directory"),
+     ("init_from=.", "checkpoints/best.ckpt cannot be read: No such file or directory"),
      ("teacher=", "error: teacher must be the path of a checkpoint, or null for none, got ''"),
      ("init_from=", "error: init_from must be the path of a checkpoint, or null for none, got ''"),
      ("distillation.share=0.25", "distillation.share=0.25 has no effect without a teacher: give teacher=CHECKPOINT"),
