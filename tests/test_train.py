@@ -320,6 +320,7 @@ def test_a_burst_neuron_without_leak_and_a_monitor_of_the_budget(tool):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")  # of the compiler's own imports
 def test_a_network_compiled_as_a_whole_is_trained_and_tested_like_any_other(tool):
     small = ["model=mlp", "model.hidden=[16]", *(word for word in TINY if "width" not in word), "report=false"]
     results = []
