@@ -81,10 +81,9 @@ def _unpack(kept: Tensor | _View) -> Tensor:
     if isinstance(kept, Tensor):
         return kept
     packed = kept.packed
-    # In float32, and rounded once, as the neuron's output was.
-    whole = packed.levels.float() if packed.unit is None else packed.unit * packed.levels.float()
-    whole = whole.to(packed.dtype)
-    return whole.as_strided(kept.shape, kept.strides, kept.offset)
+    # In the type of the unit, and rounded once, as the neuron's output was.
+    whole = packed.levels if packed.unit is None else packed.unit * packed.levels.to(packed.unit.dtype)
+    return whole.to(packed.dtype).as_strided(kept.shape, kept.strides, kept.offset)
 
 
 def recompute(compute: Callable[..., Tensor], parameters: tuple[Tensor, ...], *inputs: Tensor) -> Tensor:
