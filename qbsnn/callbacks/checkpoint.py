@@ -65,7 +65,8 @@ class BestByValidation(ModelCheckpoint):
     ) -> None:
         """Save where it is time, and end where a signal asks for it."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        # Behind a step that is not the last one its end is awaited too: processes end together, and so nothing is lost.
+        # A signal between two steps of an epoch waits for the end of the next one, where the state can be saved. After
+        # the last step one process may end at once; several always end together.
         SIGNALS.deferring = trainer.world_size > 1 or not trainer.is_last_batch
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return

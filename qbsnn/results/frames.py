@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from qbsnn import checks
 from qbsnn.errors import DataError
-from qbsnn.results.formatting import chosen, counted
+from qbsnn.results.formatting import chosen
 from qbsnn.results.quantities import listed, of_columns, values
 from qbsnn.results.reading import read_result
 from qbsnn.results.schema import Result, ran
@@ -138,7 +138,7 @@ def _settings(folder: Path, result: Result, root: Path) -> dict[str, Any]:
         "started": result.started or None,
         "commit": result.git_commit,
         "dirty": result.git_dirty,
-        "device": host.gpu or f"{host.cpu}, {counted(host.cores, 'core')}",
+        "device": host.device,
         "torch": host.versions.get("torch"),
         "precision": result.precision,
         "command": result.command,

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from qbsnn.results.energy_schema import Energy
 from qbsnn.results.exit_schema import EarlyExit
 from qbsnn.results.files import write_atomically
+from qbsnn.results.formatting import counted
 from qbsnn.results.proof_schema import Absorption, Finding, Integer, LayerCheck
 
 __all__ = [
@@ -151,6 +152,11 @@ class Host:
     gpu: str | None
     platform: str
     versions: dict[str, str]
+
+    @property
+    def device(self) -> str:
+        """What computed, in words."""
+        return self.gpu or f"{self.cpu}, {counted(self.cores, 'core')}"
 
 
 @dataclass

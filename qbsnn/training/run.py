@@ -29,7 +29,6 @@ from qbsnn.models.execution import uncompiled
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.models.weights import load_network, load_weights
 from qbsnn.results.fingerprint import fingerprint
-from qbsnn.results.formatting import counted
 from qbsnn.results.schema import Metrics, Result, Timing
 from qbsnn.training import checkpoints, fine_tuning
 from qbsnn.training.building import build_all
@@ -127,9 +126,8 @@ def evaluate(checkpoint: Path, cfg: DictConfig, contents: dict[str, Any]) -> Res
 def fit(parts: Parts) -> Fitted:
     """Train, going on from the newest checkpoint in the run directory if there is one."""
     settings, trainer, result = parts.settings, parts.trainer, parts.result
-    where = result.host.gpu or f"{result.host.cpu}, {counted(result.host.cores, 'core')}"
     facts = f"{result.params:,} parameters, T = {settings['T']}, {result.precision}"
-    log.info("%s: %s, on %s", settings["name"], facts, where)
+    log.info("%s: %s, on %s", settings["name"], facts, result.host.device)
     checkpoint = unfinished(settings, trainer.is_global_zero)
     if checkpoint is not None:
         log.info("going on from %s", checkpoint)

@@ -126,7 +126,8 @@ class EventFolder(OwnFiles, EventDataModule):
     files. Windows of one file are all in one part. Classes are numbered in alphabetical order.
 
     Args:
-        sensor: width and height; ``None`` takes them from the first file (that can be read), where its format has them.
+        sensor: width and height; ``None`` takes them from the first file, where its format has them. With
+            ``on_bad_sample="skip"`` that is the first file that can be read.
         polarities: 2, or 1 for a sensor that knows no off events.
         sample_ms: cut files into samples of so many ms; ``None`` takes a file as a sample.
         stride_ms: from the start of a sample to that of the next; ``None`` is ``sample_ms``.
