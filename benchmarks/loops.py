@@ -30,15 +30,18 @@ from qbsnn.training.setup import Parts, build
 if TYPE_CHECKING:
     from benchmarks.time_to_accuracy import Task
 
-Found = tuple["Stopwatch", float, float, int]
-"""What a loop returns: its clock, the epochs it ran, the test accuracy and the number of parameters."""
+Found = tuple[float, float, int]
+"""What a loop returns: the epochs it ran, the test accuracy and the number of parameters."""
 
 
 class Stopwatch:
-    """Seconds of training, without the pauses, up to the first accuracy at or above each of ``targets``."""
+    """Seconds of training, without the pauses, up to the first accuracy at or above each of ``targets``.
 
-    def __init__(self, targets: Sequence[float]) -> None:
-        self.targets, self.seconds = targets, 0.0
+    longest: seconds after which training ends without them.
+    """
+
+    def __init__(self, targets: Sequence[float], longest: float | None = None) -> None:
+        self.targets, self.longest, self.seconds = targets, longest, 0.0
         self.reached: list[float | None] = [None] * len(targets)
         self.steps: list[float] = []
         self.accuracy, self._since = 0.0, 0.0
@@ -52,12 +55,12 @@ class Stopwatch:
         self.seconds += _now() - self._since
 
     def check(self, accuracy: float) -> bool:
-        """Hear an accuracy, during a pause, and say it on stderr; whether all targets are reached."""
+        """Hear an accuracy, during a pause, and say it on stderr; whether training ends here."""
         self.accuracy = accuracy
         self.reached = [self.seconds if seconds is None and accuracy >= target else seconds
                         for seconds, target in zip(self.reached, self.targets, strict=True)]  # fmt: skip
         print(f"{self.seconds:.1f} s, {len(self.steps)} steps: {accuracy:.4f}", file=sys.stderr, flush=True)
-        return self.reached[-1] is not None
+        return self.reached[-1] is not None or (self.longest is not None and self.seconds >= self.longest)
 
 
 class Watch(Callback):
@@ -85,10 +88,9 @@ class Watch(Callback):
         self.clock.start()
 
 
-def ours(task: Task, seed: int, root: Path, folder: Path) -> Found:
-    """Train as ``train.py`` does, up to the target. Raises DataError for absent files."""
-    parts = built(task, seed, root, folder, recipe="cifar10_fast" if task.own else None, compile="auto")
-    clock = Stopwatch(task.targets)
+def ours(task: Task, seed: int, root: Path, folder: Path, clock: Stopwatch) -> Found:
+    """Train as ``train.py`` does, until the clock ends it. Raises DataError for absent files."""
+    parts = built(task, seed, root, folder, recipe=task.recipe, compile="auto")
     watch = Watch(clock)
     cast("list[Callback]", parts.trainer.callbacks).insert(0, watch)  # type: ignore[attr-defined]
     parts.data.prepare_data()
@@ -96,27 +98,26 @@ def ours(task: Task, seed: int, root: Path, folder: Path) -> Found:
     clock.start()
     parts.trainer.fit(parts.module, datamodule=parts.data)
     network = parts.module.network
-    return clock, watch.epochs, accuracy(network, parts.data), parameters(network)
+    return watch.epochs, accuracy(network, parts.data), parameters(network)
 
 
-def peer(task: Task, seed: int, root: Path, folder: Path) -> Found:
+def peer(task: Task, seed: int, root: Path, folder: Path, clock: Stopwatch) -> Found:
     """Train SpikingJelly's network in a plain loop. Raises DataError for absent files, Unavailable without it."""
     keep_freed_memory()
     kit = peers.spikingjelly(task.compiled)
     data = built(task, seed, root, folder).data
     data.prepare_data()
     data.setup()
-    make = partial(peers.build, kit, "vgg9" if task.own else "vgg5", task.T, data.in_shape, data.num_classes)
+    make = partial(peers.build, kit, "vgg9" if task.recipe else "vgg5", task.T, data.in_shape, data.num_classes)
     width = task.width
-    if task.own:
-        recipe = built(task, seed, root, folder, recipe="cifar10_fast")
+    if task.recipe:
+        recipe = built(task, seed, root, folder, recipe=task.recipe)
         width = equal_width(make, parameters(recipe.module.network))
     network = Normalised(make(width), data)
     network.to(device()).train()
     size, optimiser = parameters(network), optimiser_of(task, network)
-    half = task.own and bf16_supported(device(), host_info().isa)
+    half = bool(task.recipe) and bf16_supported(device(), host_info().isa)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=task.epochs)
-    clock = Stopwatch(task.targets)
     loader = data.train_dataloader()
     every = max(1, len(loader) // task.checks)
     clock.start()
@@ -128,22 +129,22 @@ def peer(task: Task, seed: int, root: Path, folder: Path) -> Found:
             loss = F.cross_entropy(logits.float().mean(0), labels.to(device()))
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
-            if not task.own:
+            if not task.recipe:
                 nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimiser.step()
             clock.steps.append(_now() - begun)
             if number % every == 0:
                 clock.pause()
                 if clock.check(accuracy(network, data, "val")):
-                    return clock, epoch + number / len(loader), accuracy(network, data), size
+                    return epoch + number / len(loader), accuracy(network, data), size
                 clock.start()
         schedule.step()
-    return clock, float(task.epochs), accuracy(network, data), size
+    return float(task.epochs), accuracy(network, data), size
 
 
 def optimiser_of(task: Task, network: nn.Module) -> torch.optim.Optimizer:
     """SpikingJelly's: as ours where both share a recipe, else as its own example has it."""
-    if task.own:
+    if task.recipe:
         return torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
     return torch.optim.AdamW(parameter_groups(network), lr=1e-3, weight_decay=1e-4)
 
@@ -179,7 +180,7 @@ class Normalised(nn.Module):
         return self.network((pixels - self.mean) / self.std)
 
 
-def built(task: Task, seed: int, root: Path, folder: Path, recipe: str | None = None, **settings: str) -> Parts:
+def built(task: Task, seed: int, root: Path, folder: Path, recipe: tuple[str, ...] = (), **settings: str) -> Parts:
     """Data, network and trainer from ``conf/`` with the task's settings, or those of an experiment. Reads no data."""
     chosen: dict[str, Any] = {
         "data": task.data,
@@ -189,8 +190,8 @@ def built(task: Task, seed: int, root: Path, folder: Path, recipe: str | None = 
         "data.batch_size": task.batch,
         "trainer.max_epochs": task.epochs,
     }
-    if recipe is not None:
-        chosen = {"experiment": recipe}
+    if recipe:
+        chosen = dict(setting.split("=", 1) for setting in recipe)
         if task.train_limit:  # an attempt in seconds
             chosen |= {"model.channels": "[8,8,8]", "data.batch_size": 64, "trainer.max_epochs": 1}
     overrides = {

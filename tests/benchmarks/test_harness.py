@@ -113,6 +113,23 @@ def test_a_missed_target_is_no_time():
     assert result.skipped == ["QB-LIF on digits: 1 of 2 runs missed 97%"]
 
 
+def test_a_peer_that_was_stopped_bounds_the_ratio():
+    task = TASKS["cifar10"]
+    assert task.longest(60.0) == pytest.approx(200.0) and task.longest(None) is None
+    assert TASKS["digits"].longest(60.0) is None  # trains until it is there
+    clock = loops.Stopwatch((0.8, 0.88), longest=200.0)
+    clock.seconds = 199.0
+    assert not clock.check(0.85) and clock.reached == [199.0, None]
+    clock.seconds = 201.0
+    assert clock.check(0.86) and clock.reached == [199.0, None]
+    result = Result("time_to_accuracy", {})
+    add_rows(result, task, {OURS: [entry(40.0, 60.0)], PEER: [entry(100.0, None) | {"seconds": 201.0}]})
+    theirs, ours = result.rows[2:4]
+    assert (theirs.name, theirs.median) == ("SpikingJelly, stopped without it", 201.0)
+    assert ours.ratio == pytest.approx(60 / 201) and ours.met and result.rows[1].ratio == 0.4
+    assert result.skipped == ["SpikingJelly on cifar10: 1 of 1 runs missed 88%"]
+
+
 def test_half_the_time_meets_the_goal():
     result = Result("time_to_accuracy", {})
     add_rows(result, TASKS["digits"], {PEER: [entry(4.0)], OURS: [entry(2.0)]})
