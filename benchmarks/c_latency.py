@@ -51,7 +51,8 @@ def seconds(
 ) -> dict[str, list[float]]:
     """Seconds per image, by build (name -> flags of the compiler), of one image ``[1, 1, ...]``; a round is 20 images.
 
-    Every build must first print what the int64 engine computes. Raises Unavailable without a compiler.
+    Every build must first print what the int64 engine computes; one that the compiler refuses has no seconds. Raises
+    Unavailable where no build can be made.
     """
     times: dict[str, list[float]] = {name: [] for name in builds}
     with tempfile.TemporaryDirectory() as name:
@@ -59,17 +60,20 @@ def seconds(
         c_source.write(net, folder, current)
         (folder / "timing.c").write_text(PROGRAM, encoding="ascii")
         text, expected = ((folder / file).read_text() for file in (c_source.CURRENT, c_source.EXPECTED))
-        try:
-            for build, flags in builds.items():
+        why: object = "no build was asked for"
+        for build, flags in builds.items():
+            try:
                 for source in (c_source.MAIN, "timing.c"):
                     out = str(folder / f"{build}-{source}.program")
                     command = [*c_engine.compiler(), "-std=c99", f"-DROUNDS={rounds + 1}", *flags, str(folder / source)]
                     c_engine.execute([*command, "-o", out])
                 if c_engine.execute([str(folder / f"{build}-{c_source.MAIN}.program")], text) != expected:
                     raise RuntimeError(f"the C program built with {' '.join(flags)} is wrong")
-        except DeployError as error:
-            raise Unavailable(error) from None
-        for build in builds:
-            lines = c_engine.execute([str(folder / f"{build}-timing.c.program")], text).split()
-            times[build] = [float(line) for line in lines[1:-1]]
+                lines = c_engine.execute([str(folder / f"{build}-timing.c.program")], text).split()
+            except DeployError as error:
+                why = error
+            else:
+                times[build] = [float(line) for line in lines[1:-1]]
+    if not any(times.values()):
+        raise Unavailable(why)
     return times

@@ -51,12 +51,12 @@ MODES: dict[str, Mode] = {
     "QB-LIF block": Mode(QB, "block"),
     "QB-LIF packed": Mode(QB, "block", "packed"),
     "QB-LIF checkpoint": Mode(QB, "block", "checkpoint"),
-    "QB-LIF, s_max = 1": Mode(partial(QBLIF, s_max=1), "neuron"),
+    "QB-LIF s_max=1": Mode(partial(QBLIF, s_max=1), "neuron"),
     "qbsnn LIF": Mode(LIF, "neuron"),
 }
 KITS: dict[str, Callable[[], peers.Kit]] = {
     "SpikingJelly": peers.spikingjelly,
-    "SpikingJelly, compiled": partial(peers.spikingjelly, compiled=True),
+    "SpikingJelly compiled": partial(peers.spikingjelly, compiled=True),
     "snnTorch": lambda: peers.loop(peers.snntorch_lif),
     "Norse": lambda: peers.loop(peers.norse_lif),
 }

@@ -12,6 +12,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -138,15 +139,13 @@ def framed(name: str, sensor: Sensor, count: int, rounds: int) -> dict[str, Any]
     dropped = sum(ours(events)[1].tail for events in samples)
     repeats = max(1, 200_000 // count)
     contenders: dict[str, Callable[[Events], object]] = {"tonic": theirs, "ours": ours, "ours, tail kept": keeping}
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for contender, call in contenders.items():
-            start = time.perf_counter()
-            for _ in range(repeats):
-                for events in samples:
-                    call(events)
-            times[contender].append((time.perf_counter() - start) / (repeats * len(samples)))
-    rates = {contender: 1 / statistics.median(values) for contender, values in times.items()}
+
+    def several(call: Callable[[Events], object]) -> None:
+        for events in samples * repeats:
+            call(events)
+
+    times = interleaved({name: partial(several, call) for name, call in contenders.items()}, rounds)
+    rates = {name: repeats * len(samples) / statistics.median(values) for name, values in times.items()}
     ratio = rates["ours, tail kept"] / rates["tonic"]
     print(
         f"framing, {name}: " + ", ".join(f"{c} {r:,.0f}/s" for c, r in rates.items()) + f"; {ratio:.1f} times Tonic's"

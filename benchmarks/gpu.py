@@ -64,7 +64,8 @@ def of_tests(text: str) -> dict[str, Any]:
     passed, skipped, failed = [], 0, []
     for case in cases:
         if (bad := next((child for child in case if child.tag in ("failure", "error")), None)) is not None:
-            failed.append(f"{case.get('name')}: {(bad.get('message') or '').splitlines()[:1][0][:200]}")
+            first = next(iter((bad.get("message") or "no message").splitlines()))
+            failed.append(f"{case.get('name')}: {first[:200]}")
         elif case.find("skipped") is not None:
             skipped += 1
         else:
@@ -91,13 +92,13 @@ STEP = ("rounds=5", "channels_last=true")
 PARTS = (
     Part("tests", ("-m", "pytest", "-m", "gpu", "-q", "--tb=short", "--junitxml={out}", "tests"), 420, of_tests),
     _benchmark("neuron", "neuron", 150, "batch=256", "rounds=10"),
-    _benchmark("step resnet19, batch 128", "train_step", 240, "batch=128", *STEP),
-    _benchmark("step vgg9, batch 256", "train_step", 150, "model=vgg9", "batch=256", *STEP),
-    _benchmark("step resnet19, batch 512", "train_step", 180, "batch=512", *STEP),
+    _benchmark("step_resnet19_128", "train_step", 240, "batch=128", *STEP),
+    _benchmark("step_vgg9_256", "train_step", 150, "model=vgg9", "batch=256", *STEP),
+    _benchmark("step_resnet19_512", "train_step", 180, "batch=512", *STEP),
     _benchmark("inference", "inference", 120, "models=resnet19", "s_max=8", "batch=256"),
     _benchmark("loader", "data", 90, "only=pictures"),
     _training("cifar10_fast_gpu", 420, "experiment=cifar10_fast_gpu"),
-    *(_training(f"cifar10_fast_gpu, {row}", 300, "experiment=cifar10_fast_gpu", row)
+    *(_training(f"cifar10_fast_gpu {row}", 300, "experiment=cifar10_fast_gpu", row)
       for row in ("neuron=relu", "neuron=lif", "neuron.s_max=1", "seed=1", "seed=2")),
 )  # fmt: skip
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import operator
 import os
+import random
 import shlex
 import statistics
 import subprocess
@@ -213,14 +214,12 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """Seconds of each contender in each round, after one round that does not count.
 
-    Contenders take turns and every round begins with the next one, so that neither a drift of the machine nor a fixed
-    neighbour favours any.
+    Contenders take turns in an order that is drawn anew for every round, with a fixed seed, so that neither a drift of
+    the machine nor a fixed neighbour favours any.
     """
-    names = list(contenders)
-    times: dict[str, list[float]] = {name: [] for name in names}
+    times: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds + 1):
-        first = number % len(names) if names else 0
-        for name in names[first:] + names[:first]:
+        for name in random.Random(number).sample(list(contenders), len(contenders)):
             seconds = timer(contenders[name])
             if number:
                 times[name].append(seconds)

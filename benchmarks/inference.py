@@ -81,7 +81,7 @@ def main(args: InferenceKeys) -> None:
         for s_max in args.s_max:
             forms = Forms(result, name, s_max, args)
             for batch in args.batch:
-                for threads in args.threads if batch == args.batch[0] else args.threads[-1:]:
+                for threads in args.threads if batch == args.batch[0] else [max(args.threads)]:
                     torch.set_num_threads(threads)
                     compare(result, forms, batch, threads, args)
             if name == "digits":

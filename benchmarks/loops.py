@@ -21,6 +21,7 @@ from benchmarks import peers
 from benchmarks.contenders import bf16_supported
 from benchmarks.harness import ROOT, device
 from qbsnn.data import DataModule
+from qbsnn.sweeps.plan import written
 from qbsnn.training.devices.allocator import keep_freed_memory
 from qbsnn.training.devices.host import host_info
 from qbsnn.training.optim import parameter_groups
@@ -122,6 +123,7 @@ def peer(task: Task, seed: int, root: Path, folder: Path, clock: Stopwatch) -> F
     every = max(1, len(loader) // task.checks)
     clock.start()
     for epoch in range(task.epochs):
+        loader.sampler.set_epoch(epoch)  # as Lightning does it for ours: another order, and other crops
         for number, (images, labels) in enumerate(loader, start=1):
             begun = _now()
             with torch.autocast(device().type, torch.bfloat16, enabled=half):
@@ -199,7 +201,7 @@ def built(task: Task, seed: int, root: Path, folder: Path, recipe: tuple[str, ..
         "seed": seed,
         "name": "time_to_accuracy",
         "report": "false",
-        "data.root": root,
+        "data.root": written(str(root)),
         "data.download": "false",
         "data.verify": os.environ.get("QBSNN_VERIFY", "true"),
         "data.val_fraction": task.val,
@@ -209,7 +211,7 @@ def built(task: Task, seed: int, root: Path, folder: Path, recipe: tuple[str, ..
         "callbacks.checkpoint": "null",
         "callbacks.progress": "null",
         "+trainer.enable_progress_bar": "false",
-        **{f"paths.{name}": folder for name in ("run", "outputs", "data")},
+        **{f"paths.{name}": written(str(folder)) for name in ("run", "outputs", "data")},
         **settings,
     }
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):

@@ -70,7 +70,7 @@ def test_a_kill_leaves_the_summary(tmp_path):
 
 def test_the_goals_of_a_card_are_those_of_the_same_precision():
     result = Result("train_step", {})
-    times = {"ReLU twin": [9.0], "ReLU twin, bf16": [2.0], "SpikingJelly, compiled, bf16": [4.0],
+    times = {"ReLU twin": [9.0], "ReLU twin, bf16": [2.0], "SpikingJelly compiled, bf16": [4.0],
              "QB-LIF block, bf16": [2.06], "QB-LIF block, tf32": [5.0]}  # fmt: skip
     add_card_rows(result, times)
     goals = {row.goal_name: (row.ratio, row.met) for row in result.rows if row.goal}
