@@ -15,8 +15,9 @@ from pydantic import Field
 
 from qbsnn.cli import launch as cli
 from qbsnn.cli.keys import Keys
-from qbsnn.errors import VerificationError
+from qbsnn.errors import SettingsError, VerificationError
 
+ROOT = Path(__file__).parent.parent
 AUDITOR = "pip-audit==2.10.1"
 NO_ANSWER = 3
 
@@ -24,11 +25,13 @@ NO_ANSWER = 3
 class AuditKeys(Keys):
     """The keys of this tool."""
 
-    lock: Path = Field(default=Path("requirements.lock"), description="the packages, with versions and hashes")
+    lock: Path = Field(default=ROOT / "requirements.lock", description="the packages, with versions and hashes")
     uvx: str = Field(default=f"{sysconfig.get_path('scripts')}/uvx", description="the command that fetches pip-audit")
 
 
 def main(given: AuditKeys) -> None:
+    if not given.lock.is_file():
+        raise SettingsError(f"lock={given.lock}: there is no such file of packages with their hashes")
     options = ["--requirement", str(given.lock), "--disable-pip", "--require-hashes", "--format", "json",
                "--progress-spinner", "off"]  # fmt: skip
     try:

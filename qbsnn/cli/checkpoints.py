@@ -28,7 +28,11 @@ from qbsnn.training.setup import Parts, build, network_of
 GROUPS = ("model", "data", "neuron", "optim", "trainer", "budget", "deploy", "callbacks", "logger")
 """Keys that hold the settings of a group of configurations."""
 
-OF_TRAINING = ("test", "overwrite", "resume", "init_from", "teacher")
+OF_TRAINING = (
+    *("test", "overwrite", "resume", "init_from", "teacher", "optim", "budget"),
+    *(f"trainer.max_{name}" for name in ("epochs", "steps", "time")),
+)
+"""Settings, with all below them, that nothing but training reads."""
 
 
 def load(path: str | Path, trust: str | Sequence[str] = ()) -> SpikingNetwork:
@@ -67,8 +71,8 @@ class Opened(NamedTuple):
         Raises:
             SettingsError: an override is wrong, or of training, which is over.
         """
-        for key in (override.partition("=")[0] for override in self.overrides):
-            if key in OF_TRAINING:
+        for key in (override.partition("=")[0].lstrip("+~") for override in self.overrides):
+            if any(f"{key}.".startswith(f"{name}.") for name in OF_TRAINING):
                 raise SettingsError(f"{key} is a setting of training, which this tool does not do; leave it out")
         cfg = stored_config(self.contents, self.checkpoint, self.overrides, run, loggers)
         with open_dict(cfg):
@@ -148,9 +152,8 @@ def _assignment(override: str) -> tuple[str, Any]:
     key, equals, text = override.partition("=")
     if key.startswith("~") or not equals:
         key = key.lstrip("~")
-        raise SettingsError(
-            f"{override}: nothing can be taken out of a checkpoint's settings; {key}=null switches it off"
-        )
+        off = f"; {key}=null switches it off" if key.startswith(("callbacks.", "logger")) else ""
+        raise SettingsError(f"{override}: nothing can be taken out of a checkpoint's settings{off}")
     try:
         return key, OmegaConf.from_dotlist([f"value={text}"]).value
     except YAMLError:
@@ -163,7 +166,7 @@ def _single(group: str, keys: Sequence[str]) -> str:
     """A setting of a group, to be written."""
     if group == "callbacks":
         return "+callbacks.robustness._target_=qbsnn.callbacks.Robustness"
-    return next((f"{key}=..." for key in keys if key.startswith(f"{group}.") and "._" not in key), f"{group}=null")
+    return next((f"{key}=..." for key in keys if key.startswith(f"{group}.") and "._" not in key), f"{group}.KEY=VALUE")
 
 
 def _relocate(node: Any, old: str, new: str) -> Any:

@@ -114,7 +114,8 @@ def read(keys: type[Given], words: Iterable[str]) -> Given:
         elif equals:
             raise SettingsError(f"{key} is not a key of this tool: {nearest(key, own)}")
         else:
-            example = f"{word}=VALUE" if word in own else f"{next(iter(own))}={word}"
+            wanted = next((name for name, field in own.items() if field.is_required()), next(iter(own)))
+            example = f"{word}=VALUE" if word in own else f"{wanted}={word}"
             raise SettingsError(f"{word} is no key=value: did you mean {example}? --help shows all keys")
     try:
         made = keys.model_validate(values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import os
 import re
@@ -132,6 +133,13 @@ def sweep(cfg: DictConfig) -> None:
         _failures.extend(f"{state.cell.label}: {state.status}" for state in states if state.status != "done")
 
 
+def _print_what_can_be_printed() -> None:
+    """Let a character that standard output has no code for become a question mark instead of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def fail(error: Exception) -> None:
     """Print an error as one paragraph on stderr and remember it; with its stack trace where ``QBSNN_TRACE`` is set."""
     if _failures is not None:
@@ -156,6 +164,7 @@ def launch(main: Callable[[], object], conf: Path, config_name: str) -> None:
     """Run a Hydra main function; exit with 1 if anything failed, with one paragraph for what does not compose."""
     global _failures
     _failures = []
+    _print_what_can_be_printed()
     sys.argv[1:] = ["++sweep.list=true" if word == "--list" else word for word in sys.argv[1:]]
     # Hydra would otherwise print its own form of an error and exit before it can be explained.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
@@ -184,6 +193,7 @@ def script(main: Callable[[Given], object], keys: type[Given], doc: str | None) 
         keys: the model of the tool's keys.
         doc: the tool's docstring, the head of its help.
     """
+    _print_what_can_be_printed()
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(help_text(keys, doc))
         return

@@ -8,6 +8,7 @@ from typing import Any
 from qbsnn.callbacks.progress import summary_table
 from qbsnn.results.formatting import NONE, SPACE, counted, percent
 from qbsnn.results.quantities import SUMMARY, listed, texts
+from qbsnn.results.run_files import BEST
 from qbsnn.results.schema import Absorption, Energy, Integer, Result, Robustness
 
 
@@ -18,7 +19,7 @@ def summarise(result: Result) -> None:
     """
     shown = texts(result)
     rows = [("data", _data(result.data))] if result.data else []
-    rows.append(("test accuracy", _accuracies(shown, result.metrics.best != result.metrics.last)))
+    rows.append(("test accuracy", _accuracies(shown, result)))
     rows.append(("absorbed network", _absorption(result.absorption)))
     rows += _integer(result.integer)
     for quantity in listed(SUMMARY):
@@ -52,11 +53,12 @@ def _data(data: dict[str, Any]) -> str:
     return f"{data['name']}{kind}: {', '.join(told)}"
 
 
-def _accuracies(shown: dict[str, str], selected: bool) -> str:
+def _accuracies(shown: dict[str, str], result: Result) -> str:
     """The accuracies with the weights that they are of; without a selected epoch there are those of the last alone."""
-    if not selected:
+    if result.metrics.best == result.metrics.last:
         shown = {**shown, "test/acc": NONE}
-    named = (("test/acc", "best by validation"), ("last/test/acc", "last epoch"))
+    given = Path(result.checkpoints.get("best", BEST.name)).name  # evaluate.py takes any
+    named = (("test/acc", "best by validation" if given == BEST.name else given), ("last/test/acc", "last epoch"))
     return ", ".join(f"{shown[key]} ({name})" for key, name in named if shown[key] != NONE)
 
 

@@ -1,6 +1,6 @@
 """Pure functions: everything that has an equation.
 
-The numbered equations of the neuron stand once, in :mod:`qbsnn.functional.burst`; other places refer to them.
+The numbers of equations are those of docs/mathematical_derivations.md.
 """
 
 from qbsnn.functional.burst import QUANTISERS, adaptive_step, burst, burst_step, two_compartment_step

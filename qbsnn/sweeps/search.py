@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shlex
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -201,7 +202,7 @@ def composed(conf: Path, overrides: list[str], run: Path) -> DictConfig:
 def retraining(study: optuna.Study, fixed: list[str]) -> str:
     """The command that trains the best trial's settings with three seeds, everything after training included."""
     words = [*(word for word in fixed if not word.startswith("seed=")), *study.best_trial.user_attrs["overrides"]]
-    return f"python train.py -m {' '.join(words)} seed=0,1,2"
+    return f"python train.py -m {shlex.join(words)} seed=0,1,2"
 
 
 def _pruner(wanted: SearchSettings, plain: Mapping[str, Any]) -> dict[str, Any]:

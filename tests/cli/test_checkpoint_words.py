@@ -25,6 +25,12 @@ def test_the_folder_of_a_run_stands_for_its_best_checkpoint(tool, trained):
     assert tool.result()["metrics"]["best"].keys() >= {"test/acc", "test/loss"}
 
 
+def test_the_summary_names_the_checkpoint_that_it_is_of(tool, trained, capsys):
+    assert tool("evaluate.py", f"ckpt={trained}/checkpoints/last.ckpt", "report=false") == 0
+    said = capsys.readouterr().out
+    assert "(last.ckpt)" in said and "best by validation" not in said
+
+
 @pytest.mark.parametrize(
     ("word", "message"),
     [
@@ -44,6 +50,10 @@ def test_the_folder_of_a_run_stands_for_its_best_checkpoint(tool, trained):
         ("neuron=lif", "neuron=lif: a checkpoint holds the settings of neuron, not the name of a choice"),
         ("test=false", "test is a setting of training, which this tool does not do; leave it out"),
         ("init_from=x.ckpt", "init_from is a setting of training, which this tool does not do; leave it out"),
+        ("optim.optimizer.lr=7", "optim.optimizer.lr is a setting of training, which this tool does not do"),
+        ("budget.target=0.5", "budget.target is a setting of training, which this tool does not do; leave it out"),
+        ("trainer.max_epochs=50", "trainer.max_epochs is a setting of training, which this tool does not do"),
+        ("~deploy", "~deploy: nothing can be taken out of a checkpoint's settings"),
         ("logger=", "logger has no value: write logger=VALUE, or leave it out"),
     ],
 )

@@ -1,5 +1,9 @@
 """Every tool answers in the one dialect: ``key=value``, a help of one page, an error of one paragraph."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from tests.tool import ROOT, one_paragraph
@@ -25,6 +29,17 @@ def test_a_word_without_a_key_is_one_paragraph(tool, capsys, script, word, answe
     assert tool(script, word) == 1
     assert answer in one_paragraph(capsys.readouterr().err)
     assert tool.left_behind() == []
+
+
+def test_a_path_alone_is_taken_for_the_checkpoint(tool, capsys):
+    assert tool("evaluate.py", "../run1") == 1
+    assert "did you mean ckpt=../run1?" in one_paragraph(capsys.readouterr().err)
+
+
+def test_what_standard_output_has_no_character_for_is_a_question_mark(tool):
+    command = [sys.executable, str(ROOT / "scripts/wandb_dashboard.py"), "--help"]
+    done = subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, text=True)
+    assert done.returncode == 0 and "?" in done.stdout and not done.stderr
 
 
 def test_a_key_given_twice_is_refused(tool, capsys):

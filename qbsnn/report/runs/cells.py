@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -69,7 +70,7 @@ def of_average(column: Column, rows: list[Row], cells: list[Cell]) -> Cell:
 
 def href(row: Row) -> str:
     """The run's page, or its result where it has none, relative to the page of all runs."""
-    return quote(f"{row.values['run']}/{'report.html' if row.page else 'result.json'}")
+    return quote(os.fsencode(f"{row.values['run']}/{'report.html' if row.page else 'result.json'}"))
 
 
 def _number(column: Column, quantity: Quantity, value: float | None, row: Row) -> Cell:

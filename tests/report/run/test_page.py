@@ -99,6 +99,11 @@ def test_failed_run_says_so(tmp_path: Path) -> None:
     assert "not in result.json" in text and "%" not in text.partition("What was proven")[0]
 
 
+def test_a_run_that_was_not_proven_says_why(tmp_path: Path) -> None:
+    make_result(status="unproven", error="3 of 10 spikes differ").write(tmp_path / "result.json")
+    assert "The run is unproven: 3 of 10 spikes differ" in shown(build(tmp_path))
+
+
 def test_skipped_integer_shows_the_reason(run_dir: Path) -> None:
     make_result(integer={"skipped": "tau = 3 is no power of two"}).write(run_dir / "result.json")
     text = shown(build(run_dir))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from html import unescape
@@ -66,6 +67,12 @@ def content(page: Path) -> dict[str, Any]:
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text("utf-8"), re.DOTALL)
     assert found
     return json.loads(found[1])
+
+
+def test_a_folder_whose_name_is_no_utf8_has_a_link(tmp_path: Path) -> None:
+    add_run(tmp_path, os.fsdecode(b"caf\xe9"))
+    (row,) = collect(tmp_path).rows
+    assert href(row) == "caf%E9/result.json"
 
 
 def test_a_row_holds_the_numbers_of_its_result(tmp_path: Path) -> None:
