@@ -1,4 +1,7 @@
-"""Who takes part: the ReLU twin, qbsnn's networks in each of its modes, and the peers, by name."""
+"""Who takes part: the ReLU twin, qbsnn's networks in each of its modes, and the peers, by name.
+
+The twin is plain torch; compiled, it is qbsnn's own network with ReLU, in the same kernels as its spiking ones.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,10 @@ from qbsnn.energy.spending import Spending, Synapses
 from qbsnn.models import SpikingNetwork, resnet, vgg
 from qbsnn.models.execution import prepare
 from qbsnn.models.resnet import TABLES as RESNETS
-from qbsnn.neurons import LIF, QBLIF, Neuron
+from qbsnn.neurons import LIF, QBLIF, Neuron, ReLU
 
 TWIN = "ReLU twin"
+COMPILED_TWIN = "ReLU twin compiled"
 LEARNING_RATE = 1e-3
 
 
@@ -53,6 +57,7 @@ MODES: dict[str, Mode] = {
     "QB-LIF checkpoint": Mode(QB, "block", "checkpoint"),
     "QB-LIF s_max=1": Mode(partial(QBLIF, s_max=1), "neuron"),
     "qbsnn LIF": Mode(LIF, "neuron"),
+    COMPILED_TWIN: Mode(ReLU, "block"),
 }
 KITS: dict[str, Callable[[], peers.Kit]] = {
     "SpikingJelly": peers.spikingjelly,
@@ -70,7 +75,8 @@ def network(contender: str, problem: Problem) -> nn.Module:
     if mode := MODES.get(contender):
         family: Any = resnet if p.name in RESNETS else vgg
         ones = [0.0] * p.in_shape[0], [1.0] * p.in_shape[0]
-        made = family(mode.neuron, p.in_shape, p.classes, *ones, name=p.name, T=p.T, width=p.width)
+        steps = 1 if contender == COMPILED_TWIN else p.T
+        made = family(mode.neuron, p.in_shape, p.classes, *ones, name=p.name, T=steps, width=p.width)
         return prepare(made, mode.compile, mode.memory)
     kit = peers.relu() if contender == TWIN else KITS[contender]()
     return peers.build(kit, p.name, p.T, p.in_shape, p.classes, p.width)
@@ -87,7 +93,7 @@ class Training:
         layout = torch.channels_last if problem.channels_last else torch.contiguous_format
         self.network = network(contender, problem).to(device, memory_format=layout).train()  # type: ignore[call-overload]
         self.tf32 = precision == "tf32"
-        repeats = problem.T if contender == TWIN else 1
+        repeats = problem.T if contender in (TWIN, COMPILED_TWIN) else 1
         gen = torch.Generator().manual_seed(1)
         count = problem.batch * repeats
         self.images = torch.randn(count, *problem.in_shape, generator=gen).to(device, memory_format=layout)

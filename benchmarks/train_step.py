@@ -1,8 +1,9 @@
 """Time and memory of a training step of ResNet-19 (or VGG-9) beside the ReLU twin and the peers.
 
-The twin is the same network with ReLU on T·B images. A step is forward, loss, backward and SGD with momentum. Times are
-medians over rounds in which all contenders take turns in one process; memory is measured in a process each
-(:mod:`benchmarks.memory`). bf16 (autocast) runs where the processor or the card multiplies it.
+The twin is the same network with ReLU on T·B images, in plain torch and compiled as ours is. A step is forward, loss,
+backward and SGD with momentum. Times are medians over rounds in which all contenders take turns in one process; memory
+is measured in a process each (:mod:`benchmarks.memory`). bf16 (autocast) runs where the processor or the card
+multiplies it.
 On a card also TF32, and bf16 beside the twin in bf16.
 ``python -m benchmarks.train_step [model=resnet19] [batch=8] [rounds=3] [channels_last=true] [only=NAME,NAME]``
 """
@@ -17,14 +18,25 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from benchmarks import memory
-from benchmarks.contenders import KITS, NAMES, TWIN, Budgeted, Problem, Training, able, bf16_supported, trainings
+from benchmarks.contenders import (
+    COMPILED_TWIN,
+    KITS,
+    NAMES,
+    TWIN,
+    Budgeted,
+    Problem,
+    Training,
+    able,
+    bf16_supported,
+    trainings,
+)
 from benchmarks.harness import BenchmarkKeys, Goal, Result, Unavailable, device, interleaved, where
 from qbsnn.checks import choice
 from qbsnn.cli import launch as cli
 from qbsnn.training.devices.allocator import keep_freed_memory
 from qbsnn.training.devices.host import host_info
 
-BF16 = ("QB-LIF block", "SpikingJelly compiled", TWIN)
+BF16 = ("QB-LIF block", "SpikingJelly compiled", TWIN, COMPILED_TWIN)
 CHOSEN = "QB-LIF block"
 MEMORY = (TWIN, "QB-LIF block", "QB-LIF packed", "QB-LIF checkpoint", "SpikingJelly", "snnTorch", "Norse")
 STEP = Goal("training step time ÷ ReLU twin, ResNet-19", "≤ 1.05")
