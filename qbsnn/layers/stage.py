@@ -13,6 +13,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from qbsnn.errors import ArgumentError
 from qbsnn.functional.drive import Drive, Part
@@ -68,13 +69,18 @@ class Branch(nn.Module):
         y = self.weight(merged.flatten(1) if isinstance(self.weight, nn.Linear) else merged)
         normal = self.norm.normal(y, frozen) if isinstance(self.norm, Normalising) else None
         if normal is None and self.norm is not None:
-            y = self.norm(y)
+            y = functional_call(self.norm, _copied(self.norm), (y,)) if frozen else self.norm(y)
         part = Part(y.unflatten(0, x.shape[:2]), normal)
         return part if self.temporal is None else Part(self.temporal(part.value()))
 
     def extra_repr(self) -> str:
         """Show where the branch comes from."""
         return f"source={self.source}"
+
+
+def _copied(norm: nn.Module) -> dict[str, Tensor]:
+    """The running statistics of a norm of another library, for a pass that is to leave them alone."""
+    return {name: value.clone() for name, value in norm.named_buffers()}
 
 
 class Stage(nn.Module):
