@@ -9,6 +9,7 @@ from typing_extensions import Unpack
 
 from qbsnn import checks
 from qbsnn.errors import ArgumentError
+from qbsnn.layers.quantised import trained_weight
 from qbsnn.layers.stage import INPUT
 from qbsnn.models.build import Builder, NeuronFactory, Options
 from qbsnn.models.network import SpikingNetwork
@@ -57,5 +58,6 @@ def _convolution(build: Builder, name: str, source: str, out: int) -> str:
     name = build.add(name, build.conv(source, out))
     weight = build.stages[name].parts[0].weight
     assert weight is not None
-    nn.init.dirac_(weight.weight.data[: weight.weight.shape[1]])
+    kept = trained_weight(weight).data
+    nn.init.dirac_(kept[: kept.shape[1]])
     return name
