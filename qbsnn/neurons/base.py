@@ -18,7 +18,7 @@ from qbsnn.functional.burst import QUANTISERS, burst_step
 from qbsnn.functional.drive import Drive, Part
 from qbsnn.functional.parameters import decay_of, inverse_decay, learned_decay, time_constant
 from qbsnn.functional.reset import RESETS, Reset, ResetFunction
-from qbsnn.functional.scan import Step, scan
+from qbsnn.functional.scan import HALF, Step, scan
 from qbsnn.functional.surrogate import SURROGATES, Surrogate, own_surrogate, surrogate
 from qbsnn.kernels.fused import fused_scan
 from qbsnn.neurons.scale import Scale
@@ -208,7 +208,10 @@ class SpikingNeuron(Neuron):
 
     def counts(self, output: Tensor) -> Tensor:
         """The integer bursts s that an output o stands for."""
-        return (output / self.emission_scale()).round() if self.graded else output
+        if not self.graded:
+            return output
+        wide = output.float() if output.dtype in HALF else output  # a quotient of half precision misses large bursts
+        return (wide / self.emission_scale()).round()
 
     def absorbed(self) -> FixedBurst:
         """The same neuron with Δ = 1 and integer output, for a network whose weights hold the scales."""
@@ -218,6 +221,7 @@ class SpikingNeuron(Neuron):
             reset=RESETS["hard" if self.reset.kind == "hard" else "detach"],
             surrogate=self.surrogate,
             rounding=self.rounding,
+            stateful=self.stateful,
         )
 
     def _decay_number(self) -> float:
@@ -236,10 +240,11 @@ class FixedBurst(SpikingNeuron):
     one: Tensor
 
     def __init__(
-        self, *, s_max: int, decay: float, reset: Reset, surrogate: Surrogate, rounding: str = "floor"
-    ) -> None:
+        self, *, s_max: int, decay: float, reset: Reset, surrogate: Surrogate, rounding: str = "floor",
+        stateful: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__(s_max=s_max, tau=time_constant(decay), surrogate=surrogate, reset=reset, rounding=rounding)
-        self._decay = decay
+        self._decay, self.stateful = decay, stateful
         self.register_buffer("one", torch.ones(()), persistent=False)
 
     @property
