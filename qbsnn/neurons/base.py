@@ -47,6 +47,13 @@ STEP_METHODS = ("bound_step", "forward")
 """Where a class can say what its neurons compute."""
 
 
+def steps_anew(cls: type[nn.Module], *stated: str) -> bool:
+    """Whether a class computes another step than the one for which it, or a base, stated something by these names."""
+    order = cls.__mro__
+    base = next(i for i, each in enumerate(order) if vars(each).keys() & set(stated))
+    return any(vars(each).keys() & set(STEP_METHODS) for each in order[:base])
+
+
 class Neuron(nn.Module):
     """A map of currents ``[T, B, ...]`` to outputs of the same shape. Keeps nothing between two calls."""
 
@@ -68,10 +75,7 @@ class Neuron(nn.Module):
 
         A subclass that overrides the step and not the operations has stated none.
         """
-        order = type(self).__mro__
-        stated = next(i for i, cls in enumerate(order) if "operations" in vars(cls))
-        computed = next(i for i, cls in enumerate(order) if any(name in vars(cls) for name in STEP_METHODS))
-        return self.operations() if stated <= computed else None
+        return None if steps_anew(type(self), "operations") else self.operations()
 
     def size_to(self, shape: tuple[int, ...]) -> None:
         """Hear, once and from the network, the shape of one sample's current: ``(C, H, W)`` or ``(F,)``."""
@@ -231,7 +235,9 @@ class SpikingNeuron(Neuron):
     def extra_repr(self) -> str:
         """Show the settings and the scale in ``print(network)``."""
         settings = f"s_max={self.s_max}, tau={self.tau:g}, reset={self.reset}, rounding={self.rounding}"
-        return f"{settings}, delta={self.scale().detach().mean():.4g}"
+        module = self.delta_module
+        unsized = module is not None and module.unsized
+        return f"{settings}, delta={'unsized' if unsized else f'{self.scale().detach().mean():.4g}'}"
 
 
 class FixedBurst(SpikingNeuron):

@@ -95,6 +95,10 @@ def test_fixed_delta_is_no_parameter():
         (partial(AdaptiveQB, hidden=0), "hidden"),
         (partial(MultiCompartment, gamma=1.5), "gamma"),
         (partial(LIF, v_th=-1.0), "v_th"),
+        (partial(LIF, v_th=1e-50), "v_th must be a number of at least 1.17549e-38 and at most 3.40282e+38, got 1e-50"),
+        (partial(QBLIF, delta=1e-50), "delta must be a number of at least 1.17549e-38 and at most 3.40282e+38, got"),
+        (partial(QBLIF, delta=1e39), "delta must be a number of at least 1.17549e-38 and at most 3.40282e+38, got"),
+        (partial(LIF, reset=["soft"]), "reset must be one of soft, hard, got ['soft']"),
         (partial(LIF, reset="none"), "soft, hard"),
     ],
 )
@@ -108,6 +112,7 @@ def test_a_channel_scale_has_one_value_per_channel_and_needs_its_size():
     neuron = QBLIF(granularity="channel", s_max=4)
     with pytest.raises(SettingsError, match=r"call size_to\(\(C, H, W\)\) first"):
         neuron(torch.ones(2, 3, 5, 4, 4))
+    assert "delta=unsized" in repr(neuron)
     neuron.size_to((5, 4, 4))
     assert [tuple(p.shape) for p in neuron.parameters()] == [(5,)]
     neuron.delta.raw.data = torch.tensor([0.25, 0.5, 1.0, 2.0, 4.0])
