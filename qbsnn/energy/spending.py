@@ -81,16 +81,9 @@ class Synapses:
         """The stages whose spikes are read."""
         return [name for name in self._neurons if self.read(name)]
 
-    def analog(self, name: str, output: Tensor) -> bool:
-        """Whether a source sends real numbers, by which synapses multiply.
-
-        Frames of events do from the first fraction on, as the whole of them does in the count.
-        """
-        if name != INPUT:
-            return name not in self._neurons
-        if self._coding == "events" and not self._analog:
-            self._analog = bool(output.ne(output.round()).any())
-        return self._analog
+    def analog(self, name: str) -> bool:
+        """Whether a source sends real numbers, by which synapses multiply."""
+        return self._analog if name == INPUT else name not in self._neurons
 
     def once(self, name: str) -> bool:
         """Whether a source sends one step, which stands for all T."""
@@ -105,7 +98,7 @@ class Synapses:
         Raises:
             EnergyError: where the operations of a layer cannot be counted.
         """
-        shape, analog = tuple(output.shape[2:]), self.analog(name, output)
+        shape, analog = tuple(output.shape[2:]), self.analog(name)
         if (key := (name, shape, output.device, analog)) not in self._fans:
             readers = self._readers[name]
             fans = torch.stack([fanout(reader, layer, shape) for reader, layer in readers])
@@ -121,8 +114,13 @@ class Synapses:
         return self._fans[key]
 
     def spikes(self, name: str, output: Tensor) -> Tensor | None:
-        """|s| with the gradient of the output; ``None`` for a source that sends real numbers."""
-        if self.analog(name, output):
+        """|s| with the gradient of the output; ``None`` for a source that sends real numbers.
+
+        Frames of events are such from the first fraction on, as all of them are in the count.
+        """
+        if name == INPUT and self._coding == "events" and not self._analog:
+            self._analog = bool(output.ne(output.round()).any())
+        if self.analog(name):
             return None
         if name == INPUT:
             return output.detach()
@@ -167,11 +165,12 @@ class Spending:
         """Take in what left the encoder (``input``) or a stage: ``[T or 1, B, ...]``."""
         if not self.synapses.read(name):
             return
+        values = self.synapses.spikes(name, output)
         images, fan = output.shape[1], self.synapses.fan(name, output)
-        if self.synapses.analog(name, output):
+        if values is None:
             times = 1.0 if self.synapses.once(name) else self.times
             self.products = self.products + (output.detach().ne(0).sum((0, 1, 2)) * fan).sum() / images * times
-        elif (values := self.synapses.spikes(name, output)) is not None:
+        else:
             total = _PerPosition.apply(values)
             self.accumulates[name] = (total * fan).sum() / images * self.times
             self.rates[name] = total.sum() / values.numel()
