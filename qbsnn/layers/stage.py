@@ -84,12 +84,20 @@ def _copied(norm: nn.Module) -> dict[str, Tensor]:
 
 
 class Stage(nn.Module):
-    """Branches, summed; then a neuron; then a pool. Without a neuron: the readout, which returns its current."""
+    """Branches, summed; then a neuron; then a pool. Without a neuron: the readout, which returns its current.
+
+    Raises:
+        ArgumentError: The neuron is none, there is no branch, or a pool without neuron.
+    """
 
     def __init__(self, branches: Sequence[Branch], neuron: Neuron | None = None, pool: nn.Module | None = None) -> None:
         super().__init__()
         if not (neuron is None or isinstance(neuron, Neuron)):
             raise ArgumentError(f"neuron must be a neuron, or None for the readout, got {neuron!r}")
+        if not len(branches):
+            raise ArgumentError("branches must hold a branch at least, got none")
+        if neuron is None and pool is not None:
+            raise ArgumentError(f"pool must be None in a stage without neuron, which returns its current, got {pool!r}")
         self.branches = nn.ModuleList(branches)
         self.neuron, self.pool = neuron, pool
         self.fused, self.checkpointed = False, False

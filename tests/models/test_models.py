@@ -144,7 +144,7 @@ def test_tdbn_scales_by_the_constant_and_by_the_number_of_branches():
         (partial(vgg, QBLIF, pool="sum", **CIFAR), "pool"),
         (partial(resnet, QBLIF, stem="mnist", **CIFAR), "stem"),
         (partial(mlp, QBLIF, hidden=(0,), **CIFAR), "hidden"),
-        (partial(mlp, QBLIF, hidden=(), **CIFAR), "hidden must have at least one size"),
+        (partial(mlp, QBLIF, hidden=(), **CIFAR), "hidden must have at least one entry"),
         (
             partial(fast, QBLIF, **{**CIFAR, "in_shape": (3, 40, 1)}),
             "[3, 40, 1] is too small for this model: a map of 40 × 1 has no place for a convolution of 2 × 2",
