@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Integral, Real
 from pathlib import Path
@@ -30,6 +30,16 @@ def integer(name: str, value: object, low: int, high: int | None = None) -> int:
         bounds = f"from {low} to {high}" if high is not None else f"of at least {low}"
         raise ArgumentError(f"{name} must be an integer {bounds}, got {value!r}")
     return int(value)  # type: ignore[call-overload]
+
+
+def integers(name: str, value: object, low: int) -> list[int]:
+    """A list of integers of at least ``low``, with one entry at least."""
+    if not isinstance(value, Iterable) or isinstance(value, (str, Mapping)):
+        raise ArgumentError(f"{name} must be a list of integers of at least {low}, got {value!r}")
+    found = [integer(name, each, low) for each in value]
+    if not found:
+        raise ArgumentError(f"{name} must have at least one entry, got none")
+    return found
 
 
 def number(

@@ -139,6 +139,7 @@ def test_an_encoder_of_bad_settings(change, words):
         ({"encoder": None}, "^encoder must be an Encoder, got NoneType"),
         ({"decision": "most"}, "^decision must be one of mean, .* got 'most'"),
         ({"in_shape": (4, 4)}, r"^in_shape must be \(channels, height, width\), got \(4, 4\)"),
+        ({"in_shape": "144"}, "^in_shape must be an integer of at least 1, got '1'"),
         ({"in_shape": 4}, r"^in_shape must be \(channels, height, width\), got 4"),
         ({"in_shape": (1, 4, 0)}, "^in_shape must be an integer of at least 1, got 0"),
     ],

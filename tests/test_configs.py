@@ -157,6 +157,14 @@ def test_a_stage_may_have_a_neuron_of_its_own(tmp_path):
         composed(tmp_path, "+neuron@model.neurons.fc1=lif", "+model.neurons.fc1.taau=3")
 
 
+def test_a_stage_may_have_a_neuron_whose_file_sets_steps_for_the_whole_network(tmp_path):
+    words = ("+neuron@model.neurons.conv1=relu", "+neuron@model.neurons.fc1=quant_relu", "+model.neurons.fc1.bits=3")
+    network = build(composed(tmp_path, *words)).module.network
+    found = {name: type(stage.neuron).__name__ for name, stage in network.named_stages() if stage.neuron}
+    assert found == {"conv1": "ReLU", "conv2": "QBLIF", "conv3": "QBLIF", "fc1": "QuantReLU"}
+    assert network.T == 4 and network.stages["fc1"].neuron.s_max == 7
+
+
 @pytest.mark.parametrize("norm", ["tdbn", "tebn", "layer", "none"])
 @pytest.mark.parametrize("readout", ["current", "membrane", "rate"])
 def test_every_norm_and_readout_trains_and_is_absorbed_or_refused(tmp_path, norm, readout):

@@ -6,10 +6,10 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from qbsnn import checks
 from qbsnn.errors import ArgumentError
+from qbsnn.layers.quantised import trained_weight
 from qbsnn.layers.stage import INPUT
 from qbsnn.training.module import Classifier
 
@@ -50,9 +50,7 @@ class WhitenFirstLayer(Callback):
                 f"whitening gives at most {2 * window} filters for windows of {window} values, but the first layer has "
                 f"{layer.out_channels}: use model=fast, or leave callbacks.whiten out"
             )
-        # Weights that are quantised in training are computed from what is kept.
-        quantised = parametrize.is_parametrized(layer, "weight")
-        kept = layer.parametrizations["weight"].original if quantised else layer.weight  # type: ignore[index,union-attr]
+        kept = trained_weight(layer)
         kept.requires_grad_(False)
         if pl_module.config.get("init_from"):
             return

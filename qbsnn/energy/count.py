@@ -54,11 +54,6 @@ class Counts:
         """Field by field."""
         return Counts(*(getattr(self, entry.name) + getattr(other, entry.name) for entry in fields(Counts)))
 
-    @property
-    def state_updates(self) -> int:
-        """Leaks, compares and resets."""
-        return self.leaks + self.compares + self.resets
-
 
 @dataclass(frozen=True)
 class Usage:

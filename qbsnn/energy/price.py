@@ -16,8 +16,6 @@ from qbsnn.results.energy_schema import Parts
 class Model:
     """Prices of single operations in picojoules.
 
-    A model of a chip that is priced by the spike sets ``event``, ``accumulate``, ``read`` or ``state_update``.
-
     Attributes:
         title: What a page calls the model.
         multiply: A multiplication.
@@ -25,10 +23,6 @@ class Model:
         leak: λ·V is a multiplication in floating point, and a shift with a subtraction in integers.
         width: Bits of the multiplier that ``multiply`` is quoted for.
         memory: Whether accesses to SRAM are priced too.
-        event: A spike that reaches a synapse, whatever its size.
-        accumulate: An accumulate of a spike; ``None`` is ``add``.
-        read: A weight that is read.
-        state_update: A leak, a comparison with the threshold or a reset; ``None`` is ``leak`` and ``add``.
     """
 
     title: str
@@ -37,10 +31,6 @@ class Model:
     leak: float
     width: int
     memory: bool = False
-    event: float = 0.0
-    accumulate: float | None = None
-    read: float = 0.0
-    state_update: float | None = None
 
     def mac(self, bits: int | None) -> float:
         """One multiply-accumulate with an activation of this width, (E4); ``None`` is the multiplier's own.
@@ -104,16 +94,12 @@ def access(size: float, bits: float) -> float:
 def price(use: Usage, model: Model, sizes: Footprint, samples: int) -> Parts:
     """Picojoules of one stage per sample: its synapses, its neurons (with bias, shortcut and pool) and its memory."""
     n = use.counts
-    accumulate = model.add if model.accumulate is None else model.accumulate
-    synapses = n.macs * model.mac(use.bits) + n.acs * accumulate + n.events * model.event
+    synapses = n.macs * model.mac(use.bits) + n.acs * model.add
     simple = n.shortcut_adds + n.bias_adds + n.current_adds + n.pool_ops
-    if model.state_update is None:
-        neurons = (simple + n.compares + n.resets) * model.add + n.leaks * model.leak
-    else:
-        neurons = simple * model.add + n.state_updates * model.state_update
-    memory = n.weight_reads * model.read
+    neurons = (simple + n.compares + n.resets) * model.add + n.leaks * model.leak
+    memory = 0.0
     if model.memory:
-        memory += n.weight_reads * access(sizes.weights, c.WEIGHT_BITS)
+        memory = n.weight_reads * access(sizes.weights, c.WEIGHT_BITS)
         memory += n.state_accesses * access(sizes.state, c.STATE_BITS)
         memory += access(sizes.maps, n.map_bits)
     return Parts(synapses / samples, neurons / samples, memory / samples)

@@ -2,23 +2,28 @@
 
 Per image, A of (E1) over sources, steps and positions, with the exact fan-out. The relative energy of the tables is
 (E2), with M products of real-valued inputs that are not 0 and D the synaptic operations of the dense ReLU network. Its
-gradient with respect to a spike is the fan-out up to a constant, (P3).
+gradient with respect to a spike is the fan-out up to a constant, (P3). Products have no gradient.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from qbsnn.deploy.convert.absorb import pool_divisor
+from qbsnn.deploy.convert.folding import pair, pool_divisor
 from qbsnn.energy.activity import spikes
 from qbsnn.energy.constants import FLOAT_ADD, FLOAT_MULTIPLY
+from qbsnn.energy.count import bits_for
 from qbsnn.energy.fanout import fanout
-from qbsnn.layers.stage import INPUT
+from qbsnn.energy.price import MODELS
+from qbsnn.errors import EnergyError
+from qbsnn.layers.stage import INPUT, Stage
 from qbsnn.models.network import SpikingNetwork
+from qbsnn.neurons.base import SpikingNeuron
 
 
 class _PerPosition(torch.autograd.Function):
@@ -49,14 +54,23 @@ class Synapses:
 
     def __init__(self, network: SpikingNetwork) -> None:
         self.dense: dict[str, int] = {}
-        self._analog = network.encoder.coding == "direct"
+        self._coding = network.encoder.coding
+        self._analog = self._coding == "direct"
         self._divisors = {name: pool_divisor(name, stage) for name, stage in network.named_stages()}
         self._neurons = {name: neuron for name, _, neuron in network.spiking_stages() if spikes(neuron)}
         self._readers: dict[str, list[tuple[str, nn.Module]]] = {}
+        self._once = {INPUT} if self._analog else set()
+        self._bits: dict[str, int | None] = {}
+        widths: dict[str, int | None] = {INPUT: None if self._analog else 1}
         for name, stage in network.named_stages():
             for part in stage.parts:
                 if part.weight is not None:
                     self._readers.setdefault(part.source, []).append((name, part.weight))
+            if not (stage.neuron and stage.neuron.stateful) and self._once.issuperset(stage.sources):
+                self._once.add(name)
+            read = [widths[source] for source in stage.sources]
+            self._bits[name] = None if None in read else max(bits for bits in read if bits is not None)
+            widths[name] = _width(stage)
         self._fans: dict[tuple[Any, ...], Tensor] = {}
 
     def read(self, name: str) -> bool:
@@ -68,32 +82,60 @@ class Synapses:
         return [name for name in self._neurons if self.read(name)]
 
     def analog(self, name: str) -> bool:
-        """Whether a source is the real-valued input."""
-        return name == INPUT and self._analog
+        """Whether a source sends real numbers, by which synapses multiply."""
+        return self._analog if name == INPUT else name not in self._neurons
+
+    def once(self, name: str) -> bool:
+        """Whether a source sends one step, which stands for all T."""
+        return name in self._once
 
     def fan(self, name: str, output: Tensor) -> Tensor:
         """Synapses that one spike at a position drives: float32 ``[H, W]`` or a scalar, on the output's device.
 
-        Of an average pool the output is a share of a spike, which counts as often as the pool divides.
+        Of an average pool the output is a share of a spike, which counts as often as the pool divides. Of real numbers
+        every product counts as its price of that at full width, (E4).
 
         Raises:
             EnergyError: where the operations of a layer cannot be counted.
         """
-        shape = tuple(output.shape[2:])
-        if (key := (name, shape, output.device)) not in self._fans:
-            fan = torch.stack([fanout(reader, layer, shape) for reader, layer in self._readers[name]]).sum(0)
-            self.dense[name] = int(fan.sum()) * shape[0]
-            self._fans[key] = (fan * self._divisors.get(name, 1)).to(output.device, torch.float32)
+        shape, analog = tuple(output.shape[2:]), self.analog(name)
+        if (key := (name, shape, output.device, analog)) not in self._fans:
+            readers = self._readers[name]
+            fans = torch.stack([fanout(reader, layer, shape) for reader, layer in readers])
+            self.dense[name] = int(fans.sum()) * shape[0]
+            if analog:
+                price = MODELS["fp32"].mac
+                bits = [None if name == INPUT else self._bits[reader] for reader, _ in readers]
+                shares = torch.tensor([price(width) / price(None) for width in bits])
+                fan = (fans * shares.view(-1, *[1] * len(shape[1:]))).sum(0)
+            else:
+                fan = fans.sum(0) * self._divisors.get(name, 1)
+            self._fans[key] = fan.to(output.device, torch.float32)
         return self._fans[key]
 
     def spikes(self, name: str, output: Tensor) -> Tensor | None:
-        """|s| with the gradient of the output; ``None`` for a source that sends real numbers."""
-        if name == INPUT:
-            return None if self._analog else output.detach()
-        if (neuron := self._neurons.get(name)) is None:
+        """|s| with the gradient of the output; ``None`` for a source that sends real numbers.
+
+        Frames of events are such from the first fraction on, as all of them are in the count.
+        """
+        if name == INPUT and self._coding == "events" and not self._analog:
+            self._analog = bool(output.ne(output.round()).any())
+        if self.analog(name):
             return None
+        if name == INPUT:
+            return output.detach()
+        neuron = self._neurons[name]
         values = output / neuron.emission_scale() if neuron.graded else output
         return values.abs() if neuron.s_min < 0 else values
+
+
+def _width(stage: Stage) -> int | None:
+    """Bits of what a stage sends in one step; ``None`` for real numbers of full width."""
+    neuron = stage.neuron
+    if not isinstance(neuron, SpikingNeuron):
+        return None
+    window = prod(pair(stage.pool.kernel_size)) if isinstance(stage.pool, nn.AvgPool2d) else 1
+    return bits_for(window * (neuron.s_max - neuron.s_min) + 1)
 
 
 @dataclass
@@ -106,7 +148,7 @@ class Spending:
 
     Attributes:
         accumulates: per image, by source, a scalar with gradient; of spikes only.
-        products: per image, of the encoded input where it is real-valued.
+        products: per image, of all sources that send real numbers, each as its price of a product at full width.
         rates: mean |s| per value and step behind the pool, by source, a scalar with gradient.
 
     Raises:
@@ -123,10 +165,12 @@ class Spending:
         """Take in what left the encoder (``input``) or a stage: ``[T or 1, B, ...]``."""
         if not self.synapses.read(name):
             return
+        values = self.synapses.spikes(name, output)
         images, fan = output.shape[1], self.synapses.fan(name, output)
-        if self.synapses.analog(name):
-            self.products = (output.detach().ne(0).sum((0, 1, 2)) * fan).sum() / images
-        elif (values := self.synapses.spikes(name, output)) is not None:
+        if values is None:
+            times = 1.0 if self.synapses.once(name) else self.times
+            self.products = self.products + (output.detach().ne(0).sum((0, 1, 2)) * fan).sum() / images * times
+        else:
             total = _PerPosition.apply(values)
             self.accumulates[name] = (total * fan).sum() / images * self.times
             self.rates[name] = total.sum() / values.numel()
@@ -134,11 +178,17 @@ class Spending:
     def relative(self) -> Tensor:
         """The relative energy of the tables, with its gradient: a scalar."""
         multiply_add, dense = FLOAT_MULTIPLY + FLOAT_ADD, sum(self.synapses.dense.values())
-        total = torch.stack(list(self.accumulates.values())).sum()
+        total = torch.stack(list(self.accumulates.values())).sum() if self.accumulates else torch.zeros(())
         return (FLOAT_ADD * total + multiply_add * self.products) / (multiply_add * dense)
 
     def per_synapse(self) -> Tensor:
-        """Accumulates per spike-driven synapse and image, with its gradient: a scalar."""
+        """Accumulates per spike-driven synapse and image, with its gradient: a scalar.
+
+        Raises:
+            EnergyError: where no synapse is driven by spikes.
+        """
+        if not self.accumulates:
+            raise EnergyError("accumulates per synapse need a layer that spikes drive, and there is none")
         driven = sum(self.synapses.dense[name] for name in self.accumulates)
         return torch.stack(list(self.accumulates.values())).sum() / driven
 

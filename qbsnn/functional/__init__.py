@@ -4,7 +4,7 @@ The numbers of equations are those of docs/mathematical_derivations.md.
 """
 
 from qbsnn.functional.burst import QUANTISERS, adaptive_step, burst, burst_step, two_compartment_step
-from qbsnn.functional.encode import direct, from_levels, latency, levels, rate
+from qbsnn.functional.encode import direct, latency, rate
 from qbsnn.functional.fold import absorb_scale, fold_norm
 from qbsnn.functional.loss import DECISIONS, decided_cross_entropy, tet
 from qbsnn.functional.reset import RESETS, Reset
@@ -25,9 +25,7 @@ __all__ = [
     "decided_cross_entropy",
     "direct",
     "fold_norm",
-    "from_levels",
     "latency",
-    "levels",
     "rate",
     "relsg_et",
     "scan",

@@ -41,8 +41,8 @@ def real_current(current: object) -> Tensor:
     return found
 
 
-def no_wider(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
-    """A tensor whose numbers are no wider than those that it meets, since torch multiplies equal types only."""
-    if value.dtype.itemsize > dtype.itemsize:
+def widened(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
+    """A tensor in the type of the numbers that it meets, since torch multiplies equal types only; none is rounded."""
+    if value.dtype != dtype and value.dtype.itemsize >= dtype.itemsize:
         raise ArgumentError(f"{name} must be {dtype}, as the weights are, got {value.dtype}: call .to({dtype}) first")
-    return value
+    return value.to(dtype)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from qbsnn.functional.reset import Reset
 from qbsnn.functional.surrogate import Surrogate
@@ -68,6 +69,7 @@ class _Burst(torch.autograd.Function):
         return quantiser.levels(u, s_max)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         (u,) = ctx.saved_tensors
         return ctx.surrogate(ctx.quantiser.position(u), ctx.s_max).mul_(grad), None, None, None
@@ -83,6 +85,7 @@ class _InUnits(torch.autograd.Function):
         return u
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
         u, delta = ctx.saved_tensors
         inverse = delta.reciprocal()

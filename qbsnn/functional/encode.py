@@ -64,21 +64,3 @@ def latency(pixels: Tensor, steps: int) -> Tensor:
     when = ((1 - pixels) * (steps - 1)).round()
     t = torch.arange(steps, device=pixels.device, dtype=pixels.dtype).view(-1, *[1] * pixels.dim())
     return ((t == when) & (pixels > 0)).to(pixels.dtype)
-
-
-def levels(bursts: Tensor, s_max: int) -> Tensor:
-    """Multilevel one-hot code of bursts 0..s_max, ``[...]`` to ``[..., s_max + 1]`` of 0 and 1 in the same dtype.
-
-    >>> levels(torch.tensor([0.0, 2.0]), s_max=2).tolist()
-    [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
-    """
-    return (bursts.unsqueeze(-1) == torch.arange(s_max + 1, device=bursts.device)).to(bursts.dtype)
-
-
-def from_levels(code: Tensor) -> Tensor:
-    """The bursts of a one-hot code, ``[..., s_max + 1]`` to ``[...]``: the inverse of :func:`levels`.
-
-    >>> from_levels(levels(torch.tensor([3.0, 0.0, 1.0]), s_max=3)).tolist()
-    [3.0, 0.0, 1.0]
-    """
-    return code @ torch.arange(code.shape[-1], device=code.device, dtype=code.dtype)

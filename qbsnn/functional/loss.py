@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from qbsnn import checks
+
 Decision = Callable[[Tensor], Tensor]
 
 
@@ -44,11 +46,15 @@ def decided_cross_entropy(
         decision: A key of ``DECISIONS``.
         label_smoothing: Share of a label that is spread over all classes.
 
+    Raises:
+        ArgumentError: ``decision`` is no such key.
+
     >>> logits = torch.tensor([[[4.0, 0.0]], [[0.0, 2.0]]])
     >>> [round(decided_cross_entropy(logits, torch.tensor([1]), name).item(), 4) for name in DECISIONS]
     [1.3133, 0.1269, 2.1269]
     """
-    return F.cross_entropy(DECISIONS[decision](logits), target, label_smoothing=label_smoothing)
+    decide = DECISIONS[checks.choice("decision", decision, DECISIONS)]
+    return F.cross_entropy(decide(logits), target, label_smoothing=label_smoothing)
 
 
 def tet(logits: Tensor, target: Tensor, lam: float = 0.05, phi: float = 1.0, label_smoothing: float = 0.0) -> Tensor:

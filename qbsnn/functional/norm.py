@@ -71,9 +71,19 @@ def affine_backward(
         norm: What normalised it.
         needs: Which of the three are wanted; the others are ``None``.
     """
+    grad, y = _strided(grad), _strided(y)
     return torch.ops.aten.native_batch_norm_backward(
         grad, y, norm.gamma, norm.mean, _variance(norm), norm.mean, norm.rstd, norm.batch, norm.eps, list(needs)
     )
+
+
+def _strided(x: Tensor) -> Tensor:
+    """x with the strides of channels-last memory; views leave others where a size is 1, and torch misreads those."""
+    if x.dim() != 4 or x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
+        return x
+    _, c, h, w = x.shape
+    right = (c * h * w, 1, c * w, c)
+    return x if x.stride() == right else x.as_strided(x.shape, right)
 
 
 def _variance(norm: Normal) -> Tensor:

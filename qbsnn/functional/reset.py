@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 ResetFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -53,11 +54,12 @@ def _full(v: Tensor, s: Tensor, delta: Tensor) -> Tensor:
 
 
 def _hard(v: Tensor, s: Tensor, delta: Tensor) -> Tensor:
-    return v * (1 - s.detach().clamp(max=1))
+    return v * (1 - s.detach().abs().clamp(max=1))
 
 
 def _hard_full(v: Tensor, s: Tensor, delta: Tensor) -> Tensor:
-    return v * (1 - s.clamp(max=1))
+    size = torch.where(s.signbit(), -s, s)  # unlike abs, with a derivative at 0: its sign is that of V
+    return v * (1 - size.clamp(max=1))
 
 
 RESETS = {

@@ -17,6 +17,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from qbsnn import checks
 from qbsnn.errors import ArgumentError
 
 Surrogate = Callable[[Tensor, int], Tensor]
@@ -46,8 +47,10 @@ def relsg_et(
     d = _distance(p, s_max)
     if tail == "continuous":
         d.sub_(alpha).clamp_(min=0)
-    else:
+    elif tail == "document":
         torch.threshold_(d, alpha, 0)  # d where d > α, else 0, for which the exponential below is 1
+    else:
+        raise ArgumentError(f"tail must be one of document, continuous, got {tail!r}")
     return d.mul_(-beta).exp_()
 
 
@@ -134,8 +137,11 @@ def surrogate(name: str, alpha: float | None = None, beta: float = 3.0, tail: st
         alpha: Its width; ``None`` is its own default.
         beta: Of ReLSG-ET only.
         tail: Of ReLSG-ET only.
+
+    Raises:
+        ArgumentError: ``name`` is no such key.
     """
-    function = SURROGATES[name]
+    function = SURROGATES[checks.choice("name", name, SURROGATES)]
     arguments: dict[str, float | str] = {} if alpha is None or name == "straight_through" else {"alpha": alpha}
     if name == "relsg_et":
         arguments |= {"beta": beta, "tail": tail}

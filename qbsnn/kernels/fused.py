@@ -30,7 +30,7 @@ def fused_scan(step: Step, drive: Drive, compartments: int = 1, compiled: bool =
     """Outputs of :func:`qbsnn.functional.scan.scan` over ``drive.total()``, bit for bit.
 
     Kernels are shared by all layers and batch sizes with the same settings. A step that is no ``partial`` over
-    constants and tensors runs as the plain scan, which is logged once.
+    constants and tensors, each a scalar or one number per channel, runs as the plain scan, which is logged once.
 
     Args:
         step: (U_{t−1}, I_t) -> (U_t, o_t).
@@ -45,6 +45,9 @@ def fused_scan(step: Step, drive: Drive, compartments: int = 1, compiled: bool =
     y = drive.parts[0].y
     if bound is None:
         _log_once("a neuron runs eagerly: its step calls a module or reads tensors besides its arguments")
+    elif not all(_per_channel(value, y) for value in bound.tensors.values()):
+        _log_once("a neuron runs eagerly: its step reads a tensor that is neither one number nor one per channel")
+        bound = None
     if bound is None or y.dim() < 2 or not y.numel() or any(part.y.shape != y.shape for part in drive.parts):
         return scan(step, drive.total(), compartments=compartments)[0]
     channels = any(part.norm for part in drive.parts) or any(value.dim() for value in bound.tensors.values())
@@ -56,6 +59,13 @@ def fused_scan(step: Step, drive: Drive, compartments: int = 1, compiled: bool =
     inputs = [x for y, norm in drive.parts for x in (y, *(() if norm is None else norm[:4]))]
     flat = _Fused.apply(program, layout, forms, len(tensors), *tensors, *inputs)
     return layout.restored(flat, y.shape[1:])
+
+
+def _per_channel(value: Tensor, y: Tensor) -> bool:
+    """Whether a step's tensor is a scalar, or ``[C, 1, ...]`` for y ``[T, B, C, ...]``."""
+    if not value.dim():
+        return True
+    return value.dim() == y.dim() - 2 and value.numel() == len(value) and len(value) in (1, y.shape[2])
 
 
 Form = tuple[float, bool] | None

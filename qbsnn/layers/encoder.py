@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from qbsnn import checks
 from qbsnn.errors import ArgumentError, DataError
-from qbsnn.functional.arguments import no_wider, real
+from qbsnn.functional.arguments import real, widened
 from qbsnn.functional.encode import direct, latency, rate
 
 EVAL_SEED, EPOCHS = 20260424, 2**24
+SEEDS = 2**63 // EPOCHS
 EVENT_MAX = 255.0
 """The largest value of a frame of events; data sets clip their counts there."""
 
@@ -30,14 +31,14 @@ class Encoder(nn.Module):
         steps: T.
         mean: Of the pixels, per channel: finite.
         std: Of the pixels, per channel, or one for all: above 0.
-        seed: Of rate coding in training.
+        seed: Of rate coding in training, 0 to 2^39 − 1.
 
     Attributes:
         epoch: Of rate coding in training: whoever trains says when a sample is to meet other noise.
 
     Raises:
-        ArgumentError: A setting is out of bounds; pixels or frames are no tensor, or of another type than the weights:
-            integers, or numbers of more bits.
+        ArgumentError: A setting is out of bounds; pixels or frames are no tensor, integers, or of another type than the
+            weights with as many bits or more.
         DataError: Pixels or frames have other dimensions than these.
     """
 
@@ -47,7 +48,8 @@ class Encoder(nn.Module):
     def __init__(self, coding: str, steps: int, mean: Sequence[float], std: Sequence[float], seed: int = 0) -> None:
         super().__init__()
         self.coding = checks.choice("encoding", coding, ("direct", "rate", "latency", "events"))
-        self.steps, self.seed, self.epoch = checks.integer("steps", steps, 1), seed, 0
+        self.steps, self.epoch = checks.integer("steps", steps, 1), 0
+        self.seed = checks.integer("seed", seed, 0, SEEDS - 1)
         self.register_buffer("mean", torch.tensor(_per_channel("mean", mean)).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(_per_channel("std", std, 0)).view(-1, 1, 1))
         if len(self.std) not in (1, len(self.mean)):
@@ -58,7 +60,7 @@ class Encoder(nn.Module):
         events = self.coding == "events"
         name, right = ("frames", "[B, T, C, H, W]") if events else ("pixels", "[B, C, H, W]")
         scaled = "call .float() first" if events else "bytes become pixels in [0, 1] by .float() / 255"
-        no_wider(name, real(name, pixels, right, scaled), self.mean.dtype)
+        pixels = widened(name, real(name, pixels, right, scaled), self.mean.dtype)
         channels = len(self.mean)
         if not events and (pixels.dim() != 4 or channels not in (1, pixels.shape[1])):
             right = f"C = {channels}" if channels > 1 else "C"

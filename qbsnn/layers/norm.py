@@ -36,7 +36,7 @@ class Normalising(_BatchNorm):
             if y.numel() == y.shape[1]:
                 raise SettingsError(
                     f"batch norm in training needs more than one value per channel, got {list(y.shape)}: raise "
-                    "data.batch_size or T"
+                    "data.batch_size"
                 )
             share = 0.0 if frozen or not self.training else self.share()
             mean, variance = batch_statistics(y, self.running_mean, self.running_var, share)

@@ -30,6 +30,12 @@ def quantise(layer: nn.Module, bits: int, per_tensor: bool = False) -> None:
     parametrize.register_parametrization(layer, "weight", WeightQuantiser(bits, per_tensor))
 
 
+def trained_weight(layer: nn.Module) -> nn.Parameter:
+    """What the optimiser changes: ``layer.weight``, or the real-valued one that a quantised weight is computed from."""
+    quantised = parametrize.is_parametrized(layer, "weight")
+    return layer.parametrizations["weight"].original if quantised else layer.weight  # type: ignore[index,union-attr,return-value]
+
+
 def plain(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
     """A layer of the same sizes, on the same device and in the same dtype, whose weight is a parameter of its own.
 

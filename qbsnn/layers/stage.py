@@ -13,6 +13,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from qbsnn.errors import ArgumentError
 from qbsnn.functional.drive import Drive, Part
@@ -68,7 +69,7 @@ class Branch(nn.Module):
         y = self.weight(merged.flatten(1) if isinstance(self.weight, nn.Linear) else merged)
         normal = self.norm.normal(y, frozen) if isinstance(self.norm, Normalising) else None
         if normal is None and self.norm is not None:
-            y = self.norm(y)
+            y = functional_call(self.norm, _copied(self.norm), (y,)) if frozen else self.norm(y)
         part = Part(y.unflatten(0, x.shape[:2]), normal)
         return part if self.temporal is None else Part(self.temporal(part.value()))
 
@@ -77,13 +78,26 @@ class Branch(nn.Module):
         return f"source={self.source}"
 
 
+def _copied(norm: nn.Module) -> dict[str, Tensor]:
+    """The running statistics of a norm of another library, for a pass that is to leave them alone."""
+    return {name: value.clone() for name, value in norm.named_buffers()}
+
+
 class Stage(nn.Module):
-    """Branches, summed; then a neuron; then a pool. Without a neuron: the readout, which returns its current."""
+    """Branches, summed; then a neuron; then a pool. Without a neuron: the readout, which returns its current.
+
+    Raises:
+        ArgumentError: The neuron is none, there is no branch, or a pool without neuron.
+    """
 
     def __init__(self, branches: Sequence[Branch], neuron: Neuron | None = None, pool: nn.Module | None = None) -> None:
         super().__init__()
         if not (neuron is None or isinstance(neuron, Neuron)):
             raise ArgumentError(f"neuron must be a neuron, or None for the readout, got {neuron!r}")
+        if not len(branches):
+            raise ArgumentError("branches must hold a branch at least, got none")
+        if neuron is None and pool is not None:
+            raise ArgumentError(f"pool must be None in a stage without neuron, which returns its current, got {pool!r}")
         self.branches = nn.ModuleList(branches)
         self.neuron, self.pool = neuron, pool
         self.fused, self.checkpointed = False, False

@@ -87,7 +87,9 @@ class Builder:
             raise ArgumentError(f"{unknown[0]} is not a setting: there are {', '.join(sorted(DEFAULTS))}")
         given: Options = {**DEFAULTS, **options}
         self.neuron, self.in_shape, self.options = neuron, check_shape(in_shape), given
-        self.neurons = dict(given["neurons"] or {})
+        if not isinstance(single := given["neurons"] or {}, Mapping):
+            raise ArgumentError(f"neurons must give stages what makes their neurons, {{STAGE: QBLIF}}, got {single!r}")
+        self.neurons = dict(single)
         for name, factory in {"neuron": neuron, **{f"neurons.{stage}": f for stage, f in self.neurons.items()}}.items():
             _check_factory(name, factory)
         self.norm_name = checks.choice("norm", given["norm"], NORMS)

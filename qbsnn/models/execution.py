@@ -127,7 +127,8 @@ def kernels(network: SpikingNetwork) -> int:
     """How many kernels ``block`` compiles: two for every kind of neuron and of what drives it."""
     kinds = set()
     for _, stage, neuron in network.spiking_stages():
-        settings = neuron.extra_repr().partition("delta=")[0]
+        tau = neuron.tau if neuron.w is None else None  # a learned one is an argument of the kernel
+        settings = (neuron.s_max, tau, str(neuron.reset), neuron.rounding)
         drive = tuple((type(part.weight), type(part.norm)) for part in stage.parts)
         kinds.add((type(neuron), settings, stage.sources[0] == INPUT, drive))
     return 2 * len(kinds)

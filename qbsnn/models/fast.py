@@ -8,7 +8,7 @@ from torch import nn
 from typing_extensions import Unpack
 
 from qbsnn import checks
-from qbsnn.errors import ArgumentError
+from qbsnn.layers.quantised import trained_weight
 from qbsnn.layers.stage import INPUT
 from qbsnn.models.build import Builder, NeuronFactory, Options
 from qbsnn.models.network import SpikingNetwork
@@ -39,13 +39,11 @@ def fast(
         channels: of the groups, scaled by ``width``; the stem is not.
         options: see :class:`~qbsnn.models.build.Options`.
     """
-    if not channels:
-        raise ArgumentError("channels must have at least one entry, got none")
     build = Builder(neuron, in_shape, options)
     stem = 2 * build.in_shape[0] * STEM_KERNEL**2
     source = build.add("stem", build.conv(INPUT, stem, STEM_KERNEL, padding=0))
-    for number, size in enumerate(channels, start=1):
-        out = build.scaled(checks.integer("channels", size, 1))
+    for number, size in enumerate(checks.integers("channels", channels, 1), start=1):
+        out = build.scaled(size)
         source = _convolution(build, f"conv{number}a", source, out)
         build.pool(source, "max", 2)
         source = _convolution(build, f"conv{number}b", source, out)
@@ -57,5 +55,6 @@ def _convolution(build: Builder, name: str, source: str, out: int) -> str:
     name = build.add(name, build.conv(source, out))
     weight = build.stages[name].parts[0].weight
     assert weight is not None
-    nn.init.dirac_(weight.weight.data[: weight.weight.shape[1]])
+    kept = trained_weight(weight).data
+    nn.init.dirac_(kept[: kept.shape[1]])
     return name

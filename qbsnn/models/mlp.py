@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing_extensions import Unpack
 
 from qbsnn import checks
-from qbsnn.errors import ArgumentError
 from qbsnn.layers.stage import INPUT
 from qbsnn.models.build import Builder, NeuronFactory, Options
 from qbsnn.models.network import SpikingNetwork
@@ -27,11 +26,8 @@ def mlp(
     neuron: called once per layer. in_shape (C, H, W), num_classes, mean, std: from the data. options: see
     :class:`~qbsnn.models.build.Options`.
     """
-    if not hidden:
-        raise ArgumentError("hidden must have at least one size, got none")
     build = Builder(neuron, in_shape, options)
     source = INPUT
-    for number, size in enumerate(hidden, start=1):
-        features = build.scaled(checks.integer("hidden", size, 1))
-        source = build.add(f"fc{number}", build.linear(source, features))
+    for number, size in enumerate(checks.integers("hidden", hidden, 1), start=1):
+        source = build.add(f"fc{number}", build.linear(source, build.scaled(size)))
     return build.finish(source, num_classes, mean, std)

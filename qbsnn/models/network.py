@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from qbsnn import checks
 from qbsnn.bounds import ModelBounds
-from qbsnn.errors import ArgumentError, SettingsError
+from qbsnn.errors import ArgumentError, DataError, SettingsError
 from qbsnn.functional.loss import DECISIONS
 from qbsnn.kernels.packing import PackedBursts
 from qbsnn.layers.encoder import Encoder
@@ -31,7 +31,7 @@ class SpikingNetwork(nn.Module):
     step, which stands for all T.
 
     Raises:
-        ArgumentError: A value is none of these, or the encoder has another number of steps than T.
+        ArgumentError: A value is none of these, or the encoder has another number of steps than T or of channels.
         SettingsError: ``in_shape`` has not three entries.
     """
 
@@ -51,6 +51,11 @@ class SpikingNetwork(nn.Module):
         if encoder.steps != self.T:
             raise ArgumentError(
                 f"encoder must be one of T = {self.T} steps, as the network is, got {encoder.steps} steps"
+            )
+        if (means := len(encoder.mean)) not in (1, self.in_shape[0]):
+            raise ArgumentError(
+                f"mean must have one number, or {self.in_shape[0]} as in_shape = {list(self.in_shape)} has channels, "
+                f"got {means}"
             )
         self.encoder, self.decision = encoder, checks.choice("decision", decision, DECISIONS)
         self.stages = nn.ModuleDict(stages)
@@ -90,7 +95,12 @@ class SpikingNetwork(nn.Module):
         return out
 
     def forward(self, pixels: Tensor, tap: Tap | None = None) -> Tensor:
-        """Logits of every time step; ``tap`` is shown what leaves every stage."""
+        """Logits of every time step; ``tap`` is shown what leaves every stage.
+
+        Raises:
+            ArgumentError: As of the encoder.
+            DataError: Pixels have other dimensions, or another size than ``in_shape``.
+        """
         bursts = PackedBursts() if self.packs and torch.is_grad_enabled() else None
 
         def visit(name: str, stage: Stage, inputs: list[Tensor]) -> Tensor:
@@ -101,6 +111,11 @@ class SpikingNetwork(nn.Module):
 
         with nullcontext() if bursts is None else bursts.active():
             encoded = self.encoder(pixels)
+            if pixels.shape[-3:] != self.in_shape:
+                raise DataError(
+                    f"pixels must end with in_shape = {list(self.in_shape)}, for which the network was built, got "
+                    f"{list(pixels.shape)}"
+                )
             if tap is not None:
                 tap(INPUT, encoded)
             return self.walk(encoded, visit)
@@ -112,9 +127,10 @@ class SpikingNetwork(nn.Module):
 
 def check_shape(shape: Sequence[int]) -> tuple[int, int, int]:
     """The pixel shape as (C, H, W), or a SettingsError."""
-    if not isinstance(shape, Sequence) or len(shape) != 3:
+    sides = list(shape) if isinstance(shape, Iterable) else []
+    if len(sides) != 3:
         raise SettingsError(f"in_shape must be (channels, height, width), got {shape}")
-    c, h, w = (checks.integer("in_shape", side, 1) for side in shape)
+    c, h, w = (checks.integer("in_shape", side, 1) for side in sides)
     return c, h, w
 
 

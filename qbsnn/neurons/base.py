@@ -18,7 +18,7 @@ from qbsnn.functional.burst import QUANTISERS, burst_step
 from qbsnn.functional.drive import Drive, Part
 from qbsnn.functional.parameters import decay_of, inverse_decay, learned_decay, time_constant
 from qbsnn.functional.reset import RESETS, Reset, ResetFunction
-from qbsnn.functional.scan import Step, scan
+from qbsnn.functional.scan import HALF, Step, scan
 from qbsnn.functional.surrogate import SURROGATES, Surrogate, own_surrogate, surrogate
 from qbsnn.kernels.fused import fused_scan
 from qbsnn.neurons.scale import Scale
@@ -47,6 +47,13 @@ STEP_METHODS = ("bound_step", "forward")
 """Where a class can say what its neurons compute."""
 
 
+def steps_anew(cls: type[nn.Module], *stated: str) -> bool:
+    """Whether a class computes another step than the one for which it, or a base, stated something by these names."""
+    order = cls.__mro__
+    base = next(i for i, each in enumerate(order) if vars(each).keys() & set(stated))
+    return any(vars(each).keys() & set(STEP_METHODS) for each in order[:base])
+
+
 class Neuron(nn.Module):
     """A map of currents ``[T, B, ...]`` to outputs of the same shape. Keeps nothing between two calls."""
 
@@ -68,10 +75,7 @@ class Neuron(nn.Module):
 
         A subclass that overrides the step and not the operations has stated none.
         """
-        order = type(self).__mro__
-        stated = next(i for i, cls in enumerate(order) if "operations" in vars(cls))
-        computed = next(i for i, cls in enumerate(order) if any(name in vars(cls) for name in STEP_METHODS))
-        return self.operations() if stated <= computed else None
+        return None if steps_anew(type(self), "operations") else self.operations()
 
     def size_to(self, shape: tuple[int, ...]) -> None:
         """Hear, once and from the network, the shape of one sample's current: ``(C, H, W)`` or ``(F,)``."""
@@ -208,7 +212,10 @@ class SpikingNeuron(Neuron):
 
     def counts(self, output: Tensor) -> Tensor:
         """The integer bursts s that an output o stands for."""
-        return (output / self.emission_scale()).round() if self.graded else output
+        if not self.graded:
+            return output
+        wide = output.float() if output.dtype in HALF else output  # a quotient of half precision misses large bursts
+        return (wide / self.emission_scale()).round()
 
     def absorbed(self) -> FixedBurst:
         """The same neuron with Δ = 1 and integer output, for a network whose weights hold the scales."""
@@ -218,6 +225,7 @@ class SpikingNeuron(Neuron):
             reset=RESETS["hard" if self.reset.kind == "hard" else "detach"],
             surrogate=self.surrogate,
             rounding=self.rounding,
+            stateful=self.stateful,
         )
 
     def _decay_number(self) -> float:
@@ -227,7 +235,9 @@ class SpikingNeuron(Neuron):
     def extra_repr(self) -> str:
         """Show the settings and the scale in ``print(network)``."""
         settings = f"s_max={self.s_max}, tau={self.tau:g}, reset={self.reset}, rounding={self.rounding}"
-        return f"{settings}, delta={self.scale().detach().mean():.4g}"
+        module = self.delta_module
+        unsized = module is not None and module.unsized
+        return f"{settings}, delta={'unsized' if unsized else f'{self.scale().detach().mean():.4g}'}"
 
 
 class FixedBurst(SpikingNeuron):
@@ -236,10 +246,11 @@ class FixedBurst(SpikingNeuron):
     one: Tensor
 
     def __init__(
-        self, *, s_max: int, decay: float, reset: Reset, surrogate: Surrogate, rounding: str = "floor"
-    ) -> None:
+        self, *, s_max: int, decay: float, reset: Reset, surrogate: Surrogate, rounding: str = "floor",
+        stateful: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__(s_max=s_max, tau=time_constant(decay), surrogate=surrogate, reset=reset, rounding=rounding)
-        self._decay = decay
+        self._decay, self.stateful = decay, stateful
         self.register_buffer("one", torch.ones(()), persistent=False)
 
     @property

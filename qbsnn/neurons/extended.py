@@ -14,7 +14,7 @@ from qbsnn.functional.burst import adaptive_step, two_compartment_step
 from qbsnn.functional.parameters import integer_cap
 from qbsnn.functional.scan import Step
 from qbsnn.neurons.base import Operations
-from qbsnn.neurons.qb_lif import QBLIF, BurstOptions
+from qbsnn.neurons.qb_lif import QBLIF, BurstOptions, refuse
 
 
 class AdaptiveQB(QBLIF):
@@ -22,7 +22,7 @@ class AdaptiveQB(QBLIF):
 
     A small network sees the mean and the mean magnitude of the step's scaled current I/Δ and gives the cap. s_max:
     upper bound of the cap. share: one cap per ``sample`` or per ``channel`` of a sample. hidden: its hidden units. The
-    other arguments are those of :class:`QBLIF`.
+    other arguments are those of :class:`QBLIF`, without rounding.
 
     >>> neuron = AdaptiveQB(s_max=8)
     >>> spikes = neuron(torch.randn(4, 2, 16) * 9)
@@ -42,6 +42,7 @@ class AdaptiveQB(QBLIF):
         output: str = "counts",
         **options: Unpack[BurstOptions],
     ) -> None:
+        refuse(self, options, rounding="its bursts round down")
         super().__init__(s_max=s_max, tau=tau, learn_delta=learn_delta, output=output, **options)
         self.share = NeuronBounds.check("share", share)
         units = NeuronBounds.check("hidden", hidden)
@@ -75,7 +76,7 @@ class MultiCompartment(QBLIF):
     """A dendrite and a soma with bursts, equations (M1) to (M4) (TC-LIF, arXiv 2308.13250), graded output by default.
 
     The couplings are learned, a = σ(w_a) and b = σ(w_b); gamma: the share of the reset that reaches the dendrite. The
-    other arguments are those of :class:`QBLIF`; there is no τ.
+    other arguments are those of :class:`QBLIF`, without τ and rounding.
 
     >>> MultiCompartment(s_max=4)(torch.ones(3, 1, 1)).shape
     torch.Size([3, 1, 1])
@@ -92,6 +93,8 @@ class MultiCompartment(QBLIF):
         output: str = "graded",
         **options: Unpack[BurstOptions],
     ) -> None:
+        none = "it has couplings instead of a τ"
+        refuse(self, options, rounding="its bursts round down", tau=none, learn_tau=none)
         super().__init__(s_max=s_max, tau=1.0, learn_delta=learn_delta, output=output, **options)
         self.gamma = NeuronBounds.check("gamma", gamma)
         self.coupling = nn.Parameter(torch.zeros(2))

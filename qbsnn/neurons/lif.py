@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from qbsnn.bounds import NeuronBounds
 from qbsnn.functional.reset import RESETS, Reset, ResetFunction
 from qbsnn.functional.surrogate import Surrogate
 from qbsnn.neurons.base import SpikingNeuron, checked_reset, checked_surrogate
+from qbsnn.neurons.scale import representable
 
 NAMES: dict[tuple[object, bool], str] = {
     ("soft", True): "detach", ("soft", False): "full", ("hard", True): "hard", ("hard", False): "hard_full",
@@ -53,10 +53,10 @@ class LIF(SpikingNeuron):
             s_max=1,
             tau=NeuronBounds.check("tau", tau),
             surrogate=checked_surrogate(surrogate, alpha),
-            reset=RESETS[NAMES[reset, hidden]] if (reset, hidden) in NAMES else checked_reset(reset, ("soft", "hard")),
+            reset=RESETS[NAMES[reset, hidden]] if reset in ("soft", "hard") else checked_reset(reset, ("soft", "hard")),
             learn_tau=self.learns_tau,
         )
-        self.register_buffer("v_th", torch.tensor(NeuronBounds.check("v_th", v_th)))
+        self.register_buffer("v_th", representable("v_th", v_th))
 
     def scale(self) -> Tensor:
         """The constant threshold."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 from typing_extensions import TypedDict, Unpack
 
 from qbsnn import checks
 from qbsnn.bounds import NeuronBounds
+from qbsnn.errors import ArgumentError
 from qbsnn.functional.burst import QUANTISERS
 from qbsnn.functional.reset import Reset, ResetFunction
 from qbsnn.functional.surrogate import Surrogate
@@ -23,6 +26,13 @@ class BurstOptions(TypedDict, total=False):
     alpha: float | None
     beta: float
     tail: str
+
+
+def refuse(neuron: QBLIF, options: Mapping[str, object], **reasons: str) -> None:
+    """Raise an ArgumentError for an argument of :class:`QBLIF` that a neuron built on it has not, with the reason."""
+    for name, reason in reasons.items():
+        if name in options:
+            raise ArgumentError(f"{name} must be left out of {type(neuron).__name__}: {reason}, got {options[name]!r}")
 
 
 RESET_NAMES = ("detach", "detach_s", "full")
@@ -103,6 +113,7 @@ class BurstLIF(QBLIF):
         output: str = "counts",
         **options: Unpack[BurstOptions],
     ) -> None:
+        refuse(self, options, learn_delta="its Δ is fixed")
         super().__init__(s_max=s_max, tau=tau, learn_delta=False, output=output, **options)
 
 
@@ -151,6 +162,7 @@ class TernaryBurst(QBLIF):
         output: str = "counts",
         **options: Unpack[BurstOptions],
     ) -> None:
+        refuse(self, options, rounding="its bursts round towards 0")
         super().__init__(
             s_max=s_max, tau=tau, learn_delta=learn_delta, granularity=granularity, output=output,
             rounding="to_zero", **options,
@@ -199,6 +211,7 @@ class QuantReLU(QBLIF):
     """
 
     emits_spikes = False
+    stateful = False
 
     def __init__(self, bits: int = 4, delta: float = 0.5, init: str = "fixed", percentile: float = 99.0) -> None:
         levels = 2 ** NeuronBounds.check("bits", bits) - 1

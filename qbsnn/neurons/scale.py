@@ -12,6 +12,12 @@ from qbsnn.errors import ArgumentError
 from qbsnn.functional.parameters import PARAMETRISATIONS, lsq_factor, percentile_scale, scale_gradient
 
 
+def representable(name: str, value: object) -> Tensor:
+    """A scalar tensor of a number above 0 that stays above 0 and finite when it is rounded to the type of tensors."""
+    info = torch.finfo(torch.get_default_dtype())
+    return torch.tensor(checks.number(name, NeuronBounds.check(name, value), info.tiny, info.max))
+
+
 class Scale(nn.Module):
     """Δ > 0, a scalar or one per channel.
 
@@ -43,7 +49,7 @@ class Scale(nn.Module):
         self.parametrisation = PARAMETRISATIONS[name]
         self.lsq = NeuronBounds.check("lsq", lsq)
         self.percentile = NeuronBounds.check("percentile", percentile)
-        delta = torch.tensor(NeuronBounds.check("delta", initial))
+        delta = representable("delta", initial)
         raw = self.parametrisation.inverse(delta)
         if NeuronBounds.check("learn_delta", learn):
             self.raw = nn.Parameter(raw)
@@ -63,11 +69,16 @@ class Scale(nn.Module):
 
     def forward(self) -> Tensor:
         """Δ: a scalar, or ``[C, 1, 1]`` (``[F]``) that broadcasts over a current ``[B, C, H, W]`` (``[B, F]``)."""
-        if self.per_channel and not self.raw.dim():
+        if self.unsized:
             raise ArgumentError("granularity=channel needs the channels: call size_to((C, H, W)) first")
         raw = scale_gradient(self.raw, lsq_factor(self.neurons, self.s_max)) if self.lsq else self.raw
         delta = self.parametrisation.value(raw)
         return delta.view(-1, *[1] * self.dims) if self.per_channel else delta
+
+    @property
+    def unsized(self) -> bool:
+        """Whether Δ is to become one per channel."""
+        return self.per_channel and not self.raw.dim()
 
     @property
     def unsettled(self) -> bool:

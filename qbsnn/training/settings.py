@@ -161,6 +161,8 @@ def screen(cfg: DictConfig) -> dict[str, Any]:
     trust = plain.pop("trust", None) or []
     trust = [trust] if isinstance(trust, str) else trust
     _check_finite(plain)
+    if isinstance(single := plain["model"].get("neurons"), Mapping):
+        plain["model"]["neurons"] = {stage: _neuron_alone(node) for stage, node in single.items()}
     check_names(plain, trust)
     for group, model in GROUPS.items():
         with place(group):
@@ -196,6 +198,13 @@ def validate(cfg: DictConfig) -> dict[str, Any]:
 def for_files(settings: Mapping[str, Any]) -> dict[str, Any]:
     """What is written into files of validated settings: all but whom the user trusts, which no file may say."""
     return {key: value for key, value in settings.items() if key != "trust"}
+
+
+def _neuron_alone(node: Any) -> Any:
+    """The neuron of a single stage, where its file sets the network's T beside it (``relu``): that T is left out."""
+    if not isinstance(node, Mapping) or not isinstance(node.get("neuron"), Mapping):
+        return node
+    return {**node["neuron"], **{key: value for key, value in node.items() if key not in ("T", "neuron")}}
 
 
 def _check_finite(node: Any, where: str = "") -> None:

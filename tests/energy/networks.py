@@ -32,6 +32,7 @@ def chain(layer: nn.Module | None, pool: nn.Module | None = None, steps: int = T
 def counted(network: SpikingNetwork, *batches: Tensor) -> dict[str, StageCounts]:
     """Counts by stage after these batches of pixels."""
     meter = ActivityMeter(network)
+    network.in_shape = batches[0].shape[-3:]  # a chain takes images of any size
     meter.attach()
     with torch.no_grad():
         for batch in batches:

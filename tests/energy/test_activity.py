@@ -89,6 +89,7 @@ def test_a_meter_listens_only_while_attached():
 def test_levels_of_a_pool_are_those_of_its_sum_whatever_it_divides_by(divisor, windows):
     """Bursts of up to 15 in windows of four: sums of 0 to 60, that is 61 values."""
     network = chain(nn.Linear(4, 3), nn.AvgPool2d(2, divisor_override=divisor))
+    network.in_shape = (1, 4, 4)
     meter = ActivityMeter(network)
     meter.attach()
     with torch.no_grad():

@@ -1,7 +1,5 @@
 """Prices against numbers worked out by hand from the published constants."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import nn
@@ -31,15 +29,6 @@ def priced(model: str, bits: int | None = None, samples: int = 1, **counts: int)
 def test_operations(model, expected):
     found = priced(model, macs=2, acs=10, events=4, leaks=3, compares=3, resets=3, bias_adds=1)
     assert found == pytest.approx(expected, rel=1e-12)
-
-
-def test_a_model_may_price_events_accumulates_reads_and_state_updates():
-    counts = Counts(macs=2, acs=10, events=4, leaks=3, compares=2, resets=1, bias_adds=1, weight_reads=5)
-    chip = replace(MODELS["int"], event=20.0, accumulate=0.7, read=3.0, state_update=50.0)
-    parts = price(Usage(counts, None, 0, 0, 0), chip, SIZES, 1)
-    # 2 MACs, 10 accumulates, 4 events; 6 updates and the bias; 5 reads
-    expected = [2 * 0.3 + 10 * 0.7 + 4 * 20.0, 6 * 50.0 + 0.1, 15.0]
-    assert [parts.synapses, parts.neurons, parts.memory] == pytest.approx(expected, rel=1e-12)
 
 
 def test_every_add_costs_the_same():
@@ -89,4 +78,4 @@ def test_footprints_by_hand():
 def test_zero_spikes_cost_no_synaptic_energy():
     stages = counted(chain(nn.Linear(4, 3)), torch.zeros(1, 1, 2, 2))
     assert priced("fp32", acs=stages["b"].usage["network"].counts.acs)[0] == 0
-    assert stages["b"].usage["network"].counts.state_updates > 0
+    assert stages["b"].usage["network"].counts.compares > 0

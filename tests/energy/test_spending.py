@@ -5,9 +5,10 @@ import torch
 
 from qbsnn.energy import ActivityMeter, count_operations, estimate
 from qbsnn.energy.spending import Spending, Synapses
+from qbsnn.errors import EnergyError
 from qbsnn.models import fast, mlp, resnet, vgg
 from qbsnn.models.execution import prepare
-from qbsnn.neurons import ILIF, LIF, QBLIF, ReLU, TernaryBurst
+from qbsnn.neurons import ILIF, LIF, QBLIF, QuantReLU, ReLU, TernaryBurst
 
 SHAPE = {"in_shape": (2, 9, 9), "num_classes": 5, "mean": (0.5,) * 2, "std": (0.25,) * 2, "T": 3}
 NETWORKS = {
@@ -49,6 +50,42 @@ def test_it_is_what_the_exact_count_finds(network, neuron):
         assert float(spending.per_synapse()) == pytest.approx(found.spikes_per_synapse, rel=1e-5)
 
 
+MIXED = {
+    "relu": {"conv1": ReLU},
+    "relu behind spikes": {"conv2": ReLU, "conv3": ReLU},
+    "levels": {"conv1": lambda: QuantReLU(bits=2, delta=0.2), "conv2": lambda: QuantReLU(bits=4, delta=0.1)},
+    "all": {"conv1": ReLU, "conv2": lambda: QuantReLU(bits=3, delta=0.1), "conv3": ReLU, "fc1": ReLU},
+}
+
+
+@pytest.mark.parametrize("neurons", MIXED)
+@pytest.mark.parametrize("pool", ["max", "avg"])
+@pytest.mark.parametrize("encoding", ["direct", "rate"])
+def test_products_of_every_real_valued_source_are_charged(neurons, pool, encoding):
+    torch.manual_seed(0)
+    settings = {"pool": pool, "encoding": encoding, "neurons": MIXED[neurons]}
+    net = vgg(busy, name="vgg5", width=0.1, **SHAPE, **settings).eval()
+    assert_agree(net, torch.rand(4, 2, 9, 9))
+
+
+@pytest.mark.parametrize("unit", [1.0, 0.5])
+def test_frames_with_fractions_are_multiplied(unit):
+    torch.manual_seed(0)
+    net = vgg(busy, name="vgg5", width=0.1, encoding="events", **SHAPE).eval()
+    spending = assert_agree(net, (torch.rand(4, 3, 2, 9, 9) * 3).floor() * unit)
+    assert ("input" in spending.accumulates) == (unit == 1)
+
+
+def assert_agree(net, pixels):
+    meter, spending = ActivityMeter(net), Spending(Synapses(net))
+    meter.attach()
+    with torch.no_grad():
+        net(pixels, spending)
+    meter.detach()
+    assert float(spending.relative()) == pytest.approx(estimate(meter, "best").relative_synapses, rel=1e-5)
+    return spending
+
+
 def test_its_gradient_is_the_exact_fanout():
     """By hand for the last layer, behind which no spike follows: each of its spikes drives 5 classes."""
     torch.manual_seed(0)
@@ -75,6 +112,10 @@ def test_a_network_without_spikes_spends_nothing():
     spending = Spending(Synapses(net))
     net(torch.rand(2, 2, 9, 9), spending)
     assert not spending.accumulates
+    share = float(spending.products) / sum(spending.synapses.dense.values())
+    assert float(spending.relative()) == pytest.approx(share) and share > 0
+    with pytest.raises(EnergyError, match="accumulates per synapse need a layer that spikes drive, and there is none"):
+        spending.per_synapse()
 
 
 def test_fewer_steps_count_as_often_as_all_of_them_do():

@@ -119,3 +119,14 @@ def test_a_failing_compiler_leaves_the_eager_result_and_one_line(monkeypatch, ca
         for _ in range(2):
             assert torch.equal(fused_scan(step, Drive((Part(x),), 3)), scan(step, x)[0])
     assert len(caplog.records) == 1
+
+
+def test_a_tensor_of_a_step_that_is_not_per_channel_runs_eagerly_and_says_so(caplog):
+    fused._log_once.cache_clear()
+    step, x = partial(leaky_step, decay=torch.rand(4)), torch.rand(3, 2, 4, 4, 4)  # per column, of as many as channels
+    with caplog.at_level(logging.WARNING, logger=fused.__name__):
+        outs = [fused_scan(step, Drive((Part(x),), 3), compiled=False) for _ in range(2)]
+    assert all(torch.equal(out, scan(step, x)[0]) for out in outs)
+    assert [r.message for r in caplog.records] == [
+        "a neuron runs eagerly: its step reads a tensor that is neither one number nor one per channel"
+    ]

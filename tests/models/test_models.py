@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from qbsnn.errors import SettingsError
+from qbsnn.layers.quantised import trained_weight
 from qbsnn.models import fast, mlp, resnet, vgg
 from qbsnn.models.vgg import TABLES
-from qbsnn.neurons import LIF, QBLIF, ReLU
+from qbsnn.neurons import LIF, QATQBLIF, QBLIF, ReLU
 
 CIFAR = {"in_shape": (3, 32, 32), "num_classes": 10, "mean": (0.5,) * 3, "std": (0.25,) * 3}
 IMAGENET = {"in_shape": (3, 224, 224), "num_classes": 1000, "mean": (0.5,) * 3, "std": (0.25,) * 3}
@@ -143,7 +144,7 @@ def test_tdbn_scales_by_the_constant_and_by_the_number_of_branches():
         (partial(vgg, QBLIF, pool="sum", **CIFAR), "pool"),
         (partial(resnet, QBLIF, stem="mnist", **CIFAR), "stem"),
         (partial(mlp, QBLIF, hidden=(0,), **CIFAR), "hidden"),
-        (partial(mlp, QBLIF, hidden=(), **CIFAR), "hidden must have at least one size"),
+        (partial(mlp, QBLIF, hidden=(), **CIFAR), "hidden must have at least one entry"),
         (
             partial(fast, QBLIF, **{**CIFAR, "in_shape": (3, 40, 1)}),
             "[3, 40, 1] is too small for this model: a map of 40 × 1 has no place for a convolution of 2 × 2",
@@ -155,3 +156,10 @@ def test_bad_settings_are_named(make, words):
     with pytest.raises(SettingsError) as caught:
         make()
     assert words in str(caught.value)
+
+
+def test_groups_start_as_the_identity_with_quantised_weights_too():
+    network = fast(QATQBLIF, (3, 16, 16), 10, [0.5] * 3, [0.5] * 3, channels=(32,), T=1)
+    for name in ("conv1a", "conv1b"):
+        kept = trained_weight(network.stages[name].parts[0].weight).detach()
+        assert torch.equal(kept[:24], nn.init.dirac_(torch.empty_like(kept[:24])))

@@ -1,8 +1,11 @@
 """One neuron of each kind against membranes and bursts worked out on paper."""
 
+import math
+
 import pytest
 import torch
 
+from qbsnn.functional import RESETS
 from qbsnn.neurons import (
     IF,
     ILIF,
@@ -54,6 +57,20 @@ def test_ternary_burst():
     neuron = TernaryBurst(s_max=2)
     assert run(neuron, [-0.75, -0.25, 2.1875, -3.0]) == ([-1, 0, 2, -2], [-0.25, -0.375, 1.0, -1.5])
     assert neuron.s_min == -2
+
+
+@pytest.mark.parametrize("reset", ["hard", "hard_full"])
+def test_a_hard_reset_of_signed_bursts(reset):
+    # Δ = 1, no leak: V = −2.5 -> −2, U = 0; V = −0.5 -> 0, U = −0.5; V = 2 -> 2, U = 0
+    neuron = TernaryBurst(s_max=4, delta=1.0, tau=math.inf, reset=RESETS[reset])
+    assert run(neuron, [-2.5, -0.5, 2.5]) == ([-2, 0, 2], [0, -0.5, 0])
+
+
+def test_the_gradient_of_a_hard_reset_sees_the_size_of_a_burst():
+    # U = V·(1 − |s|), whose derivative by s has the sign of s, at s = ±0 that of V
+    v, s = torch.full((4,), 3.0), torch.tensor([-1.0, -0.0, 0.0, 1.0], requires_grad=True)
+    RESETS["hard_full"](v, s, torch.ones(())).sum().backward()
+    assert s.grad.tolist() == [3.0, 3.0, -3.0, -3.0]
 
 
 def test_quant_relu():

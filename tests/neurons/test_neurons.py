@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 
+from qbsnn import absorb, mlp, quantize, verify
 from qbsnn.errors import SettingsError
 from qbsnn.neurons import (
     IF,
@@ -84,10 +85,20 @@ def test_fixed_delta_is_no_parameter():
         (partial(PLIF, tau=1), "tau must be a number above 1, got 1"),
         (partial(QATQBLIF, num_bits=1), "num_bits must be an integer from 2 to 8, got 1"),
         (partial(QuantReLU, bits=8), "bits must be an integer from 1 to 7, got 8"),
+        (partial(AdaptiveQB, rounding="round"), "rounding must be left out of AdaptiveQB: its bursts round d"),
+        (partial(MultiCompartment, rounding="floor"), "rounding must be left out of MultiCompartment: its bursts"),
+        (partial(MultiCompartment, tau=3.0), "tau must be left out of MultiCompartment: it has couplings instead of a"),
+        (partial(MultiCompartment, learn_tau=True), "learn_tau must be left out of MultiCompartment: it has couplings"),
+        (partial(TernaryBurst, rounding="floor"), "rounding must be left out of TernaryBurst: its bursts round toward"),
+        (partial(BurstLIF, learn_delta=True), "learn_delta must be left out of BurstLIF: its Δ is fixed, got True"),
         (partial(AdaptiveQB, share="layer"), "share must be one of sample, channel"),
         (partial(AdaptiveQB, hidden=0), "hidden"),
         (partial(MultiCompartment, gamma=1.5), "gamma"),
         (partial(LIF, v_th=-1.0), "v_th"),
+        (partial(LIF, v_th=1e-50), "v_th must be a number of at least 1.17549e-38 and at most 3.40282e+38, got 1e-50"),
+        (partial(QBLIF, delta=1e-50), "delta must be a number of at least 1.17549e-38 and at most 3.40282e+38, got"),
+        (partial(QBLIF, delta=1e39), "delta must be a number of at least 1.17549e-38 and at most 3.40282e+38, got"),
+        (partial(LIF, reset=["soft"]), "reset must be one of soft, hard, got ['soft']"),
         (partial(LIF, reset="none"), "soft, hard"),
     ],
 )
@@ -101,6 +112,7 @@ def test_a_channel_scale_has_one_value_per_channel_and_needs_its_size():
     neuron = QBLIF(granularity="channel", s_max=4)
     with pytest.raises(SettingsError, match=r"call size_to\(\(C, H, W\)\) first"):
         neuron(torch.ones(2, 3, 5, 4, 4))
+    assert "delta=unsized" in repr(neuron)
     neuron.size_to((5, 4, 4))
     assert [tuple(p.shape) for p in neuron.parameters()] == [(5,)]
     neuron.delta.raw.data = torch.tensor([0.25, 0.5, 1.0, 2.0, 4.0])
@@ -155,3 +167,24 @@ def test_the_cap_of_adaptive_qb_differs_by_sample_and_learns():
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in neuron.cap_net[2].parameters())
     channel = AdaptiveQB(s_max=15, share="channel")
     assert channel.cap(torch.randn(4, 6, 3, 3)).shape == (4, 6, 1, 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_large_bursts_are_counted_in_half_precision_too(dtype, autocast):
+    bursts = torch.arange(128.0)
+    for delta in (0.3, 0.7137, 0.123):
+        neuron = QBLIF(s_max=127, delta=delta, output="graded")
+        neuron = neuron if autocast else neuron.to(dtype)
+        sent = (neuron.scale() * bursts).to(dtype)
+        assert neuron.counts(sent).tolist() == bursts.tolist()
+
+
+def test_a_quantised_relu_takes_one_step_however_many_the_network_has():
+    network = mlp(partial(QuantReLU, bits=3), (1, 4, 4), 3, [0.5], [0.3], hidden=(8,), T=4).eval()
+    pixels = torch.rand(5, 1, 4, 4)
+    assert network(pixels).shape == (1, 5, 3)
+    absorbed = absorb(network)
+    torch.testing.assert_close(absorbed(pixels), network(pixels))
+    labels = torch.zeros(5, dtype=torch.int64)
+    assert verify(network, quantize(absorbed, None, pixels), [(pixels, labels)]).passed

@@ -34,9 +34,12 @@ def absorb(network: SpikingNetwork) -> SpikingNetwork:
 
     Raises:
         ArgumentError: ``network`` is another kind of module.
-        DeployError: A neuron, a norm or a pool, which is named, has no integer form.
+        DeployError: A neuron, a norm or a pool, which is named, has no integer form, or a Δ is not known yet.
     """
     check_foldable(checked_network(network))
+    for name, _, sender in network.spiking_stages():
+        if (module := sender.delta_module) is not None and module.waits and bool(module.pending):
+            raise DeployError(f"{name}: its Δ still waits for the first training batch (init=percentile): train first")
     scales = emission_scales(network)
     new = copy.deepcopy(network).eval().requires_grad_(False)
     dtype = next(new.parameters()).dtype

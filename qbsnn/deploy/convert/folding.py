@@ -12,7 +12,7 @@ from qbsnn.layers.norm import BatchNorm1d, BatchNorm2d, TDBatchNorm
 from qbsnn.layers.quantised import WeightQuantiser
 from qbsnn.layers.stage import Branch, Stage
 from qbsnn.models.network import SpikingNetwork
-from qbsnn.neurons.base import STEP_METHODS, Neuron, SpikingNeuron
+from qbsnn.neurons.base import Neuron, SpikingNeuron, steps_anew
 
 WEIGHTS: tuple[type[nn.Module], ...] = (nn.Conv2d, nn.Linear)
 NORMS: tuple[type[nn.Module], ...] = (nn.BatchNorm1d, nn.BatchNorm2d, BatchNorm1d, BatchNorm2d, TDBatchNorm)
@@ -39,7 +39,7 @@ def check_foldable(network: SpikingNetwork) -> None:
 def spiking(name: str, neuron: nn.Module) -> SpikingNeuron:
     """The neuron, or a DeployError where it has no integer form or does not say whether it has one."""
     reason = neuron.no_integer_form if isinstance(neuron, Neuron) else "is no neuron of qbsnn"
-    if reason is None and _stated_before_computed(type(neuron)):
+    if reason is None and steps_anew(type(neuron), "absorbed", "no_integer_form"):
         reason = "computes a step of its own and does not say, by absorbed() or no_integer_form, what becomes of it"
     if reason is not None or not isinstance(neuron, SpikingNeuron):
         raise DeployError(f"{name}: {type(neuron).__name__} {reason}, so it has no absorbed and no integer form")
@@ -124,13 +124,6 @@ def _why_branch_not(branch: Branch) -> str | None:
     if isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros":
         return f"its convolution pads with {layer.padding_mode!r}; only zeros stand for no spikes"
     return None
-
-
-def _stated_before_computed(cls: type[nn.Module]) -> bool:
-    """Whether a class computes another step than the one for which its integer form was stated."""
-    order = cls.__mro__
-    stated = next(i for i, each in enumerate(order) if {"absorbed", "no_integer_form"} & vars(each).keys())
-    return any(set(STEP_METHODS) & vars(each).keys() for each in order[:stated])
 
 
 def _names(classes: tuple[type[nn.Module], ...]) -> str:

@@ -204,7 +204,7 @@ def record_spikes(network: SpikingNetwork, encoded: Tensor) -> tuple[list[NDArra
         if stage.neuron is None:
             return current
         output = stage.neuron(current)
-        spikes.append(output.to(torch.int16).cpu().numpy())
+        spikes.append(output.to(torch.int16).expand(network.T, *output.shape[1:]).cpu().numpy())
         return stage.emit(output)
 
     return spikes, network.walk(encoded, visit)

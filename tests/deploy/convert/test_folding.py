@@ -14,7 +14,7 @@ from qbsnn.deploy.verify.absorption import check_absorption
 from qbsnn.errors import ArgumentError, DeployError
 from qbsnn.functional import Reset
 from qbsnn.layers import INPUT, BatchNorm1d, BatchNorm2d, Branch, Encoder, Stage, TDBatchNorm, TemporalScale, quantise
-from qbsnn.models import SpikingNetwork
+from qbsnn.models import SpikingNetwork, mlp
 from qbsnn.neurons import ILIF, LIF, PLIF, QBLIF, QuantReLU, TernaryBurst
 from tests.deploy.spiking import batches, lively
 
@@ -224,3 +224,11 @@ def test_a_dilated_convolution_folds_and_has_no_integer_form():
 def test_a_branch_without_weight_has_nothing_to_normalise():
     with pytest.raises(ArgumentError, match="norm and temporal must be None in a branch without weight"):
         Branch("first", None, BatchNorm2d(8))
+
+
+def test_a_scale_that_waits_for_its_first_batch_is_refused():
+    network = mlp(partial(QBLIF, init="percentile"), (1, 4, 4), 3, [0.5], [0.3], hidden=(8, 8))
+    with pytest.raises(DeployError, match=r"^fc1: its Δ still waits for the first training batch \(init=percentile\)"):
+        absorb(network)
+    network(torch.rand(4, 1, 4, 4))
+    absorb(network)
