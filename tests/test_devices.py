@@ -134,7 +134,7 @@ def test_energy():
     with elsewhere(made):
         device = images().device
         synapses._fans = {
-            (*key[:2], device): torch.empty(fan.shape, device=device) for key, fan in synapses._fans.items()
+            (*key[:-1], device): torch.empty(fan.shape, device=device) for key, fan in synapses._fans.items()
         }
         spending, steps = Spending(synapses), StepSpending(synapses)
         made(images(), spending)

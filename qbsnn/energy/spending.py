@@ -99,7 +99,7 @@ class Synapses:
             EnergyError: where the operations of a layer cannot be counted.
         """
         shape, analog = tuple(output.shape[2:]), self.analog(name)
-        if (key := (name, shape, output.device, analog)) not in self._fans:
+        if (key := (name, analog, shape, output.device)) not in self._fans:
             readers = self._readers[name]
             fans = torch.stack([fanout(reader, layer, shape) for reader, layer in readers])
             self.dense[name] = int(fans.sum()) * shape[0]

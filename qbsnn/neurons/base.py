@@ -212,10 +212,8 @@ class SpikingNeuron(Neuron):
 
     def counts(self, output: Tensor) -> Tensor:
         """The integer bursts s that an output o stands for."""
-        if not self.graded:
-            return output
         wide = output.float() if output.dtype in HALF else output  # a quotient of half precision misses large bursts
-        return (wide / self.emission_scale()).round()
+        return (wide / self.emission_scale()).round() if self.graded else output
 
     def absorbed(self) -> FixedBurst:
         """The same neuron with Δ = 1 and integer output, for a network whose weights hold the scales."""
@@ -235,8 +233,7 @@ class SpikingNeuron(Neuron):
     def extra_repr(self) -> str:
         """Show the settings and the scale in ``print(network)``."""
         settings = f"s_max={self.s_max}, tau={self.tau:g}, reset={self.reset}, rounding={self.rounding}"
-        module = self.delta_module
-        unsized = module is not None and module.unsized
+        unsized = (module := self.delta_module) is not None and module.unsized
         return f"{settings}, delta={'unsized' if unsized else f'{self.scale().detach().mean():.4g}'}"
 
 

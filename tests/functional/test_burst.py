@@ -159,3 +159,12 @@ def test_any_dense_strides_give_the_same_result():
     x = torch.randn(3, 2, 4, 5, 5) * 2
     swapped = x.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)  # channels last in memory
     assert torch.equal(QBLIF()(x), QBLIF()(swapped))
+
+
+@pytest.mark.parametrize("output", ["counts", "graded"])
+def test_a_second_derivative_is_refused(output):
+    current = torch.randn(2, 2, 3, requires_grad=True)
+    loss = QBLIF(output=output)(current).square().sum()
+    (first,) = torch.autograd.grad(loss, current, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.square().sum().backward()
