@@ -170,7 +170,10 @@ def _result(path: Path, cell: Cell) -> Result:
     if found != cell.fingerprint:
         raise DataError(f"{file}: its fingerprint is {found or 'none'}, and {path} wants {wanted}")
     for key, value in cell.identity.items():
-        if key != "defaults" and (has := _at(result.config, key, value)) != value:
+        has = _at(result.config, key, value)
+        if key == "trainer.precision" and has == "auto":  # the identity holds what the machine made of it
+            has = result.precision
+        if key != "defaults" and has != value:
             raise DataError(f"{file}: {key} is {has!r} there, and {path} wants {value!r}: another configuration")
     if result.status != "finished":
         raise DataError(f"{file}: status must be finished for a cell that is done, got {result.status}")
