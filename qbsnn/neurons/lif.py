@@ -32,6 +32,7 @@ class LIF(SpikingNeuron):
     Raises:
         ArgumentError: A value is outside these bounds.
 
+    >>> import torch
     >>> LIF()(torch.tensor([[[0.8]], [[0.8]], [[0.8]]])).flatten().tolist()  # V = 0.8, 1.2, 0.9
     [0.0, 1.0, 0.0]
     """
@@ -78,6 +79,7 @@ class PLIF(LIF):
 class IF(LIF):
     """Integrate-and-fire neuron: LIF without leak. The arguments are those of :class:`LIF` without tau.
 
+    >>> import torch
     >>> IF()(torch.tensor([[[0.4]], [[0.4]], [[0.4]]])).flatten().tolist()  # V = 0.4, 0.8, 1.2
     [0.0, 0.0, 1.0]
     """
