@@ -116,11 +116,11 @@ def test_all_options_compose_with_every_pair(tmp_path, teacher, model, neuron):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("model", "neuron"), SINGLE)
-def test_every_option_by_itself_trains_a_batch(tmp_path, teacher, model, neuron):
+def test_every_option_by_itself_trains_an_epoch(tmp_path, teacher, model, neuron):
     for name in OPTIONS:
         if (model, name) != ("mlp", "whiten"):
             settings = settings_of(tmp_path / name, model, neuron, [name], teacher)
-            settings["trainer"]["max_steps"] = 1
+            settings["trainer"]["max_epochs"] = 1
             assert run_here(settings).status == "finished", name
 
 
