@@ -25,6 +25,8 @@ from qbsnn.neurons import LIF, QBLIF, Neuron, ReLU
 
 TWIN = "ReLU twin"
 COMPILED_TWIN = "ReLU twin compiled"
+REPEATED = (TWIN, COMPILED_TWIN)
+"""They have no time, so they get T times as many images."""
 LEARNING_RATE = 1e-3
 
 
@@ -75,7 +77,7 @@ def network(contender: str, problem: Problem) -> nn.Module:
     if mode := MODES.get(contender):
         family: Any = resnet if p.name in RESNETS else vgg
         ones = [0.0] * p.in_shape[0], [1.0] * p.in_shape[0]
-        steps = 1 if contender == COMPILED_TWIN else p.T
+        steps = 1 if contender in REPEATED else p.T
         made = family(mode.neuron, p.in_shape, p.classes, *ones, name=p.name, T=steps, width=p.width)
         return prepare(made, mode.compile, mode.memory)
     kit = peers.relu() if contender == TWIN else KITS[contender]()
@@ -93,7 +95,7 @@ class Training:
         layout = torch.channels_last if problem.channels_last else torch.contiguous_format
         self.network = network(contender, problem).to(device, memory_format=layout).train()  # type: ignore[call-overload]
         self.tf32 = precision == "tf32"
-        repeats = problem.T if contender in (TWIN, COMPILED_TWIN) else 1
+        repeats = problem.T if contender in REPEATED else 1
         gen = torch.Generator().manual_seed(1)
         count = problem.batch * repeats
         self.images = torch.randn(count, *problem.in_shape, generator=gen).to(device, memory_format=layout)

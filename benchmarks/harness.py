@@ -52,9 +52,15 @@ def goal_met(goal: str, value: float) -> bool:
     >>> goal_met("≤ 5", 4.9), goal_met("≥ 3", 2.9)
     (True, False)
     """
+    relation, bound = parsed(goal)
+    return relation(value, bound)
+
+
+def parsed(goal: str) -> tuple[Callable[[float, float], bool], float]:
+    """The relation and the number of a goal; raises SettingsError for another form."""
     relation, _, bound = goal.partition(" ")
     try:
-        return _RELATIONS[relation](value, float(bound))
+        return _RELATIONS[relation], float(bound)
     except (KeyError, ValueError):
         raise SettingsError(f"a goal must be '≤ NUMBER' or '≥ NUMBER', got {goal!r}") from None
 

@@ -30,7 +30,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from benchmarks.harness import UNAVAILABLE, BenchmarkKeys, Goal, Result, Unavailable, child, where
+from benchmarks.harness import UNAVAILABLE, BenchmarkKeys, Goal, Result, Unavailable, child, parsed, where
 from qbsnn.cli import launch as cli
 
 OURS, PEER = "QB-LIF", "SpikingJelly"
@@ -66,7 +66,7 @@ class Task:
         """Seconds after which SpikingJelly is stopped where ours needed ``seconds``, if it reached the target."""
         if not self.recipe or seconds is None:
             return None
-        return seconds / float(self.goal.removeprefix("≤ "))
+        return seconds / parsed(self.goal)[1]
 
 
 TASKS = {
@@ -157,16 +157,14 @@ def add_rows(result: Result, task: Task, runs: dict[str, list[dict[str, Any]]]) 
         goal = Goal(f"time to {target:.0%} on {task.data} ÷ SpikingJelly", task.goal)
         to = None
         for name, found in runs.items():
-            reached = [seconds for entry in found if (seconds := entry["reached"][index]) is not None]
-            shown_as = name
-            if len(reached) < len(found):
-                missed = f"{len(found) - len(reached)} of {len(found)} runs missed {target:.0%}"
-                result.skip(f"{name} on {task.data}", missed)
-                stopped = name == PEER  # at the end of its epochs, or once the goal was met
-                reached = [entry["reached"][index] or entry["seconds"] for entry in found] if stopped else []
-                shown_as = f"{name}, stopped without it" if stopped else name
-            to = shown_as if name == PEER else to
-            result.add(shown, shown_as, reached, "s", to=to, goal=goal if name == OURS and to else None)
+            row, times = name, [entry["reached"][index] for entry in found]
+            if missed := times.count(None):
+                result.skip(f"{name} on {task.data}", f"{missed} of {len(found)} runs missed {target:.0%}")
+                times = []
+                if name == PEER:  # stopped, by its last epoch or by our goal: its time is a lower bound
+                    row, times = f"{name}, stopped without it", [e["reached"][index] or e["seconds"] for e in found]
+            to = row if name == PEER else to
+            result.add(shown, row, times, "s", to=to, goal=goal if name == OURS and to else None)
     parts = {
         "first step beyond the median step (compilation)": ("compile", "s"),
         "median step": ("step", "s"),

@@ -26,6 +26,11 @@ def spikes(neuron: nn.Module | None) -> bool:
     return isinstance(neuron, SpikingNeuron) and neuron.emits_spikes
 
 
+def window(stage: Stage) -> int:
+    """How many values the pool of a stage adds up: those of an average pool's window, else 1."""
+    return prod(pair(stage.pool.kernel_size)) if isinstance(stage.pool, nn.AvgPool2d) else 1
+
+
 @dataclass(frozen=True)
 class Traffic:
     """What one source sent: int64 sums over ``samples``, steps and channels, ``[H, W]`` (a scalar for features).
@@ -194,9 +199,8 @@ class ActivityMeter:
         if stage.pool is not None:
             pooled = stage.emit(values)
             if "high" in kind:
-                window = prod(pair(stage.pool.kernel_size)) if isinstance(stage.pool, nn.AvgPool2d) else 1
                 pooled = (pooled * divisor).round_() if divisor > 1 else pooled
-                kind |= {"low": window * kind["low"], "high": window * kind["high"]}
+                kind |= {"low": window(stage) * kind["low"], "high": window(stage) * kind["high"]}
             _add(self._sent, name, pooled, **kind)
 
 

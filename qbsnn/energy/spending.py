@@ -8,14 +8,13 @@ gradient with respect to a spike is the fan-out up to a constant, (P3). Products
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from qbsnn.deploy.convert.folding import pair, pool_divisor
-from qbsnn.energy.activity import spikes
+from qbsnn.deploy.convert.folding import pool_divisor
+from qbsnn.energy.activity import spikes, window
 from qbsnn.energy.constants import FLOAT_ADD, FLOAT_MULTIPLY
 from qbsnn.energy.count import bits_for
 from qbsnn.energy.fanout import fanout
@@ -134,8 +133,7 @@ def _width(stage: Stage) -> int | None:
     neuron = stage.neuron
     if not isinstance(neuron, SpikingNeuron):
         return None
-    window = prod(pair(stage.pool.kernel_size)) if isinstance(stage.pool, nn.AvgPool2d) else 1
-    return bits_for(window * (neuron.s_max - neuron.s_min) + 1)
+    return bits_for(window(stage) * (neuron.s_max - neuron.s_min) + 1)
 
 
 @dataclass

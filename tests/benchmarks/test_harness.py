@@ -2,14 +2,16 @@
 
 import doctest
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from benchmarks import harness, loops, scaling
 from benchmarks.harness import Goal, Result, goal_met, interleaved
-from benchmarks.time_to_accuracy import OURS, PEER, TASKS, add_rows
+from benchmarks.time_to_accuracy import OURS, PEER, TASKS, add_rows, small
 from qbsnn.cli.keys import read
+from qbsnn.data.loading import EpochSampler
 from qbsnn.errors import SettingsError
 
 
@@ -129,6 +131,15 @@ def test_a_peer_that_was_stopped_bounds_the_ratio():
     assert (theirs.name, theirs.median) == ("SpikingJelly, stopped without it", 201.0)
     assert ours.ratio == pytest.approx(60 / 201) and ours.met and result.rows[1].ratio == 0.4
     assert result.skipped == ["SpikingJelly on cifar10: 1 of 1 runs missed 88%"]
+
+
+def test_the_peer_trains_on_another_order_in_every_epoch(tmp_path, monkeypatch):
+    pytest.importorskip("spikingjelly")
+    told, tell = [], EpochSampler.set_epoch
+    monkeypatch.setattr(EpochSampler, "set_epoch", lambda self, epoch: [told.append(epoch), tell(self, epoch)])
+    task = replace(small(TASKS["digits"]), targets=(1.1,), epochs=2)
+    loops.peer(task, 0, tmp_path, tmp_path, loops.Stopwatch(task.targets))
+    assert told == [0, 1]
 
 
 def test_half_the_time_meets_the_goal():

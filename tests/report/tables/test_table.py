@@ -162,6 +162,26 @@ def test_a_result_of_another_configuration_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_precision_that_the_machine_chose_is_the_one_of_the_cell(tmp_path):
+    sweeps, conf = write_sweep(tmp_path / "sweeps"), write_plan(tmp_path / "conf")
+    folder = sweeps / "table_some"
+    listed = json.loads((folder / "cells.json").read_text())
+    path = next(folder.glob("0_*")) / "result.json"
+    good = json.loads(path.read_text())
+    trainer = {**good["config"].get("trainer", {}), "precision": "auto"}
+    path.write_text(json.dumps({**good, "precision": "bf16-mixed", "config": {**good["config"], "trainer": trainer}}))
+    for wanted, fits in (("bf16-mixed", True), ("32-true", False)):
+        for cell in listed:
+            if cell["run"] and path.parent.name in cell["run"]:
+                cell["identity"] = {**cell["identity"], "trainer.precision": wanted}
+        (folder / "cells.json").write_text(json.dumps(listed))
+        if fits:
+            write_table(find_plan("some", conf), sweeps, tmp_path / "out")
+        else:
+            with pytest.raises(DataError, match=r"trainer\.precision is 'bf16-mixed' there, and .* wants '32-true'"):
+                write_table(find_plan("some", conf), sweeps, tmp_path / "again")
+
+
 def test_bad_files_are_named(tmp_path):
     conf, sweeps = write_plan(tmp_path / "conf"), tmp_path / "sweeps"
     with pytest.raises(DataError, match=r"table=none: no such sweep; there are some"):
