@@ -4,6 +4,9 @@ The page is made from ``outputs/benchmarks/*.json`` and from nothing else, excep
 ``benchmarks/notes.yaml`` beside goals that are not met. Results of different machines, versions or commits, results
 more than a day apart, results of ``small=true`` and absent results are refused. ``partial=true`` takes absent ones;
 ``goals=true`` only prints. ``python -m benchmarks.make_page``
+
+What takes hours is measured by itself and has a page of its own:
+``python -m benchmarks.make_page results=docs/checks page=docs/time_to_accuracy.md partial=true``
 """
 
 from __future__ import annotations
@@ -140,11 +143,13 @@ def goals_text(found: Found) -> str:
 
 
 def markdown(found: Found, reasons: dict[str, str], figures: list[str]) -> str:
-    """The page."""
+    """The page; one of fewer results is called after them."""
+    absent = [name for name in TITLES if name not in found]
     lines = [
-        "# Benchmarks",
+        f"# {', '.join(TITLES[name] for name in found) if absent else 'Benchmarks'}",
         "",
-        "Made by `make bench` from the result files of one machine, not written by hand. A goal is a ratio of medians",
+        f"Made by {'`python -m benchmarks.make_page`' if absent else '`make bench`'} from the result files of one "
+        "machine, not written by hand. A goal is a ratio of medians",
         "from one run in which all contenders take turns. A peer is compiled where its row says so; our networks are",
         "compiled everywhere. One copy is the time to copy the neuron's input tensor once.",
         "",
@@ -155,14 +160,12 @@ def markdown(found: Found, reasons: dict[str, str], figures: list[str]) -> str:
         reason = "" if met else reasons.get(name, "")
         lines.append(f"| {name} | {_number(value, unit)} | {bound} | {'yes' if met else 'no'} | {reason} |")
     lines += ["", *_machine(found)]
-    for name, title in TITLES.items():
-        lines += ["", f"## {title}", ""]
-        if name not in found:
-            lines.append(f"Not measured: `{_command(name)}`.")
-            continue
-        lines += _section(name, found[name])
+    for name in found:
+        lines += ["", f"## {TITLES[name]}", "", *_section(name, found[name])]
         if name == "scaling":
             lines += ["", *figures]
+    if absent:
+        lines += ["", f"Not measured: {', '.join(f'`{_command(name)}`' for name in absent)}."]
     return "\n".join(lines) + "\n"
 
 

@@ -1,7 +1,8 @@
 """How long a command takes to say what is wrong, to show its help, and to train its first step on digits.
 
 Every command is a process of its own; all take turns. Wall time says what a user waits for on an idle machine. CPU time
-(user and system) and its ratio to ``import torch`` say the same on a busy one.
+(user and system) and its ratio to ``import torch`` say the same on a busy one. One step of torch's own AdamW, in a
+process that does nothing else, is the limit beside the first training step.
 ``python -m benchmarks.startup [rounds=5] [small=true]``
 """
 
@@ -19,6 +20,9 @@ from benchmarks.harness import ROOT, BenchmarkKeys, Goal, Result, interleaved, w
 from qbsnn.cli import launch as cli
 
 TORCH = "import torch"
+ONE_STEP = (
+    "import torch; p = torch.nn.Parameter(torch.ones(3)); o = torch.optim.AdamW([p]); p.sum().backward(); o.step()"
+)
 ANSWER = "≤ 1.5"
 FIRST_STEP = ("+callbacks.end._target_=benchmarks.first_step.EndAtFirstStep", "trust=benchmarks")
 
@@ -60,6 +64,7 @@ def commands() -> dict[str, Command]:
     step = Goal("seconds from the command to the first training step on digits", "≤ 6")
     return {
         TORCH: Command(("-c", "import torch")),
+        "one step of torch.optim.AdamW, nothing else": Command(("-c", ONE_STEP)),
         "import qbsnn": Command(("-c", "import qbsnn"), goal=Goal("import qbsnn ÷ import torch", "≤ 1.2")),
         "a wrong key": wrong("a wrong key", train, "neuron.smax=4"),
         "a wrong value": wrong("a wrong value", train, "neuron.s_max=0"),
