@@ -21,21 +21,27 @@ from qbsnn.training.module import Classifier
 
 log = logging.getLogger(__name__)
 
+SCORES = {"mean": means, "sum": running_sum}
+"""What is compared after every step."""
+
 
 class EarlyExit(Listener):
     """Chooses the margin of :mod:`qbsnn.functional.early_exit` on validation samples, then counts on test samples.
 
     Args:
         loss: accuracy that may be given up on the validation samples, as a share.
+        score: ``mean`` of the logits so far, or their ``sum``, as in the integer network. A constant bound on a sum is
+            the one of Wald's sequential test: the longer a sample stays, the smaller a mean is enough.
 
     Raises:
-        ArgumentError: ``loss`` is no number from 0 to 1.
+        ArgumentError: ``loss`` is no number from 0 to 1, or ``score`` something else.
     """
 
     block = "early_exit"
 
-    def __init__(self, loss: float = 0.002) -> None:
+    def __init__(self, loss: float = 0.002, score: str = "mean") -> None:
         self.loss = checks.number("loss", loss, 0, 1)
+        self._scores = SCORES[checks.choice("score", score, SCORES)]
         self._found: Block | str = "nothing was tested"
         self._handles: list[RemovableHandle] = []
         self._synapses: Synapses | None = None
@@ -55,7 +61,7 @@ class EarlyExit(Listener):
             for pixels, classes in data.val_dataloader():
                 logits.append(network(pixels.to(next(network.parameters()))).float())
                 labels.append(classes.to(pl_module.device))
-        margin = choose_margin(means(torch.cat(logits, 1)), torch.cat(labels), self.loss)
+        margin = choose_margin(self._scores(torch.cat(logits, 1)), torch.cat(labels), self.loss)
         self._found = Block(margin=margin, loss=self.loss, steps=[0] * network.T)
 
     def on_test_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -96,7 +102,7 @@ class EarlyExit(Listener):
         found, labels, logits, spending = self._found, batch[1], self._logits, self._spending
         if isinstance(found, str) or logits is None or spending is None:
             return
-        scores = means(logits)
+        scores = self._scores(logits)
         steps, classes = leave(scores, found.margin)
         found.add(steps.tolist(), (classes == labels).tolist(), (scores[-1].argmax(1) == labels).tolist())
         if spending.steps is not None:

@@ -1,7 +1,7 @@
 """Stopping at the step where a decision is safe.
 
-After step t the decision is that of the scores of that step: the mean of the logits so far (:func:`means`), or in an
-integer network the sum Z_t itself. Its margin is the largest entry minus the second largest. A sample leaves at the
+After step t the decision is that of the scores of that step: the mean of the logits so far (:func:`means`), or their
+sum, in an integer network Z_t. Its margin is the largest entry minus the second largest. A sample leaves at the
 first step whose margin is at least m, and at the last step in any case. Of equal entries the lowest index decides.
 """
 

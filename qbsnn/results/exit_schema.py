@@ -12,7 +12,7 @@ class EarlyExit:
     """What stopping early gives on the test images, see :mod:`qbsnn.functional.early_exit`.
 
     Args:
-        margin: At which a decision is taken; chosen on validation images. Of means of logits, or of integer sums Z.
+        margin: At which a decision is taken; chosen on validation images. Of means or sums of logits, or of integers Z.
         loss: Accuracy that might be given up there, as a share.
         steps: How many images left after 1, 2, ... T steps.
         checkpoint: That the weights come from.

@@ -3,9 +3,10 @@ import json
 import pytest
 import torch
 
+from qbsnn.callbacks import EarlyExit
 from qbsnn.energy.spending import Spending, StepSpending, Synapses
-from qbsnn.errors import SettingsError
-from qbsnn.functional.early_exit import choose_margin, leave, means
+from qbsnn.errors import ArgumentError, SettingsError
+from qbsnn.functional.early_exit import choose_margin, leave, means, running_sum
 from qbsnn.models import vgg
 from qbsnn.neurons import QBLIF
 from tests.tool import TINY
@@ -16,6 +17,14 @@ def test_samples_leave_by_hand():
     # means: (2, 0, 1), (1, 2.5, .5), (2/3, 5/3, 10/3): margins 1, 1.5, 5/3
     assert [tuple(int(part) for part in leave(means(logits), margin)) for margin in (0.5, 1.2, 1.6, 9)] == [
         (1, 0), (2, 1), (3, 2), (3, 2)]  # fmt: skip
+    # sums: (2, 0, 1), (2, 5, 1), (2, 5, 10): margins 1, 3, 5
+    assert [tuple(int(part) for part in leave(running_sum(logits), margin)) for margin in (0.5, 2.9, 3.1, 9)] == [
+        (1, 0), (2, 1), (3, 2), (3, 2)]  # fmt: skip
+
+
+def test_a_score_that_there_is_not():
+    with pytest.raises(ArgumentError, match="score must be one of mean, sum, got 'max'"):
+        EarlyExit(score="max")
 
 
 def test_the_margin_keeps_the_accuracy_and_saves_most_steps():
@@ -49,8 +58,9 @@ def test_a_network_that_cannot_leave_early_says_why(tool, capsys):
     assert "no early exit of the integer network: readout: QB-INT 1 adds up the logits of all steps" in shown
 
 
-def test_a_run_says_how_early_its_images_leave(tool, capsys):
-    early = ["callbacks=early_exit", "callbacks.exit.loss=0.5", "deploy.exit_loss=0.5"]
+@pytest.mark.parametrize("score", ["mean", "sum"])
+def test_a_run_says_how_early_its_images_leave(tool, capsys, score):
+    early = ["callbacks=early_exit", f"callbacks.exit.score={score}", "callbacks.exit.loss=0.5", "deploy.exit_loss=0.5"]
     assert tool("train.py", *TINY, *early, "report=false") in (0, 1)
     result = tool.result()
     found = result["early_exit"]
