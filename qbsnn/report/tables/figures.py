@@ -24,7 +24,7 @@ from qbsnn.results.sweeps import Plan
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C7A00")
 MARKERS = "osD^vP*X"
 DPI = 300
-NAMED = 12  # points that each have a colour and a line in the legend; of more, each neuron has
+NAMED = 12  # points that each have a colour and a line in the legend; of more, each row has
 PANELS = 6  # of the figure of Δ
 ACCURACY = "test accuracy (%)"
 
@@ -120,7 +120,7 @@ def energy(cells: pd.DataFrame) -> Figure | None:
     end = (1.15 if wide else 1.05) * costs.max()
     axes.plot([*front["cost"], end], [*front["accuracy"], front["accuracy"].iloc[-1]], drawstyle="steps-post",
               color=MUTED, linewidth=1, linestyle=(0, (4, 2)), zorder=1, label="Pareto front")  # fmt: skip
-    names = found.index if len(found) <= NAMED else found["neuron"]
+    names = found.index.to_series() if len(found) <= NAMED else found["row"]
     places = {name: index for index, name in enumerate(dict.fromkeys(names))}
     for name, cost, spread, mean, sd in zip(names, costs, spreads, found["mean"], found["sd"], strict=True):
         index = places[name]
@@ -128,6 +128,10 @@ def energy(cells: pd.DataFrame) -> Figure | None:
         axes.errorbar(cost, mean, xerr=spread, yerr=sd, fmt="none", color=colour, capsize=2, elinewidth=0.9)
         axes.plot(cost, mean, MARKERS[index % len(MARKERS)], color=colour, markersize=5.5, label=label(name, 40),
                   markerfacecolor="none" if index >= len(COLOURS) else colour)  # fmt: skip
+    for name, line in found.groupby(names, sort=False):
+        line = line.sort_values("cost")
+        colour = COLOURS[places[name] % len(COLOURS)]
+        axes.plot(line["cost"] / scale, line["mean"], "-", color=colour, linewidth=0.9, alpha=0.6, zorder=1)
     if wide:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
