@@ -15,13 +15,14 @@ from __future__ import annotations
 import importlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qbsnn.deploy.engines import onnx_exit, onnx_file
 from qbsnn.deploy.engines.onnx_neuron import Step
+from qbsnn.deploy.engines.onnx_nodes import Nodes
 from qbsnn.deploy.format.network import IntBranch, IntegerNetwork, IntPool, IntStage
 from qbsnn.deploy.format.validation import check
 from qbsnn.errors import DeployError
@@ -104,51 +105,15 @@ class _Spikes:
         self.small = bound <= (127 if zero else 255)
 
 
-class _Graph:
-    """Collects nodes, constants and outputs; each method adds some and returns the name of the value they make."""
+class _Graph(Nodes):
+    """The graph of one network; each method adds nodes and returns the name of the value they make."""
 
     def __init__(self, net: IntegerNetwork, batch: str | int, taps: bool) -> None:
-        import onnx
-
-        self.net, self.batch, self.taps, self.onnx = net, batch, taps, onnx
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-        self.outputs: list[onnx.ValueInfoProto] = []
+        # a stage may be called anything, so inner names give way to the public ones
+        stages = [f"{stage.name}.{tap}" for stage in net.stages for tap in ("spikes", "membrane")]
+        super().__init__(net, {"current", "logits", *onnx_exit.OUTPUTS, *stages})
+        self.batch, self.taps = batch, taps
         self.sources: list[_Spikes] = []
-        # a stage may be called anything, so inner names give way to the public ones and to one another
-        self.taken = {
-            "current",
-            "logits",
-            *onnx_exit.OUTPUTS,
-            *(f"{s.name}.{tap}" for s in net.stages for tap in ("spikes", "membrane")),
-        }
-
-    def node(self, op: str, inputs: list[str], name: str, *, public: bool = False, **attributes: Any) -> str:
-        name = name if public else self._fresh(name)
-        self.nodes.append(self.onnx.helper.make_node(op, inputs, [name], name=name, **attributes))
-        return name
-
-    def constant(self, value: Any, name: str, dtype: Any = np.int32) -> str:
-        name = self._fresh(name)
-        self.constants.append(self.onnx.numpy_helper.from_array(np.asarray(value, dtype), name))
-        return name
-
-    def _fresh(self, name: str) -> str:
-        candidate, k = name, 1
-        while candidate in self.taken:
-            candidate, k = f"{name}~{k}", k + 1
-        self.taken.add(candidate)
-        return candidate
-
-    def reshape(self, value: str, shape: tuple[int, ...], name: str, *, public: bool = False) -> str:
-        return self.node("Reshape", [value, self.constant(shape, f"{name}.shape", np.int64)], name, public=public)
-
-    def cast(self, value: str, dtype: str, name: str) -> str:
-        return self.node("Cast", [value], name, to=getattr(self.onnx.TensorProto, dtype))
-
-    def output(self, name: str, dtype: str, shape: list[Any]) -> None:
-        element = getattr(self.onnx.TensorProto, dtype)
-        self.outputs.append(self.onnx.helper.make_tensor_value_info(name, element, shape))
 
     def stage(self, stage: IntStage, pooled: tuple[int, ...], static: bool) -> None:
         name = stage.name
@@ -182,19 +147,11 @@ class _Graph:
         )
         self.sources.append(self.pool(stage.pool, stage, self.cast(shifted, "UINT8", f"{name}.uint8"), zero, pooled))
 
-    def nodes_of(self, op: str, inputs: list[str], names: list[str], **attributes: Any) -> list[str]:
-        outputs = [self._fresh(name) for name in names]
-        self.nodes.append(self.onnx.helper.make_node(op, inputs, outputs, name=outputs[0], **attributes))
-        return outputs
-
     def _sum(self, terms: list[str], name: str) -> str:
         total = terms[0]
         for term in terms[1:]:
             total = self.node("Add", [total, term], name)
         return total
-
-    def per_channel(self, values: NDArray[Any], stage: IntStage, name: str, dtype: Any = np.int32) -> str:
-        return self.constant(values.reshape(-1, *(1,) * (len(stage.shape) - 1)), name, dtype)
 
     def branch(self, branch: IntBranch, stage: IntStage, name: str) -> str:
         """The int32 term ``[T·B, *shape]`` of one branch."""
