@@ -111,3 +111,8 @@ class Energy:
     totals: dict[str, dict[str, Parts]]
     layers: list[EnergyLayer]
     skipped: str | None = None
+
+    def with_accumulates(self, share: float) -> float:
+        """The relative energy with that share of the accumulates; products of real numbers stay as they are."""
+        products = sum(layer.macs for layer in self.layers) / (self.images * sum(layer.dense for layer in self.layers))
+        return products + (self.relative_synapses - products) * share

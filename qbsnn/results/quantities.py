@@ -27,7 +27,6 @@ class Kind:
 
     Args:
         name: Which kind it is, for a page that formats values itself.
-        unit: Unit of a value as it is read from a result; empty for a count, a ratio or a share in [0, 1].
         text: Writes one value with its unit.
         cell: Writes one value without its unit, for a column of a table.
         heading: Unit of the values that ``cell`` writes.
@@ -35,7 +34,6 @@ class Kind:
     """
 
     name: str
-    unit: str
     text: Callable[[float], str]
     cell: Callable[[float], str]
     heading: str = ""
@@ -46,14 +44,14 @@ def _decimals(digits: int, factor: float = 1.0) -> Callable[[float], str]:
     return lambda value: f"{factor * value:.{digits}f}"
 
 
-PERCENT = Kind("percent", "", percent, _decimals(2, 100), "%")
-PERCENT_1 = Kind("percent", "", lambda value: percent(value, 1), _decimals(1, 100), "%")
-RATIO = Kind("ratio", "", _decimals(2), _decimals(2))
-NUMBER = Kind("number", "", number, _decimals(3))
-COUNT = Kind("count", "", number, number, spread=False)
-OPERATIONS = Kind("count", "", si, si, spread=False)
-ENERGY = Kind("energy", "pJ", energy, microjoules, "µJ", spread=False)
-SECONDS = Kind("duration", "s", duration, _decimals(1), "s")
+PERCENT = Kind("percent", percent, _decimals(2, 100), "%")
+PERCENT_1 = Kind("percent", lambda value: percent(value, 1), _decimals(1, 100), "%")
+RATIO = Kind("ratio", _decimals(2), _decimals(2))
+NUMBER = Kind("number", number, _decimals(3))
+COUNT = Kind("count", number, number, spread=False)
+OPERATIONS = Kind("count", si, si, spread=False)
+ENERGY = Kind("energy", energy, microjoules, "µJ", spread=False)
+SECONDS = Kind("duration", duration, _decimals(1), "s")
 
 
 @dataclass(frozen=True)
@@ -139,6 +137,11 @@ def _estimates(result: Result) -> dict[str, float]:
     return {model: networks["network"].total for model, networks in totals.items() if "network" in networks}
 
 
+def _exit_energy(result: Result) -> float | None:
+    block, left = ran(result.energy), ran(result.early_exit)
+    return block.with_accumulates(left.share) if block and block.images and left and left.acs_whole else None
+
+
 def _over(other: str) -> Callable[[Result], dict[str, float]]:
     """By model, the energy of the network over that of another one."""
 
@@ -150,9 +153,8 @@ def _over(other: str) -> Callable[[Result], dict[str, float]]:
 
 
 _CHOSEN = "of the weights that were best on validation images; test images chose nothing"
-_BELOW = "below 1 the spiking network needs less"
+_BELOW, _BY_MODEL = "below 1 the spiking network needs less", "energy model"
 _COLUMNS = (TABLE, PAGE, WANDB)
-_BY_MODEL = "energy model"
 
 QUANTITIES: list[Quantity] = [
     Quantity("test/acc", "test accuracy", PERCENT, _best("test/acc"), "higher", _CHOSEN, _COLUMNS),
@@ -206,6 +208,8 @@ QUANTITIES: list[Quantity] = [
              "mean over test images"),
     Quantity("exit/acs", "accumulates with early exit", PERCENT_1, _check("early_exit", "share"), "lower",
              "of those with all steps"),
+    Quantity("exit/relative_energy", "relative energy with early exit", PERCENT_1, _exit_energy, "lower",
+             "estimate: all products, and the accumulates until each image left"),
     Quantity("integer/exit_acc", "integer accuracy with early exit", PERCENT, _integer_exit(lambda block: block.acc),
              "higher", "of the integer network, which stops each image by its own margin"),
     Quantity("integer/exit_steps", "integer time steps with early exit", RATIO,
@@ -249,14 +253,10 @@ def values(result: Result, view: str | None = None) -> dict[str, float]:
     return found
 
 
-def texts(result: Result, view: str | None = None) -> dict[str, str]:
-    """The values of a result by ``key`` with their units, as people read them.
-
-    The members of a quantity stand in one text, ``12.3 µJ (fp32), 1.4 µJ (int)``; a value that the result does not
-    hold is a dash.
-    """
+def texts(result: Result) -> dict[str, str]:
+    """The values of a result by ``key`` with their units; members in one text; a dash for what it does not hold."""
     found = {}
-    for quantity in listed(view):
+    for quantity in QUANTITIES:
         value = quantity.read(result)
         members = value if isinstance(value, Mapping) else {} if value is None else {"": value}
         shown = (quantity.kind.text(item) + (f" ({member})" if member else "") for member, item in members.items())
@@ -273,7 +273,6 @@ def of_columns(columns: Iterable[str]) -> dict[str, Quantity]:
     """The quantities that columns of a frame hold, in the order of the table.
 
     A member has a row of its own: its key is the column, and its title names the member.
-
     >>> [quantity.title for quantity in of_columns(["seed", "energy_estimate/fp32", "test/acc"]).values()]
     ['test accuracy', 'energy per image, estimates, fp32']
     """

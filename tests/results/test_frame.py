@@ -19,7 +19,7 @@ from qbsnn import results
 from qbsnn.errors import DataError
 from qbsnn.results.frames import SETTINGS
 from qbsnn.results.quantities import of_columns
-from qbsnn.results.schema import Metrics
+from qbsnn.results.schema import EarlyExit, Metrics
 from tests.report.samples import make_energy, make_result
 
 CONFIG = {
@@ -142,6 +142,18 @@ def test_members_of_a_quantity_are_columns_with_rows_of_their_own():
         "energy_estimate/int": "energy per image, estimates, int",
         "energy_over_relu_dense/a/b": "energy ÷ dense ReLU network's, a/b",
     }
+
+
+def test_early_exit_saves_accumulates_and_no_products():
+    energy = make_energy(relative_synapses=0.2)
+    for layer in energy.layers:  # 1/16 of the dense operations are products: 0.0625 of 0.2 stays, 0.1375 halves
+        layer.macs = layer.dense * energy.images // 16
+    half = EarlyExit(1.0, 0.0, [256, 256], images=512, acs=50, acs_whole=100)
+    found = results.values(make_result(energy=energy, early_exit=half))
+    assert found["exit/acs"] == 0.5 and found["exit/steps"] == 1.5
+    assert found["exit/relative_energy"] == pytest.approx(0.0625 + 0.1375 / 2)
+    for lacks in ({"energy": None, "early_exit": half}, {"energy": energy, "early_exit": None}):
+        assert "exit/relative_energy" not in results.values(make_result(**lacks))
 
 
 def test_texts_are_as_people_read_them():
