@@ -24,7 +24,7 @@ from qbsnn.results.sweeps import Plan
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C7A00")
 MARKERS = "osD^vP*X"
 DPI = 300
-NAMED = 12  # points that each have a colour and a line in the legend; of more, each row has
+NAMED = len(COLOURS)  # points that each have a line in the legend; of more, each row has
 PANELS = 6  # of the figure of Δ
 ACCURACY = "test accuracy (%)"
 
