@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-
 import numpy as np
 
-from qbsnn.deploy.format.network import IntegerNetwork
+from qbsnn.deploy.engines.onnx_nodes import Nodes
 
 OUTPUTS = ("exit_steps", "exit_class")
 """int64 ``[B]`` each."""
 
 
-class Graph(Protocol):
-    """What is needed of the graph that gets the nodes; every method returns the names of the values it makes."""
-
-    net: IntegerNetwork
-
-    def node(self, op: str, inputs: list[str], name: str, *, public: bool = False, **attributes: Any) -> str:
-        """Add a node with one output."""
-
-    def nodes_of(self, op: str, inputs: list[str], names: list[str], **attributes: Any) -> list[str]:
-        """Add a node with several outputs."""
-
-    def constant(self, value: Any, name: str, dtype: Any = np.int32) -> str:
-        """Add a constant."""
-
-    def cast(self, value: str, dtype: str, name: str) -> str:
-        """Add a cast."""
-
-
-def add(graph: Graph, steps: str, margin: int) -> None:
+def add(graph: Nodes, steps: str, margin: int) -> None:
     """Add ``OUTPUTS``, from what every step adds to Z, int32 ``[T, B, classes]``."""
     running = graph.node("CumSum", [steps, graph.constant(0, "exit.time")], "exit.running")
     classes = graph.node("ArgMax", [running], "exit.classes", axis=2, keepdims=0)

@@ -15,14 +15,16 @@ from __future__ import annotations
 import importlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qbsnn.deploy.engines import onnx_exit, onnx_file
+from qbsnn.deploy.engines import onnx_exit
 from qbsnn.deploy.engines.onnx_neuron import Step
+from qbsnn.deploy.engines.onnx_nodes import Nodes
 from qbsnn.deploy.format.network import IntBranch, IntegerNetwork, IntPool, IntStage
+from qbsnn.deploy.format.seal import sealed
 from qbsnn.deploy.format.validation import check
 from qbsnn.errors import DeployError
 
@@ -31,6 +33,12 @@ if TYPE_CHECKING:
 
 OPSET = 13
 """ReduceSum with axes as an input; every operator used here exists for integers in this opset."""
+
+ENTRY = b"\x72\x4a\x0a\x06sha256\x12\x40"
+"""What seals a file: an entry of the metadata, ModelProto.metadata_props (field 14) of 74 bytes, whose key (field 1)
+stands here and whose value (field 2) of 64 bytes is the digest of all bytes before it. Two messages one after the other
+are one message to protobuf, so any ONNX reader takes the whole file.
+"""
 
 
 def available() -> str | None:
@@ -43,22 +51,14 @@ def available() -> str | None:
     return None
 
 
-def export(
-    net: IntegerNetwork,
-    path: Path | str | None = None,
-    batch: str | int = "batch",
-    *,
-    static: bool = False,
-    taps: bool = True,
-) -> onnx.ModelProto:
+def export(net: IntegerNetwork, path: Path | str | None = None, *, static: bool = False) -> onnx.ModelProto:
     """Build and check the ONNX model of ``net``; write it to ``path`` if that is given.
 
     The input is ``current``, int32 ``[T, B, *shape of stage 0]``, or ``[1, B, ...]`` and the same in every step if
-    ``static``. The outputs are ``logits``, int32 ``[B, classes]``, and, with ``taps``, ``<stage>.spikes`` (uint8, or
-    int8 if signed, before pooling) and ``<stage>.membrane`` (int32, after the reset) of every stage, both
-    ``[T, B, *shape]``. A network with an exit margin also says ``exit_steps`` and ``exit_class`` of each sample, int64
-    ``[B]``; a graph of operators computes all steps all the same. ``batch`` is the name of the batch dimension, or its
-    size.
+    ``static``. The outputs are ``logits``, int32 ``[B, classes]``, and ``<stage>.spikes`` (uint8, or int8 if signed,
+    before pooling) and ``<stage>.membrane`` (int32, after the reset) of every stage, both ``[T, B, *shape]``. A network
+    with an exit margin also says ``exit_steps`` and ``exit_class`` of each sample, int64 ``[B]``; a graph of operators
+    computes all steps all the same.
 
     Raises:
         DeployError: the wiring is wrong, the packages are missing, or a sum pool exceeds uint8 where it must not.
@@ -70,12 +70,12 @@ def export(
     import onnx
     from onnx import TensorProto, helper
 
-    graph = _Graph(net, batch, taps)
+    graph = _Graph(net)
     for stage, shape in zip(net.stages, pooled, strict=True):
         graph.stage(stage, shape, static)
     graph.readout()
     steps = 1 if static else net.T
-    current = helper.make_tensor_value_info("current", TensorProto.INT32, [steps, batch, *net.stages[0].shape])
+    current = helper.make_tensor_value_info("current", TensorProto.INT32, [steps, "batch", *net.stages[0].shape])
     opset = helper.make_opsetid("", OPSET)
     model = helper.make_model(
         helper.make_graph(graph.nodes, "qbsnn", [current], graph.outputs, graph.constants),
@@ -87,7 +87,7 @@ def export(
     helper.set_model_props(model, {"producer": "qbsnn", "semantics": "QB-INT 1", "T": str(net.T), "s_max": s_max})
     onnx.checker.check_model(model, full_check=True)
     if path is not None:
-        onnx_file.write(model.SerializeToString(), Path(path))
+        Path(path).write_bytes(sealed(model.SerializeToString(), ENTRY))
     return model
 
 
@@ -104,51 +104,13 @@ class _Spikes:
         self.small = bound <= (127 if zero else 255)
 
 
-class _Graph:
-    """Collects nodes, constants and outputs; each method adds some and returns the name of the value they make."""
+class _Graph(Nodes):
+    """The graph of a network, stage by stage."""
 
-    def __init__(self, net: IntegerNetwork, batch: str | int, taps: bool) -> None:
-        import onnx
-
-        self.net, self.batch, self.taps, self.onnx = net, batch, taps, onnx
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-        self.outputs: list[onnx.ValueInfoProto] = []
+    def __init__(self, net: IntegerNetwork) -> None:
+        taps = (f"{stage.name}.{tap}" for stage in net.stages for tap in ("spikes", "membrane"))
+        super().__init__(net, {"current", "logits", *onnx_exit.OUTPUTS, *taps})
         self.sources: list[_Spikes] = []
-        # a stage may be called anything, so inner names give way to the public ones and to one another
-        self.taken = {
-            "current",
-            "logits",
-            *onnx_exit.OUTPUTS,
-            *(f"{s.name}.{tap}" for s in net.stages for tap in ("spikes", "membrane")),
-        }
-
-    def node(self, op: str, inputs: list[str], name: str, *, public: bool = False, **attributes: Any) -> str:
-        name = name if public else self._fresh(name)
-        self.nodes.append(self.onnx.helper.make_node(op, inputs, [name], name=name, **attributes))
-        return name
-
-    def constant(self, value: Any, name: str, dtype: Any = np.int32) -> str:
-        name = self._fresh(name)
-        self.constants.append(self.onnx.numpy_helper.from_array(np.asarray(value, dtype), name))
-        return name
-
-    def _fresh(self, name: str) -> str:
-        candidate, k = name, 1
-        while candidate in self.taken:
-            candidate, k = f"{name}~{k}", k + 1
-        self.taken.add(candidate)
-        return candidate
-
-    def reshape(self, value: str, shape: tuple[int, ...], name: str, *, public: bool = False) -> str:
-        return self.node("Reshape", [value, self.constant(shape, f"{name}.shape", np.int64)], name, public=public)
-
-    def cast(self, value: str, dtype: str, name: str) -> str:
-        return self.node("Cast", [value], name, to=getattr(self.onnx.TensorProto, dtype))
-
-    def output(self, name: str, dtype: str, shape: list[Any]) -> None:
-        element = getattr(self.onnx.TensorProto, dtype)
-        self.outputs.append(self.onnx.helper.make_tensor_value_info(name, element, shape))
 
     def stage(self, stage: IntStage, pooled: tuple[int, ...], static: bool) -> None:
         name = stage.name
@@ -165,15 +127,14 @@ class _Graph:
         spikes, membranes = step.unrolled(steps)
         merged = self.node("Concat", spikes, f"{name}.bursts", axis=0)
         signed = stage.s_min < 0
-        if self.taps:
-            potentials = step.narrowed(self.node("Concat", membranes, f"{name}.potentials", axis=0), f"{name}.int32")
-            bursts = self.cast(merged, "INT8" if signed else "UINT8", f"{name}.tap")
-            for value, tap, dtype in (
-                (bursts, "spikes", "INT8" if signed else "UINT8"),
-                (potentials, "membrane", "INT32"),
-            ):
-                self.reshape(value, (self.net.T, -1, *stage.shape), f"{name}.{tap}", public=True)
-                self.output(f"{name}.{tap}", dtype, [self.net.T, self.batch, *stage.shape])
+        potentials = step.narrowed(self.node("Concat", membranes, f"{name}.potentials", axis=0), f"{name}.int32")
+        bursts = self.cast(merged, "INT8" if signed else "UINT8", f"{name}.tap")
+        for value, tap, dtype in (
+            (bursts, "spikes", "INT8" if signed else "UINT8"),
+            (potentials, "membrane", "INT32"),
+        ):
+            self.reshape(value, (self.net.T, -1, *stage.shape), f"{name}.{tap}", public=True)
+            self.output(f"{name}.{tap}", dtype, [self.net.T, "batch", *stage.shape])
         zero = 128 if signed else 0
         shifted = (
             self.node("Add", [merged, self.constant(zero, f"{name}.zero_point", step.dtype)], f"{name}.shifted")
@@ -182,19 +143,11 @@ class _Graph:
         )
         self.sources.append(self.pool(stage.pool, stage, self.cast(shifted, "UINT8", f"{name}.uint8"), zero, pooled))
 
-    def nodes_of(self, op: str, inputs: list[str], names: list[str], **attributes: Any) -> list[str]:
-        outputs = [self._fresh(name) for name in names]
-        self.nodes.append(self.onnx.helper.make_node(op, inputs, outputs, name=outputs[0], **attributes))
-        return outputs
-
     def _sum(self, terms: list[str], name: str) -> str:
         total = terms[0]
         for term in terms[1:]:
             total = self.node("Add", [total, term], name)
         return total
-
-    def per_channel(self, values: NDArray[Any], stage: IntStage, name: str, dtype: Any = np.int32) -> str:
-        return self.constant(values.reshape(-1, *(1,) * (len(stage.shape) - 1)), name, dtype)
 
     def branch(self, branch: IntBranch, stage: IntStage, name: str) -> str:
         """The int32 term ``[T·B, *shape]`` of one branch."""
@@ -290,8 +243,8 @@ class _Graph:
         steps = self.reshape(sums, (self.net.T, -1, len(readout.bias)), "readout.steps")
         time = self.constant([0], "readout.time", np.int64)
         self.node("ReduceSum", [steps, time], "logits", public=True, keepdims=0)
-        self.output("logits", "INT32", [self.batch, len(readout.bias)])
+        self.output("logits", "INT32", ["batch", len(readout.bias)])
         if self.net.exit_margin is not None:
             onnx_exit.add(self, steps, self.net.exit_margin)
             for name in onnx_exit.OUTPUTS:
-                self.output(name, "INT64", [self.batch])
+                self.output(name, "INT64", ["batch"])

@@ -7,36 +7,17 @@ policy ``error``), else int64.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from qbsnn.deploy.format.network import IntegerNetwork, IntStage
-
-
-class Graph(Protocol):
-    """What a step needs of the graph that it adds nodes to; every method returns the name of the value it makes."""
-
-    net: IntegerNetwork
-
-    def node(self, op: str, inputs: list[str], name: str, **attributes: Any) -> str:
-        """Add a node with one output."""
-
-    def constant(self, value: Any, name: str, dtype: Any = np.int32) -> str:
-        """Add a constant."""
-
-    def cast(self, value: str, dtype: str, name: str) -> str:
-        """Add a cast."""
-
-    def per_channel(self, values: NDArray[Any], stage: IntStage, name: str, dtype: Any = np.int32) -> str:
-        """Add a constant that broadcasts over ``[B, *shape]``."""
+from qbsnn.deploy.engines.onnx_nodes import Nodes
+from qbsnn.deploy.format.network import IntStage
 
 
 class Step:
     """The steps of one stage. Its constants are added once."""
 
-    def __init__(self, graph: Graph, stage: IntStage) -> None:
+    def __init__(self, graph: Nodes, stage: IntStage) -> None:
         self.graph, self.stage, self.name = graph, stage, stage.name
         plain = stage.s_min == 0 and stage.rounding != "round" and stage.leak.kind in ("none", "shift_floor")
         self.wide = not plain or graph.net.overflow != "error"
