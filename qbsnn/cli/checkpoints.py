@@ -129,8 +129,6 @@ def stored_config(
     cfg = OmegaConf.create(_relocate(config, config["paths"]["run"], str(run.resolve())))
     if not same_loggers:
         cfg.logger = loggers
-    if cfg.get("init_from") and not cfg.get("init_from_digest"):
-        cfg.init_from_digest = cfg.init_from  # by its path, as earlier versions knew it
     OmegaConf.set_struct(cfg, True)
     keys = list(dotted(config))
     for override in overrides:

@@ -18,19 +18,13 @@ def known(data: DataModule) -> list[str] | None:
     return [str(name) for name in data.class_names] if data.names_known else None
 
 
-def check(
-    contents: Mapping[str, Any],
-    path: Path,
-    data: DataModule,
-    otherwise: DataModule | None = None,
-) -> None:
+def check(contents: Mapping[str, Any], path: Path, data: DataModule) -> None:
     """See that a checkpoint's network learned the classes of a set.
 
     Args:
-        contents: of the checkpoint. Those of earlier versions do not name the classes.
+        contents: of the checkpoint. Of one that does not name its classes nothing is said.
         path: its file.
         data: the set.
-        otherwise: the set that its configuration names, whose classes count where it names none itself.
 
     Raises:
         CheckpointError: its classes are no list of names.
@@ -40,8 +34,6 @@ def check(
     theirs = about.get("classes") if isinstance(about, Mapping) else None
     if theirs is not None and not (isinstance(theirs, list) and all(isinstance(name, str) for name in theirs)):
         raise CheckpointError(f"checkpoint {path}: its classes must be a list of names, got {theirs!r}")
-    if theirs is None and otherwise is not None:
-        theirs = known(otherwise)
     ours = known(data)
     if theirs is None or ours is None or theirs == ours:
         return

@@ -2,7 +2,7 @@
 
 A checkpoint is the zip archive that torch writes, with a SHA-256 as the archive's comment. The digest travels with the
 file, and the two cannot disagree after a kill: a new state goes to ``.<name>.part`` in the same directory, is flushed
-to disk and renamed over the target. Checkpoints of earlier versions have their digest in a file ``<name>.sha256``.
+to disk and renamed over the target.
 """
 
 from __future__ import annotations
@@ -43,10 +43,9 @@ def load(path: str | os.PathLike[str], map_location: Any = "cpu") -> dict[str, A
             objects.
     """
     path = _local(path)
-    real = path.resolve()  # ``save_last: link`` makes last.ckpt a link, and an earlier version's digest is the target's
     try:
-        with real.open("rb") as file:
-            _check_digest(file, path, _sidecar(real))
+        with path.open("rb") as file:
+            _check_digest(file, path)
             file.seek(0)
             state = _unpickle(file, path, map_location)
     except FileNotFoundError:
@@ -69,18 +68,14 @@ def digest(path: str | os.PathLike[str]) -> str:
         CheckpointError: the file is absent, or names none.
     """
     path = _local(path)
-    real = path.resolve()
     try:
-        with real.open("rb") as file:
-            start = max(file.seek(0, os.SEEK_END) - len(_ending("0" * 64)), 0)
-            file.seek(start)
-            ending = file.read()
+        with path.open("rb") as file:
+            named = _sealed(file)[1]
     except OSError as error:
         raise CheckpointError(f"checkpoint {path} cannot be read: {error.strerror or error}") from None
-    named = [ending[-64:].decode("ascii", "replace")] if ending.startswith(_ending("")) else _listed(_sidecar(real))
-    if not named:
+    if named is None:
         raise CheckpointError(f"checkpoint {path} is cut short or is not a checkpoint: it does not end with its digest")
-    return named[0]
+    return named
 
 
 def stored(contents: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -146,7 +141,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 _flush(file)
             part.replace(path)
             _flush_directory(path.parent)
-            _sidecar(path).unlink(missing_ok=True)
         except (OSError, RuntimeError) as error:
             cause = writer.error if isinstance(error, RuntimeError) else error
             if cause is None:
@@ -163,12 +157,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> dict[str, Any]:
         """Read a checkpoint with :func:`load`. ``weights_only`` is Lightning's; it is always true here."""
         return load(path, map_location)
-
-    def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
-        """Remove a checkpoint and its digest file."""
-        path = _local(path)
-        super().remove_checkpoint(path)
-        _sidecar(path).unlink(missing_ok=True)
 
 
 class _HashingWriter:
@@ -199,27 +187,29 @@ def _ending(digest: str) -> bytes:
     return _COMMENT.to_bytes(len(_EMPTY), "little") + _MARK + digest.encode()
 
 
-def _check_digest(file: IO[bytes], path: Path, sidecar: Path) -> None:
-    """See that a file is what was written."""
-    size = file.seek(0, os.SEEK_END)
-    start = size - len(_ending("0" * 64))
-    file.seek(max(start, 0))
+def _sealed(file: IO[bytes]) -> tuple[int, str | None]:
+    """Where the ending of a file begins, and the digest that it names; ``None`` where it names none."""
+    start = max(file.seek(0, os.SEEK_END) - len(_ending("0" * 64)), 0)
+    file.seek(start)
     ending = file.read()
-    file.seek(0)
-    if start > 0 and ending.startswith(_ending("")):
-        right, found = ending[-64:].decode("ascii", "replace"), _digest(file, start, _EMPTY)
-        named, where = [right], "its end names"
-    else:
-        named, found, where = _listed(sidecar), _digest(file, size), f"{sidecar.name} lists"
-        if not named:
-            raise CheckpointError(
-                f"checkpoint {path} is cut short or is not a checkpoint: its {size} bytes do not end with their digest "
-                "and no .sha256 file lies beside it. Use another checkpoint of the run, or copy this one again"
-            )
-    if found not in named:
+    return start, ending[-64:].decode("ascii", "replace") if start and ending.startswith(_ending("")) else None
+
+
+def _check_digest(file: IO[bytes], path: Path) -> None:
+    """See that a file is what was written."""
+    start, named = _sealed(file)
+    size = file.tell()
+    if named is None:
         raise CheckpointError(
-            f"checkpoint {path} is damaged: it has {size} bytes with SHA-256 {found}, {where} {named[0]}. Use another "
-            "checkpoint of the run, or copy this one again"
+            f"checkpoint {path} is cut short or is not a checkpoint: its {size} bytes do not end with their digest. "
+            "Use another checkpoint of the run, or copy this one again"
+        )
+    file.seek(0)
+    found = _digest(file, start)
+    if found != named:
+        raise CheckpointError(
+            f"checkpoint {path} is damaged: it has {size} bytes with SHA-256 {found}, its end names {named}. Use "
+            "another checkpoint of the run, or copy this one again"
         )
 
 
@@ -229,31 +219,17 @@ def _local(path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
-def _sidecar(path: Path) -> Path:
-    return path.with_name(f"{path.name}.sha256")
-
-
 def _part(path: Path) -> Path:
     return path.with_name(f".{path.name}.part")
 
 
-def _listed(sidecar: Path) -> list[str]:
-    """The digests in a digest file of an earlier version; the lines are those of the ``sha256sum`` program."""
-    try:
-        text = sidecar.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return []
-    # a damaged digest file must not pass for an absent one
-    return [line.split()[0] for line in text.splitlines() if line.strip()] or ["nothing"]
-
-
-def _digest(file: IO[bytes], size: int, more: bytes = b"") -> str:
-    """SHA-256 of the first ``size`` bytes of a file, and of ``more``."""
+def _digest(file: IO[bytes], size: int) -> str:
+    """SHA-256 of an archive whose first ``size`` bytes these are, when it had no comment."""
     sha256 = hashlib.sha256()
     while chunk := file.read(min(_CHUNK, size)):
         sha256.update(chunk)
         size -= len(chunk)
-    sha256.update(more)
+    sha256.update(_EMPTY)
     return sha256.hexdigest()
 
 

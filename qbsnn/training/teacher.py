@@ -68,7 +68,7 @@ class Teacher:
             raise SettingsError(
                 f"checkpoint {path} learned from {theirs.name}, {samples[0]}; {data.name} has {samples[1]}"
             )
-        class_names.check(contents, path, data, otherwise=theirs)
+        class_names.check(contents, path, data)
         if network.encoder.coding == "events" and settings["T"] != network.T:
             raise SettingsError(
                 f"checkpoint {path} takes frames of {network.T} steps, this run has T = {settings['T']}"
