@@ -239,9 +239,7 @@ def _flush(file: IO[Any]) -> None:
 
 
 def _flush_directory(path: Path) -> None:
-    """Make renames in a directory durable, where the system can open directories (not on Windows)."""
-    if os.name != "posix":
-        return
+    """Make renames in a directory durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
