@@ -6,7 +6,8 @@ from typing import Any
 
 import lightning
 
-from qbsnn.energy import ActivityMeter, estimate
+from qbsnn.energy.activity import ActivityMeter
+from qbsnn.energy.estimate import estimate
 from qbsnn.errors import DeployError, EnergyError
 from qbsnn.results.energy_schema import Energy
 from qbsnn.training.deployment import Listener

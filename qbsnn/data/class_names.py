@@ -22,7 +22,7 @@ def check(contents: Mapping[str, Any], path: Path, data: DataModule) -> None:
     """See that a checkpoint's network learned the classes of a set.
 
     Args:
-        contents: of the checkpoint.
+        contents: of the checkpoint. Of one that does not name its classes nothing is said.
         path: its file.
         data: the set.
 

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 
 from qbsnn.energy import constants as c
 from qbsnn.energy.activity import ActivityMeter
 from qbsnn.energy.count import StageCounts, bits_for, count_operations
-from qbsnn.energy.price import MODELS, Model, footprint, price
+from qbsnn.energy.price import MODELS, footprint, price
 from qbsnn.errors import EnergyError
 from qbsnn.results.energy_schema import Energy, EnergyLayer, Parts
 
 Estimates = dict[str, dict[str, Parts]]
 
 
-def estimate(meter: ActivityMeter, checkpoint: str, models: Mapping[str, Model] = MODELS) -> Energy:
+def estimate(meter: ActivityMeter, checkpoint: str) -> Energy:
     """Operations and estimates for all that passed through the meter's network while it was attached.
 
     Args:
         meter: What listened.
         checkpoint: Which weights ran, for the record.
-        models: The prices, ``fp32`` among them.
 
     Raises:
         EnergyError: Nothing was seen, or a layer cannot be counted.
@@ -30,7 +30,7 @@ def estimate(meter: ActivityMeter, checkpoint: str, models: Mapping[str, Model] 
         raise EnergyError("no image passed through the network while its operations were counted")
     images = next(iter(sent.values())).samples
     stages = count_operations(meter.network, emitted, sent)
-    by_stage = _estimates(stages, images, models)
+    by_stage = _estimates(stages, images)
     totals = {
         model: {network: _sum([by_stage[stage.name][model][network] for stage in stages]) for network in networks}
         for model, networks in by_stage[stages[0].name].items()
@@ -41,7 +41,7 @@ def estimate(meter: ActivityMeter, checkpoint: str, models: Mapping[str, Model] 
     return Energy(
         checkpoint=checkpoint,
         images=images,
-        models={key: model.title for key, model in models.items()},
+        models={key: model.title for key, model in MODELS.items()},
         levels=levels,
         level_bits=None if levels is None else bits_for(levels),
         spikes_per_synapse=_spikes_per_synapse(stages, images),
@@ -58,35 +58,26 @@ def estimate(meter: ActivityMeter, checkpoint: str, models: Mapping[str, Model] 
     )
 
 
-def _estimates(stages: Sequence[StageCounts], images: int, models: Mapping[str, Model]) -> dict[str, Estimates]:
+def _estimates(stages: Sequence[StageCounts], images: int) -> dict[str, Estimates]:
     """By stage, model and network."""
     sizes = {network: footprint(stages, network) for network in stages[0].usage}
     return {
         stage.name: {
             key: {network: price(use, model, sizes[network], images) for network, use in stage.usage.items()}
-            for key, model in models.items()
+            for key, model in MODELS.items()
         }
         for stage in stages
     }
 
 
 def _layer(stage: StageCounts, images: int, estimates: Estimates) -> EnergyLayer:
-    counts = stage.usage["network"].counts
+    counts = asdict(stage.usage["network"].counts)
     return EnergyLayer(
         name=stage.name,
         neurons=stage.neurons,
         steps=stage.steps,
         dense=stage.dense,
-        events=counts.events,
-        acs=counts.acs,
-        macs=counts.macs,
-        shortcut_adds=counts.shortcut_adds,
-        bias_adds=counts.bias_adds,
-        current_adds=counts.current_adds,
-        leaks=counts.leaks,
-        compares=counts.compares,
-        resets=counts.resets,
-        pool_ops=counts.pool_ops,
+        **{kind: count for kind, count in counts.items() if kind in EnergyLayer.__annotations__},
         spikes=stage.spikes,
         rate=_rate([stage], images) if stage.spiking else None,
         spikes_per_synapse=_spikes_per_synapse([stage], images),

@@ -108,11 +108,6 @@ class Stage(nn.Module):
         return cast("list[Branch]", list(self.branches))
 
     @property
-    def neuron_bits(self) -> int | None:
-        """The bits to which this stage's neuron wants weights quantised."""
-        return None if self.neuron is None else self.neuron.weight_bits
-
-    @property
     def sources(self) -> list[str]:
         """Names of the stages that this one reads, in branch order."""
         return [branch.source for branch in self.parts]

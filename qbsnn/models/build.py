@@ -169,10 +169,10 @@ class Builder:
         if kind == "rate":
             vote = torch.eye(classes).repeat_interleave(population, 1) / population
             layer.weight = nn.Parameter(vote, requires_grad=False)
-        elif (bits := self.stages[source].neuron_bits) is not None:
-            quantise(layer, bits, per_tensor=True)
-        neuron = LeakyIntegrator(self.options["readout_tau"]) if kind == "membrane" else None
-        self.stages["readout"] = Stage([Branch(source, layer)], neuron)
+        elif (neuron := self.stages[source].neuron) is not None and neuron.weight_bits is not None:
+            quantise(layer, neuron.weight_bits, per_tensor=True)
+        integrator = LeakyIntegrator(self.options["readout_tau"]) if kind == "membrane" else None
+        self.stages["readout"] = Stage([Branch(source, layer)], integrator)
         if self.neurons:
             raise ArgumentError(
                 f"neurons.{next(iter(self.neurons))} is not a stage with neurons: there are "

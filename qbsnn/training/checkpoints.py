@@ -70,9 +70,12 @@ def digest(path: str | os.PathLike[str]) -> str:
     path = _local(path)
     try:
         with path.open("rb") as file:
-            return _named(file, path)[0]
+            named = _sealed(file)[1]
     except OSError as error:
         raise CheckpointError(f"checkpoint {path} cannot be read: {error.strerror or error}") from None
+    if named is None:
+        raise CheckpointError(f"checkpoint {path} is cut short or is not a checkpoint: it does not end with its digest")
+    return named
 
 
 def stored(contents: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -184,29 +187,29 @@ def _ending(digest: str) -> bytes:
     return _COMMENT.to_bytes(len(_EMPTY), "little") + _MARK + digest.encode()
 
 
-def _named(file: IO[bytes], path: Path) -> tuple[str, int]:
-    """The digest that a file names at its end, and how many bytes are before that."""
-    size = file.seek(0, os.SEEK_END)
-    start = max(size - len(_ending("0" * 64)), 0)
+def _sealed(file: IO[bytes]) -> tuple[int, str | None]:
+    """Where the ending of a file begins, and the digest that it names; ``None`` where it names none."""
+    start = max(file.seek(0, os.SEEK_END) - len(_ending("0" * 64)), 0)
     file.seek(start)
     ending = file.read()
-    if not start or not ending.startswith(_ending("")):
-        raise CheckpointError(
-            f"checkpoint {path} is cut short or is not a checkpoint: its {size} bytes do not end with their digest. "
-            "Use another checkpoint of the run, or copy this one again"
-        )
-    return ending[-64:].decode("ascii", "replace"), start
+    return start, ending[-64:].decode("ascii", "replace") if start and ending.startswith(_ending("")) else None
 
 
 def _check_digest(file: IO[bytes], path: Path) -> None:
     """See that a file is what was written."""
-    named, start = _named(file, path)
+    start, named = _sealed(file)
+    size = file.tell()
+    if named is None:
+        raise CheckpointError(
+            f"checkpoint {path} is cut short or is not a checkpoint: its {size} bytes do not end with their digest. "
+            "Use another checkpoint of the run, or copy this one again"
+        )
     file.seek(0)
     found = _digest(file, start)
     if found != named:
         raise CheckpointError(
-            f"checkpoint {path} is damaged: it has {start + len(_ending(named))} bytes with SHA-256 {found}, its end "
-            f"names {named}. Use another checkpoint of the run, or copy this one again"
+            f"checkpoint {path} is damaged: it has {size} bytes with SHA-256 {found}, its end names {named}. Use "
+            "another checkpoint of the run, or copy this one again"
         )
 
 
@@ -221,7 +224,7 @@ def _part(path: Path) -> Path:
 
 
 def _digest(file: IO[bytes], size: int) -> str:
-    """SHA-256 of the first ``size`` bytes of an archive as torch wrote it, which has no comment."""
+    """SHA-256 of an archive whose first ``size`` bytes these are, when it had no comment."""
     sha256 = hashlib.sha256()
     while chunk := file.read(min(_CHUNK, size)):
         sha256.update(chunk)

@@ -32,11 +32,6 @@ log = logging.getLogger(__name__)
 Batch = tuple[Tensor, Tensor]
 
 
-def hard(labels: Tensor) -> Tensor:
-    """Classes int64 ``[B]``: of mixed samples, whose labels are shares ``[B, classes]``, the largest share's."""
-    return labels if labels.dim() == 1 else labels.argmax(1)
-
-
 class Tally:
     """Sums of what batches gave, kept on their device: adding waits for nothing, reading the means does.
 
@@ -246,7 +241,8 @@ class Classifier(lightning.LightningModule):
         loss = self.loss(logits, labels)
         decided = self.network.decide(logits.detach())
         predicted = decided.argmax(1)
-        found = loss.detach(), (predicted == hard(labels)).sum(), len(labels)
+        classes = labels if labels.dim() == 1 else labels.argmax(1)  # of mixed samples, those with the largest share
+        found = loss.detach(), (predicted == classes).sum(), len(labels)
         self._tallies[part].add(*found)
         if part == "train":
             self._batch.reset()

@@ -288,7 +288,7 @@ def _recorded(parts: Parts, again: bool = True, **fields: Any) -> Iterator[Recor
         overwrite, resume = (parts.settings.get(key, False) for key in ("overwrite", "resume"))
         claim(parts.folder, result.identity, overwrite, resume, again)
         seconds = lambda: parts.resumption.seconds  # noqa: E731
-        with recorded(result, parts.folder, parts.loggers, parts.data.describe, seconds) as record:
+        with recorded(result, parts.folder, parts.trainer.loggers, parts.data.describe, seconds) as record:
             yield record
 
 

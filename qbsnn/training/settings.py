@@ -20,7 +20,7 @@ from qbsnn.bounds import BOUNDS
 from qbsnn.checked import Checked
 from qbsnn.checks import nearest, place
 from qbsnn.deploy.convert.settings import DeploySettings
-from qbsnn.errors import ArgumentError, SettingsError
+from qbsnn.errors import SettingsError
 from qbsnn.results.fingerprint import identity, origin
 from qbsnn.training.building import check, check_names, locate, within
 from qbsnn.training.defaults import arguments, defaults, with_digests
@@ -152,10 +152,7 @@ def screen(cfg: DictConfig) -> dict[str, Any]:
     for name, node in (plain.get("callbacks") or {}).items():
         if isinstance(node, dict) and node.get("_target_", "") is None:  # off, whatever is said of it besides
             plain["callbacks"][name] = None
-    try:
-        RunSettings(**plain)
-    except ArgumentError as error:
-        raise SettingsError(str(error)) from error
+    RunSettings(**plain)
     for name in ("compile", "memory"):
         plain.setdefault(name, RunSettings.model_fields[name].default)
     trust = plain.pop("trust", None) or []

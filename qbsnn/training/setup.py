@@ -14,7 +14,6 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from lightning.pytorch.loggers import Logger
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from qbsnn.checks import nearest, place
@@ -77,11 +76,6 @@ class Parts:
         """The run directory."""
         return Path(self.settings["paths"]["run"])
 
-    @property
-    def loggers(self) -> list[Logger]:
-        """Where settings, curves, final numbers and files go besides the run directory."""
-        return list(self.trainer.loggers)
-
 
 def build(settings: dict[str, Any], callbacks: Sequence[Callback] = ()) -> Parts:
     """Build data module, network, LightningModule and trainer from validated settings. Reads no data."""
@@ -121,7 +115,7 @@ def build(settings: dict[str, Any], callbacks: Sequence[Callback] = ()) -> Parts
         execution=str(execution),
     )
     parts = Parts(settings, data, module, trainer, checks, listeners, resumption, execution, result)
-    open_loggers(parts.loggers, settings)
+    open_loggers(trainer.loggers, settings)
     return parts
 
 

@@ -23,8 +23,7 @@ def test_a_network_is_not_used_on_other_classes(tool, capsys):
     )
     assert tool("train.py", *SMALL, f"data.root={pets}", "neuron=relu", "hydra.run.dir=outputs/pets") == 0
     path = tool.folder / "outputs/pets/checkpoints/best.ckpt"
-    contents = checkpoints.load(path)
-    assert contents["qbsnn"]["classes"] == ["cat", "dog"]
+    assert checkpoints.load(path)["qbsnn"]["classes"] == ["cat", "dog"]
     capsys.readouterr()
     for script in ("evaluate.py", "scripts/verify.py"):
         assert tool(script, f"ckpt={path}", f"data.root={others}") == 1

@@ -5,7 +5,8 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from qbsnn.energy import ActivityMeter, StageCounts, count_operations
+from qbsnn.energy.activity import ActivityMeter
+from qbsnn.energy.count import StageCounts, count_operations
 from qbsnn.layers import INPUT, Branch, Encoder, Stage
 from qbsnn.models import SpikingNetwork
 from qbsnn.neurons import QBLIF

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from qbsnn.energy import Activity, ActivityMeter, estimate
+from qbsnn.energy.activity import Activity, ActivityMeter
+from qbsnn.energy.estimate import estimate
 from qbsnn.errors import EnergyError
 from qbsnn.neurons import QBLIF
 from tests.energy.networks import chain, pixels

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from qbsnn.deploy.format.operations import axis_fanout
-from qbsnn.energy import Counts, fanout
-from qbsnn.energy.fanout import pool_fanout
+from qbsnn.energy.count import Counts
+from qbsnn.energy.fanout import fanout, pool_fanout
 from qbsnn.errors import DeployError, EnergyError
 from qbsnn.layers import INPUT, Branch, Encoder, Stage
 from qbsnn.models import SpikingNetwork

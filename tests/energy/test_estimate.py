@@ -5,7 +5,8 @@ from functools import partial
 import pytest
 import torch
 
-from qbsnn.energy import ActivityMeter, estimate
+from qbsnn.energy.activity import ActivityMeter
+from qbsnn.energy.estimate import estimate
 from qbsnn.models import mlp, resnet, vgg
 from qbsnn.neurons import LIF, QBLIF, ReLU
 

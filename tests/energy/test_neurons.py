@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from qbsnn.energy import ActivityMeter, count_operations
+from qbsnn.energy.activity import ActivityMeter
+from qbsnn.energy.count import count_operations
 from qbsnn.errors import EnergyError
 from qbsnn.models import mlp
 from qbsnn.neurons import IF, ILIF, LIF, PLIF, QBLIF, AdaptiveQB, MultiCompartment, Operations, QuantReLU, TernaryBurst

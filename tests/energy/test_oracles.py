@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from qbsnn.energy import ActivityMeter, count_operations
+from qbsnn.energy.activity import ActivityMeter
+from qbsnn.energy.count import count_operations
 from qbsnn.models import mlp, resnet, vgg
 from qbsnn.neurons import LIF, QBLIF, ReLU
 

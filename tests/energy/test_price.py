@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from qbsnn.energy import MODELS, Counts, Footprint, constants, price
-from qbsnn.energy.count import Usage
-from qbsnn.energy.price import access, footprint
+from qbsnn.energy import constants
+from qbsnn.energy.count import Counts, Usage
+from qbsnn.energy.price import MODELS, Footprint, access, footprint, price
 from tests.energy.networks import chain, counted, pixels
 
 SIZES = Footprint(weights=8 * 1024, state=32 * 1024, maps=1024 * 1024)

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from qbsnn.energy import ActivityMeter, count_operations, estimate
+from qbsnn.energy.activity import ActivityMeter
+from qbsnn.energy.count import count_operations
+from qbsnn.energy.estimate import estimate
 from qbsnn.energy.spending import Spending, Synapses
 from qbsnn.errors import EnergyError
 from qbsnn.models import fast, mlp, resnet, vgg

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from qbsnn.deploy.engines import c_source, onnx_file, onnx_graph
+from qbsnn.deploy.engines import c_source, onnx_graph
 from qbsnn.deploy.export import bundle, bundle_reader, nir_graph, nir_reader
 from qbsnn.deploy.format.bounds import bounds
 from qbsnn.deploy.format.seal import opened
@@ -17,7 +17,7 @@ from tests.deploy.export.exporting import trained
 READERS: dict[str, Callable[[Path], Any]] = {
     "checkpoint, copied alone": checkpoints.load,
     "bundle": bundle_reader.read,
-    "ONNX file": onnx_file.read,
+    "ONNX file": partial(opened, mark=onnx_graph.ENTRY),
     "NIR graph": nir_reader.read,
     "header of the C export": partial(opened, mark=c_source.SEAL[0], end=c_source.SEAL[1]),
 }

@@ -213,7 +213,7 @@ def die_at(step):  # just before the step-th call that reaches the disk
 
 # before each of the calls that matter, twice in a row
 seen = set()
-for step in range(1, 6):
+for step in range(1, 7):
     save(1)
     for k in (2, 3):
         _, status = os.waitpid(child(lambda: (die_at(step), save(k))), 0)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qbsnn.deploy.convert.thresholds import Inputs
+from qbsnn.deploy.convert.thresholds import Floats
 from qbsnn.layers.stage import Branch, Stage
 from qbsnn.models.network import SpikingNetwork
 
@@ -20,12 +20,13 @@ CHUNK = 32
 
 
 @torch.no_grad()
-def branch_inputs(absorbed: SpikingNetwork, pixels: Tensor) -> dict[str, list[Inputs]]:
-    """Per stage name, the inputs of its weight branches for pixels ``[N, C, H, W]``; the same positions in all of them.
+def branch_inputs(absorbed: SpikingNetwork, pixels: Tensor) -> dict[str, list[Floats]]:
+    """Per stage name, the inputs ``[groups, n, K]`` of its weight branches for pixels ``[N, C, H, W]``.
 
-    An identity shortcut is exact, so it has no part in an error and none here. Positions are drawn with a fixed seed.
+    Row i of all branches is one output position. An identity shortcut is exact, so it has no part in an error and none
+    here. Positions are drawn with a fixed seed.
     """
-    found: dict[str, list[list[Inputs]]] = {}
+    found: dict[str, list[list[Floats]]] = {}
     generator = torch.Generator().manual_seed(0)
     share = -(-FRAMES * CHUNK // len(pixels))
 
@@ -41,22 +42,20 @@ def branch_inputs(absorbed: SpikingNetwork, pixels: Tensor) -> dict[str, list[In
 
     for chunk in pixels.split(CHUNK):
         absorbed.walk(absorbed.encoder(chunk.to(next(absorbed.parameters()).device)), visit)
-    return {name: [_joined(parts) for parts in zip(*chunks, strict=True)] for name, chunks in found.items()}
+    return {
+        name: [np.concatenate(parts, axis=1) for parts in zip(*chunks, strict=True)] for name, chunks in found.items()
+    }
 
 
-def _joined(parts: tuple[Inputs, ...]) -> Inputs:
-    return Inputs(np.concatenate([part.columns for part in parts], axis=1))
-
-
-def _sampled(branch: Branch, x: Tensor, frame: Tensor, place: Tensor) -> Inputs:
+def _sampled(branch: Branch, x: Tensor, frame: Tensor, place: Tensor) -> Floats:
     """Columns of the frames ``x [T·B, ...]`` chosen by ``frame [n]`` at the positions ``place [n, p]``."""
     layer = branch.weight
     if isinstance(layer, nn.Linear):
-        return Inputs(x[frame].flatten(1).double().cpu().numpy()[None])
+        return x[frame].flatten(1).double().cpu().numpy()[None]
     assert layer is not None and not isinstance(layer.padding, str)
     columns = []
     for f, p in zip(frame.tolist(), place, strict=True):
         unfolded = F.unfold(x[f : f + 1], layer.kernel_size, layer.dilation, layer.padding, layer.stride)
         columns.append(unfolded[0].T[p.to(x.device)])
     rows = torch.cat(columns).double().cpu().numpy()
-    return Inputs(np.stack(np.split(rows, layer.groups, axis=1)))
+    return np.stack(np.split(rows, layer.groups, axis=1))

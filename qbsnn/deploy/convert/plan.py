@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qbsnn.deploy.convert.calibration import branch_inputs
 from qbsnn.deploy.convert.settings import DeploySettings
-from qbsnn.deploy.convert.thresholds import Grid, Inputs, Plan, power_of_two_theta, search, search_scale
+from qbsnn.deploy.convert.thresholds import Floats, Grid, Plan, power_of_two_theta, search, search_scale
 from qbsnn.deploy.format.network import Leak
 from qbsnn.errors import DeployError
 from qbsnn.layers.stage import INPUT, Branch, Stage
@@ -91,7 +91,7 @@ def _readout_scale(
     weight: NDArray[np.float64],
     bias: NDArray[np.float64],
     settings: DeploySettings,
-    inputs: Inputs | None,
+    inputs: Floats | None,
     searched: bool,
 ) -> float:
     """One scale for all classes: the largest weight becomes ±q_max, or what a search finds."""

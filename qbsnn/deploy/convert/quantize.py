@@ -28,7 +28,6 @@ from qbsnn.errors import ArgumentError, DeployError
 from qbsnn.functional.arguments import real
 from qbsnn.layers.stage import INPUT, Branch, Stage
 from qbsnn.models.network import SpikingNetwork
-from qbsnn.neurons.base import FixedBurst
 
 
 def quantize(
@@ -55,8 +54,7 @@ def quantize(
 
 
 def convert(absorbed: SpikingNetwork, plan: Plan, settings: DeploySettings) -> Quantized:
-    """Round an absorbed network to the grids of a plan."""
-    settings = settings.resolved()
+    """Round an absorbed network to the grids of a plan, which was made with the same resolved settings."""
     first_clipped = 0
     if settings.first_layer == "integer":
         absorbed, first_clipped = _with_integer_first_layer(absorbed, plan)
@@ -78,9 +76,7 @@ def convert(absorbed: SpikingNetwork, plan: Plan, settings: DeploySettings) -> Q
     first_name, first = next(iter(absorbed.named_stages()))
     clipped[first_name] = first_clipped
     ends = _current_bounds(first.parts[0], absorbed, stages[0].theta)
-    if max(int(np.abs(ends[0]).max()), int(np.abs(ends[1]).max())) > INT32_MAX:
-        raise DeployError(f"{first_name}: the input current of the largest input does not fit int32")
-    net = settings.applied_to(IntegerNetwork(tuple(stages), readout, absorbed.T))
+    net = IntegerNetwork(tuple(stages), readout, absorbed.T, settings.membrane_bits, settings.overflow)
     check(net)
     result = Quantized(net, absorbed, ends, clipped, settings, plan)
     for name, bound in zip([*index, "readout"][1:], bounds(net, ends), strict=True):
@@ -142,17 +138,11 @@ def _stage(
         shape=shape,
         leak=leak_of(name, float(neuron.decay), steps, settings.leak),
         s_min=neuron.s_min,
-        rounding=_rounding(name, neuron),
+        rounding=neuron.rounding,  # type: ignore[arg-type]  # the check of the network refuses others
         reset="hard" if neuron.reset.kind == "hard" else "soft",
         pool=_pool(name, stage.pool),
     )
     return result, clipped
-
-
-def _rounding(name: str, neuron: FixedBurst) -> Literal["floor", "round", "to_zero"]:
-    if neuron.rounding not in ("floor", "round", "to_zero"):
-        raise DeployError(f"{name}: QB-INT 1 has no rounding {neuron.rounding!r}")
-    return neuron.rounding  # type: ignore[return-value]
 
 
 def _branch(name: str, branch: Branch, source: int, unit: NDArray[np.float64], q_max: int) -> tuple[IntBranch, int]:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from qbsnn import checks
 from qbsnn.checked import Checked
-
-if TYPE_CHECKING:
-    from qbsnn.deploy.format.network import IntegerNetwork
 
 PROFILES: dict[str, dict[str, Any]] = {
     "generic-fpga": {"leak": "shift_floor", "membrane_bits": 24, "overflow": "saturate"},
@@ -94,7 +90,3 @@ class DeploySettings(Checked):
         0 where not even θ = 1 is small enough.
         """
         return min(2**15, 2 ** (self.membrane_bits - 1) // (2 * (s_max + 1)))
-
-    def applied_to(self, net: IntegerNetwork) -> IntegerNetwork:
-        """The network with this membrane register."""
-        return replace(net, membrane_bits=self.membrane_bits, overflow=self.overflow)

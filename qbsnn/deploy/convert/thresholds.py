@@ -42,13 +42,6 @@ class Plan:
     scale: float
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """Sampled inputs of one weight branch, ``[groups, n, K]``; row i of all branches is one output position."""
-
-    columns: Floats
-
-
 def power_of_two_theta(largest: Floats, q_max: int = 127, limit: int = 2**15) -> NDArray[np.int32]:
     """θ = 2^k ≤ limit per channel for max|w| per channel, (I1): the finest such grid on which the weights fit ±q_max.
 
@@ -67,12 +60,13 @@ def rounded(weight: Floats, unit: Floats, q_max: int) -> Floats:
 
 
 def search(
-    weights: Sequence[Floats], bias: Floats, q_max: int, limit: int, inputs: Sequence[Inputs] | None = None
+    weights: Sequence[Floats], bias: Floats, q_max: int, limit: int, inputs: Sequence[Floats] | None = None
 ) -> Grid:
     """The integer θ ≤ limit per channel with the smallest squared error of the stage's current.
 
-    weights: of every branch, ``[O, ...]``; bias ``[O]``. inputs: per branch; without them, the error is that of the
-    weights. Channels whose weights lie on a grid keep it (see ``on_grid``) unless another θ has a smaller error.
+    weights: of every branch, ``[O, ...]``; bias ``[O]``. inputs: per branch ``[groups, n, K]``, sampled, where row i of
+    all branches is one output position; without them, the error is that of the weights. Channels whose weights lie on a
+    grid keep it (see ``on_grid``) unless another θ has a smaller error.
     """
     flat = [w.reshape(len(w), -1) for w in weights]
     joint = np.concatenate(flat, axis=1)
@@ -98,7 +92,7 @@ def search(
     return Grid(np.where(keeps, kept.theta, free.theta), np.where(keeps, kept.unit, free.unit))
 
 
-def search_scale(weight: Floats, bias: Floats, q_max: int, inputs: Inputs | None = None) -> float:
+def search_scale(weight: Floats, bias: Floats, q_max: int, inputs: Floats | None = None) -> float:
     """The one scale of a readout ``[classes, K]`` with the smallest squared error, from no clipping to × REACH."""
     joint = weight.reshape(1, -1)
     found = on_grid(joint, Grid(np.ones(1, np.int32), np.zeros(1)), q_max, None).unit[0]
@@ -167,8 +161,8 @@ def _step(values: Floats, q_max: int, tolerance: float) -> float | None:
     return None
 
 
-def _applied(inputs: Inputs, error: Floats) -> Floats:
-    """The current that weights ``[O, K]`` make of the inputs, ``[n, O]``."""
-    groups, _, width = inputs.columns.shape
+def _applied(inputs: Floats, error: Floats) -> Floats:
+    """The current that weights ``[O, K]`` make of inputs ``[groups, n, K]``, ``[n, O]``."""
+    groups, _, width = inputs.shape
     per_group = error.reshape(groups, -1, width)
-    return np.concatenate([x @ e.T for x, e in zip(inputs.columns, per_group, strict=True)], axis=1)
+    return np.concatenate([x @ e.T for x, e in zip(inputs, per_group, strict=True)], axis=1)

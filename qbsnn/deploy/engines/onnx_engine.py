@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qbsnn.deploy.engines import onnx_exit, onnx_file
-from qbsnn.deploy.engines.onnx_graph import available, export
+from qbsnn.deploy.engines import onnx_exit
+from qbsnn.deploy.engines.onnx_graph import ENTRY, available, export
 from qbsnn.deploy.format.network import IntegerNetwork, Trace
+from qbsnn.deploy.format.seal import opened
 from qbsnn.deploy.format.validation import check_current
 from qbsnn.errors import DeployError
 
@@ -23,7 +24,7 @@ class OnnxEngine:
     Args:
         net: the integer network.
         static: whether the input is the same in every step.
-        model: the file of a graph exported from ``net``, with taps, to run instead of a fresh one.
+        model: the file of a graph exported from ``net``, to run instead of a fresh one.
 
     Raises:
         DeployError: a package is missing, or the file is damaged.
@@ -38,7 +39,7 @@ class OnnxEngine:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors only
         self.net, self.static = net, static
-        content = export(net, static=static).SerializeToString() if model is None else onnx_file.read(model)
+        content = export(net, static=static).SerializeToString() if model is None else opened(model, ENTRY)
         self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def run(self, current: NDArray[np.int32]) -> Trace:

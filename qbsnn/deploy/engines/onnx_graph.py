@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from qbsnn.deploy.engines import onnx_exit, onnx_file
+from qbsnn.deploy.engines import onnx_exit
 from qbsnn.deploy.engines.onnx_neuron import Step
 from qbsnn.deploy.engines.onnx_nodes import Nodes
 from qbsnn.deploy.format.network import IntBranch, IntegerNetwork, IntPool, IntStage
+from qbsnn.deploy.format.seal import sealed
 from qbsnn.deploy.format.validation import check
 from qbsnn.errors import DeployError
 
@@ -32,6 +33,12 @@ if TYPE_CHECKING:
 
 OPSET = 13
 """ReduceSum with axes as an input; every operator used here exists for integers in this opset."""
+
+ENTRY = b"\x72\x4a\x0a\x06sha256\x12\x40"
+"""What seals a file: an entry of the metadata, ModelProto.metadata_props (field 14) of 74 bytes, whose key (field 1)
+stands here and whose value (field 2) of 64 bytes is the digest of all bytes before it. Two messages one after the other
+are one message to protobuf, so any ONNX reader takes the whole file.
+"""
 
 
 def available() -> str | None:
@@ -44,22 +51,14 @@ def available() -> str | None:
     return None
 
 
-def export(
-    net: IntegerNetwork,
-    path: Path | str | None = None,
-    batch: str | int = "batch",
-    *,
-    static: bool = False,
-    taps: bool = True,
-) -> onnx.ModelProto:
+def export(net: IntegerNetwork, path: Path | str | None = None, *, static: bool = False) -> onnx.ModelProto:
     """Build and check the ONNX model of ``net``; write it to ``path`` if that is given.
 
     The input is ``current``, int32 ``[T, B, *shape of stage 0]``, or ``[1, B, ...]`` and the same in every step if
-    ``static``. The outputs are ``logits``, int32 ``[B, classes]``, and, with ``taps``, ``<stage>.spikes`` (uint8, or
-    int8 if signed, before pooling) and ``<stage>.membrane`` (int32, after the reset) of every stage, both
-    ``[T, B, *shape]``. A network with an exit margin also says ``exit_steps`` and ``exit_class`` of each sample, int64
-    ``[B]``; a graph of operators computes all steps all the same. ``batch`` is the name of the batch dimension, or its
-    size.
+    ``static``. The outputs are ``logits``, int32 ``[B, classes]``, and ``<stage>.spikes`` (uint8, or int8 if signed,
+    before pooling) and ``<stage>.membrane`` (int32, after the reset) of every stage, both ``[T, B, *shape]``. A network
+    with an exit margin also says ``exit_steps`` and ``exit_class`` of each sample, int64 ``[B]``; a graph of operators
+    computes all steps all the same.
 
     Raises:
         DeployError: the wiring is wrong, the packages are missing, or a sum pool exceeds uint8 where it must not.
@@ -71,12 +70,12 @@ def export(
     import onnx
     from onnx import TensorProto, helper
 
-    graph = _Graph(net, batch, taps)
+    graph = _Graph(net)
     for stage, shape in zip(net.stages, pooled, strict=True):
         graph.stage(stage, shape, static)
     graph.readout()
     steps = 1 if static else net.T
-    current = helper.make_tensor_value_info("current", TensorProto.INT32, [steps, batch, *net.stages[0].shape])
+    current = helper.make_tensor_value_info("current", TensorProto.INT32, [steps, "batch", *net.stages[0].shape])
     opset = helper.make_opsetid("", OPSET)
     model = helper.make_model(
         helper.make_graph(graph.nodes, "qbsnn", [current], graph.outputs, graph.constants),
@@ -88,7 +87,7 @@ def export(
     helper.set_model_props(model, {"producer": "qbsnn", "semantics": "QB-INT 1", "T": str(net.T), "s_max": s_max})
     onnx.checker.check_model(model, full_check=True)
     if path is not None:
-        onnx_file.write(model.SerializeToString(), Path(path))
+        Path(path).write_bytes(sealed(model.SerializeToString(), ENTRY))
     return model
 
 
@@ -106,13 +105,11 @@ class _Spikes:
 
 
 class _Graph(Nodes):
-    """The graph of one network; each method adds nodes and returns the name of the value they make."""
+    """The graph of a network, stage by stage."""
 
-    def __init__(self, net: IntegerNetwork, batch: str | int, taps: bool) -> None:
-        # a stage may be called anything, so inner names give way to the public ones
-        stages = [f"{stage.name}.{tap}" for stage in net.stages for tap in ("spikes", "membrane")]
-        super().__init__(net, {"current", "logits", *onnx_exit.OUTPUTS, *stages})
-        self.batch, self.taps = batch, taps
+    def __init__(self, net: IntegerNetwork) -> None:
+        taps = (f"{stage.name}.{tap}" for stage in net.stages for tap in ("spikes", "membrane"))
+        super().__init__(net, {"current", "logits", *onnx_exit.OUTPUTS, *taps})
         self.sources: list[_Spikes] = []
 
     def stage(self, stage: IntStage, pooled: tuple[int, ...], static: bool) -> None:
@@ -130,15 +127,14 @@ class _Graph(Nodes):
         spikes, membranes = step.unrolled(steps)
         merged = self.node("Concat", spikes, f"{name}.bursts", axis=0)
         signed = stage.s_min < 0
-        if self.taps:
-            potentials = step.narrowed(self.node("Concat", membranes, f"{name}.potentials", axis=0), f"{name}.int32")
-            bursts = self.cast(merged, "INT8" if signed else "UINT8", f"{name}.tap")
-            for value, tap, dtype in (
-                (bursts, "spikes", "INT8" if signed else "UINT8"),
-                (potentials, "membrane", "INT32"),
-            ):
-                self.reshape(value, (self.net.T, -1, *stage.shape), f"{name}.{tap}", public=True)
-                self.output(f"{name}.{tap}", dtype, [self.net.T, self.batch, *stage.shape])
+        potentials = step.narrowed(self.node("Concat", membranes, f"{name}.potentials", axis=0), f"{name}.int32")
+        bursts = self.cast(merged, "INT8" if signed else "UINT8", f"{name}.tap")
+        for value, tap, dtype in (
+            (bursts, "spikes", "INT8" if signed else "UINT8"),
+            (potentials, "membrane", "INT32"),
+        ):
+            self.reshape(value, (self.net.T, -1, *stage.shape), f"{name}.{tap}", public=True)
+            self.output(f"{name}.{tap}", dtype, [self.net.T, "batch", *stage.shape])
         zero = 128 if signed else 0
         shifted = (
             self.node("Add", [merged, self.constant(zero, f"{name}.zero_point", step.dtype)], f"{name}.shifted")
@@ -247,8 +243,8 @@ class _Graph(Nodes):
         steps = self.reshape(sums, (self.net.T, -1, len(readout.bias)), "readout.steps")
         time = self.constant([0], "readout.time", np.int64)
         self.node("ReduceSum", [steps, time], "logits", public=True, keepdims=0)
-        self.output("logits", "INT32", [self.batch, len(readout.bias)])
+        self.output("logits", "INT32", ["batch", len(readout.bias)])
         if self.net.exit_margin is not None:
             onnx_exit.add(self, steps, self.net.exit_margin)
             for name in onnx_exit.OUTPUTS:
-                self.output(name, "INT64", [self.batch])
+                self.output(name, "INT64", ["batch"])

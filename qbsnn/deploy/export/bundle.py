@@ -10,6 +10,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def _network(net: IntegerNetwork, arrays: Arrays) -> dict[str, Any]:
             "leak": {"kind": stage.leak.kind, "amount": stage.leak.amount},
             "rounding": stage.rounding,
             "reset": stage.reset,
-            "pool": None if stage.pool is None else {"kind": stage.pool.kind, **_geometry(stage.pool)},
+            "pool": None if stage.pool is None else asdict(stage.pool),
         }
         for i, stage in enumerate(net.stages)
     ]
@@ -152,10 +153,6 @@ def _branch(branch: IntBranch, at: str, arrays: Arrays) -> dict[str, Any]:
     if branch.kind == "conv":
         node |= {"stride": list(branch.stride), "padding": list(branch.padding), "groups": branch.groups}
     return node
-
-
-def _geometry(pool: IntPool) -> dict[str, Any]:
-    return {"kernel": list(pool.kernel), "stride": list(pool.stride), "padding": list(pool.padding)}
 
 
 def _keep(arrays: Arrays, name: str, array: NDArray[Any], dtype: str = "<i4") -> str:

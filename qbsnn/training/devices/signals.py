@@ -37,10 +37,8 @@ class Signals:
         """Take over the signals, in the main thread; returns the handlers that were there."""
         if threading.current_thread() is not threading.main_thread():
             return {}
-        before = {signal.SIGTERM: signal.signal(signal.SIGTERM, self._terminate)}
-        if hasattr(signal, "SIGUSR1"):
-            before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._warn)
-        return {int(number): handler for number, handler in before.items()}
+        mine = {signal.SIGTERM: self._terminate, signal.SIGUSR1: self._warn}
+        return {int(number): signal.signal(number, handler) for number, handler in mine.items()}
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -73,6 +71,6 @@ def end_with(parent: int, every: float = 0.5, patience: float = 10.0) -> None:
             time.sleep(every)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(patience)
-        os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+        os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, name="end with the parent", daemon=True).start()

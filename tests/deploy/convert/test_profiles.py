@@ -1,4 +1,4 @@
-"""Operation lists and hardware profiles: what a target has to do, and what does not fit it."""
+"""Products, bytes of weights and hardware profiles: what a target has to do, and what does not fit it."""
 
 import math
 from dataclasses import asdict, replace
@@ -13,7 +13,7 @@ from qbsnn.deploy.convert.profiles import LIMITS, findings
 from qbsnn.deploy.convert.quantize import quantize
 from qbsnn.deploy.convert.settings import PROFILES, DeploySettings
 from qbsnn.deploy.format.network import IntPool, Leak
-from qbsnn.deploy.format.operations import multiplying_stages, operations, weight_bytes
+from qbsnn.deploy.format.operations import multiplying_stages, weight_bytes
 from qbsnn.deploy.verify.integer import check_integer
 from qbsnn.errors import DeployError, SettingsError
 from qbsnn.neurons import LIF, QBLIF
@@ -26,8 +26,6 @@ from tests.tool import ROOT
 def test_nothing_multiplies_behind_the_first_layer(family):
     net = quantize(absorb(make(family, QBLIF))).net
     assert multiplying_stages(net) == []
-    products = [op for op in operations(net) if op.kind == "multiply"]
-    assert [(op.stage, op.analog) for op in products] == [(net.stages[0].name, True)]
 
 
 @pytest.mark.parametrize("encoding", ["rate", "latency"])
@@ -51,7 +49,6 @@ def test_a_first_layer_of_integers_accumulates_spikes(family, encoding):
         expected = np.einsum("tbchwij,ocij->tbohw", windows, q.astype(np.int64)) + b.astype(np.int64)[:, None, None]
     current = found.current(batches(network)[0][0])
     assert np.array_equal(current, expected)
-    assert not [op for op in operations(found.net, "integer") if op.kind in ("multiply", "round")]
     checked = check_integer(found, batches(network), onnx_images=4)
     assert checked.passed and checked.first_layer == "integer" and all(layer.spikes for layer in checked.layers)
     assert absorbed.stages is not found.front.stages
@@ -73,34 +70,9 @@ def test_the_leak_that_multiplies_is_named_layer_by_layer():
     assert multiplying_stages(mixed) == ["fc2"]
 
 
-def test_operations_worked_by_hand():
-    """The two stages of the hand-worked network: τ = 2 soft with s_max 2, then no leak, hard, s_max 8."""
+def test_bytes_of_weights_worked_by_hand():
     net, _, _ = networks.worked_by_hand()
-    found = [(op.stage, op.kind, op.sites, op.at_most) for op in operations(net) if not op.analog]
-    assert found == [
-        ("in/a", "add", 2, 1),  # J
-        ("in/a", "shift", 2, 1),
-        ("in/a", "subtract", 2, 1),
-        ("in/a", "compare", 2, 3),
-        ("in/a", "subtract", 2, 2),
-        ("fc.1", "accumulate", 2, 2),
-        ("fc.1", "add", 1, 1),
-        ("fc.1", "compare", 1, 9),
-        ("fc.1", "subtract", 1, 8),
-        ("readout", "accumulate", 2, 8),
-        ("readout", "add", 2, 1),
-    ]
     assert weight_bytes(net, 8) == 4 and weight_bytes(net, 4) == 2 and weight_bytes(net, 2) == 1
-
-
-def test_policies_and_roundings_cost_operations():
-    rng = np.random.default_rng(0)
-    plain = len(operations(networks.make(rng, "linear")))
-    rng = np.random.default_rng(0)
-    richer = operations(
-        networks.make(rng, "linear", rounding="round", membrane_bits=16, overflow="wrap", theta="small")
-    )
-    assert len(richer) == plain + 2 * 3
 
 
 @pytest.mark.parametrize("profile", PROFILES)

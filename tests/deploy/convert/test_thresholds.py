@@ -17,7 +17,6 @@ from qbsnn.deploy.convert.quantize import quantize
 from qbsnn.deploy.convert.settings import DeploySettings
 from qbsnn.deploy.convert.thresholds import (
     Grid,
-    Inputs,
     candidates,
     on_grid,
     power_of_two_theta,
@@ -56,12 +55,12 @@ def test_search_finds_the_best_of_all_integers(bits):
 def test_search_minimises_the_error_of_the_current_on_the_inputs_it_is_given():
     """Only the first input is ever active, so only its weight matters; then the bias does."""
     weight = np.array([[0.3, 0.77, -0.1]])
-    active = Inputs(np.array([[[4.0, 0.0, 0.0], [8.0, 0.0, 0.0]]]))
+    active = np.array([[[4.0, 0.0, 0.0], [8.0, 0.0, 0.0]]])
     theta = int(search([weight], np.zeros(1), 7, 2**15, [active]).theta[0])
     assert rounded(weight, np.array([theta / 1.0]), 7)[0, 0] / theta == 0.3
     other = int(search([weight], np.zeros(1), 7, 2**15).theta[0])
     assert rounded(weight, np.array([other / 1.0]), 7)[0, 0] / other != 0.3
-    silent = Inputs(np.zeros((1, 2, 3)))
+    silent = np.zeros((1, 2, 3))
     theta = int(search([weight], np.array([1 / 7]), 7, 2**15, [silent]).theta[0])
     assert theta % 7 == 0
 
@@ -73,9 +72,9 @@ def test_branches_share_a_threshold_and_their_errors_add_up():
     joined = search([np.concatenate([first.reshape(3, -1), second], 1)], np.zeros(3), 3, 2**15)
     assert np.array_equal(together.theta, joined.theta)
     x, y = rng.integers(0, 5, (1, 30, 36)).astype(float), rng.integers(0, 5, (1, 30, 2)).astype(float)
-    together = search([first, second], np.zeros(3), 3, 2**15, [Inputs(x), Inputs(y)])
+    together = search([first, second], np.zeros(3), 3, 2**15, [x, y])
     joined = search(
-        [np.concatenate([first.reshape(3, -1), second], 1)], np.zeros(3), 3, 2**15, [Inputs(np.concatenate([x, y], 2))]
+        [np.concatenate([first.reshape(3, -1), second], 1)], np.zeros(3), 3, 2**15, [np.concatenate([x, y], 2)]
     )
     assert np.array_equal(together.theta, joined.theta)
 
@@ -122,7 +121,7 @@ def test_a_grid_that_thresholds_are_too_coarse_for_is_not_kept(calibrated):
     weight = 0.7 * np.concatenate([[[7, 1]] * 4, rng.integers(-7, 8, (4, 62))], axis=1)
     x = rng.integers(0, 3, (256, 64)).astype(float)
     seen = x if calibrated else np.eye(64)
-    found = search([weight], np.zeros(4), 7, 2**15, [Inputs(x[None])] if calibrated else None)
+    found = search([weight], np.zeros(4), 7, 2**15, [x[None]] if calibrated else None)
     for row, theta, unit in zip(weight, found.theta, found.unit, strict=True):
 
         def error(theta, unit, row=row):
@@ -178,7 +177,7 @@ def test_sampled_inputs_give_entries_of_the_current(family):
         if all(branch.weight is not None for branch in stage.parts):
             expected = np.sort(current[:, :, 0].flatten().double().numpy())
             sums = [
-                x.columns[0] @ b.weight.weight[0].double().flatten().numpy() + float(b.weight.bias[0])
+                x[0] @ b.weight.weight[0].double().flatten().numpy() + float(b.weight.bias[0])
                 for x, b in zip(inputs[name], stage.parts, strict=True)
             ]
             sampled = np.sum(sums, axis=0)

@@ -5,15 +5,15 @@ import hashlib
 import numpy as np
 import pytest
 
+from qbsnn.deploy.format.seal import opened
 from qbsnn.errors import DeployError
 from tests.deploy import networks
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from qbsnn.deploy.engines import onnx_file  # noqa: E402 (after the skip)
-from qbsnn.deploy.engines.onnx_engine import OnnxEngine  # noqa: E402
-from qbsnn.deploy.engines.onnx_graph import export  # noqa: E402
+from qbsnn.deploy.engines.onnx_engine import OnnxEngine  # noqa: E402 (after the skip)
+from qbsnn.deploy.engines.onnx_graph import ENTRY, export  # noqa: E402
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_the_digest_is_an_entry_of_the_metadata(written):
     onnx.checker.check_model(found, full_check=True)
     entries = {entry.key: entry.value for entry in found.metadata_props}
     assert entries["sha256"] == hashlib.sha256(model).hexdigest() and entries["semantics"] == "QB-INT 1"
-    assert onnx_file.read(path) == path.read_bytes()
+    assert opened(path, ENTRY) == path.read_bytes()
 
 
 def test_no_flipped_bit_and_no_cut_passes(written):
@@ -54,7 +54,7 @@ def test_a_file_without_a_digest_and_an_absent_one_are_refused(written):
     for content in (model, b"", b"text"):
         path.write_bytes(content)
         with pytest.raises(DeployError, match=r"net\.onnx is cut short or was not written by"):
-            onnx_file.read(path)
+            opened(path, ENTRY)
     path.unlink()
     with pytest.raises(DeployError, match=r"net\.onnx cannot be read"):
-        onnx_file.read(path)
+        opened(path, ENTRY)

@@ -149,7 +149,7 @@ def test_current_static_or_per_step_and_any_batch():
 def test_model_says_what_it_is(tmp_path):
     net = networks.make(np.random.default_rng(2), "chain", T=2, s_max=8)
     path = tmp_path / "net.onnx"
-    export(net, path, batch="samples", taps=False, static=True)
+    export(net, path, static=True)
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     properties = {entry.key: entry.value for entry in model.metadata_props}
@@ -157,9 +157,10 @@ def test_model_says_what_it_is(tmp_path):
     assert len(properties.pop("sha256")) == 64
     assert properties == {"producer": "qbsnn", "semantics": "QB-INT 1", "T": "2"}
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", OPSET)]
-    assert [value.name for value in model.graph.output] == ["logits"]
+    taps = [f"{stage.name}.{tap}" for stage in net.stages for tap in ("spikes", "membrane")]
+    assert [value.name for value in model.graph.output] == [*taps, "logits"]
     dims = model.graph.input[0].type.tensor_type.shape.dim
-    assert [d.dim_param or d.dim_value for d in dims] == [1, "samples", *net.stages[0].shape]
+    assert [d.dim_param or d.dim_value for d in dims] == [1, "batch", *net.stages[0].shape]
     floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16}
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
     kinds = {value.type.tensor_type.elem_type for value in [*inferred.value_info, *inferred.output, *inferred.input]}
