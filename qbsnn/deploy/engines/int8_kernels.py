@@ -36,12 +36,12 @@ def unit(device: torch.device) -> str:
         return "int_mm" if torch.cuda.get_device_capability(device) >= (7, 5) else "none: needs compute capability 7.5"
     if device.type != "cpu":
         return f"none: {device.type} has no int8 kernels here"
-    has = torch.cpu.get_capabilities()
-    if has.get("architecture") != "x86_64" or not has.get("avx2"):
+    if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
         return "none: the processor is no x86-64 with AVX2"
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.onednn, "qconv_pointwise"):
         return "none: this torch has no quantised oneDNN operations"
     capped = any(os.environ.get(f"{prefix}_MAX_CPU_ISA") for prefix in ("ONEDNN", "DNNL"))
+    has = getattr(torch.cpu, "get_capabilities", dict)()  # older torch tells of no VNNI
     vnni = has.get("avx512_vnni") or has.get("avx_vnni")
     return "onednn vnni" if vnni and not capped else "onednn avx2"
 

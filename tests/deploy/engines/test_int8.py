@@ -180,6 +180,12 @@ def test_vnni_is_not_relied_on_where_onednn_is_told_what_to_use(monkeypatch):
     assert unit(torch.device("meta")).startswith("none")
 
 
+@onednn
+def test_an_older_torch_that_tells_of_no_vnni_has_the_kernel_without(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)  # as torch 2.8 is
+    assert unit(CPU) == "onednn avx2"
+
+
 @pytest.mark.parametrize("rounding", ["floor", "round", "to_zero"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_division_in_floating_point_is_the_integer_one_up_to_the_last_integer(dtype, rounding):
