@@ -49,7 +49,10 @@ def leave(scores: Tensor, margin: float) -> tuple[Tensor, Tensor]:
 
 
 def choose_margin(scores: Tensor, labels: Tensor, loss: float) -> float:
-    """The margin with the fewest steps on these samples that costs at most ``loss`` of the accuracy of all steps.
+    """The smallest margin such that neither it nor a larger one costs more than ``loss`` of the accuracy of all steps.
+
+    The smaller the margin, the fewer the steps. A margin that keeps the accuracy by chance, below one that does not, is
+    not taken.
 
     Args:
         scores: ``[T, B, classes]`` of samples that nothing else was chosen on, such as the validation samples.
@@ -57,19 +60,21 @@ def choose_margin(scores: Tensor, labels: Tensor, loss: float) -> float:
         loss: share of the samples, such as 0.002.
 
     Returns:
-        One of the margins that occur (of their quantiles, where there are many), or infinity where every one of them
-        takes all steps or costs more.
+        One of the margins that occur (of their quantiles, where there are many), or infinity where none of them saves
+        a step at that price.
     """
     margins, decided = _decisions(scores)
     seen = margins.flatten().double()
     places = torch.linspace(0, 1, CANDIDATES, dtype=torch.float64, device=seen.device)
     whole = float((decided[-1] == labels).double().mean())
-    best, fewest = float("inf"), float(len(scores))
-    for margin in torch.quantile(seen[:: len(seen) // MOST + 1], places, interpolation="higher").unique().tolist():
+    best = float("inf")
+    tried = torch.quantile(seen[:: len(seen) // MOST + 1], places, interpolation="higher").unique()  # ascending
+    for margin in tried.flip(0).tolist():
         steps, classes = _first_safe(margins, decided, margin)
-        mean = float(steps.double().mean())
-        if mean < fewest and float((classes == labels).double().mean()) >= whole - loss:
-            best, fewest = margin, mean
+        if float((classes == labels).double().mean()) < whole - loss:
+            break
+        if bool((steps < len(scores)).any()):
+            best = margin
     return best
 
 

@@ -38,6 +38,15 @@ def test_the_margin_keeps_the_accuracy_and_saves_most_steps():
     assert leave(logits, choose_margin(logits, labels, 0.25))[0].tolist() == [1] * 8
 
 
+def test_a_margin_that_keeps_the_accuracy_by_chance_is_not_taken():
+    # the first sample leaves wrong at a margin of 3, the second one leaves right at a margin of 1 and stays wrong
+    scores = torch.tensor([[[0.0, 3.0], [1.0, 0.0]], [[9.0, 0.0], [0.0, 9.0]]])
+    labels = torch.tensor([0, 0])
+    assert [int((leave(scores, margin)[1] == labels).sum()) for margin in (9, 3, 1)] == [1, 0, 1]
+    assert choose_margin(scores, labels, 0.0) == float("inf")
+    assert choose_margin(scores, labels, 0.5) == 1.0
+
+
 def test_steps_and_samples_sum_to_the_whole():
     torch.manual_seed(0)
     network = vgg(lambda: QBLIF(delta=0.05), name="vgg5", width=0.1, in_shape=(1, 8, 8), num_classes=4, mean=(0.5,),
