@@ -41,7 +41,7 @@ def unit(device: torch.device) -> str:
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.onednn, "qconv_pointwise"):
         return "none: this torch has no quantised oneDNN operations"
     capped = any(os.environ.get(f"{prefix}_MAX_CPU_ISA") for prefix in ("ONEDNN", "DNNL"))
-    has = getattr(torch.cpu, "get_capabilities", dict)()  # older torch tells of no VNNI
+    has: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older torch tells of no VNNI
     vnni = has.get("avx512_vnni") or has.get("avx_vnni")
     return "onednn vnni" if vnni and not capped else "onednn avx2"
 
