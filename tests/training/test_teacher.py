@@ -153,7 +153,7 @@ def test_a_teacher_that_holds_no_network_is_named(tmp_path):
 
 def test_a_file_without_a_digest_is_no_teacher(tmp_path):
     (tmp_path / "a.ckpt").write_bytes(b"short")
-    with pytest.raises(CheckpointError, match="do not end with their digest"):
+    with pytest.raises(CheckpointError, match="it does not end with its digest"):
         checkpoints.digest(tmp_path / "a.ckpt")
 
 
