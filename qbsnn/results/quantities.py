@@ -273,6 +273,7 @@ def of_columns(columns: Iterable[str]) -> dict[str, Quantity]:
     """The quantities that columns of a frame hold, in the order of the table.
 
     A member has a row of its own: its key is the column, and its title names the member.
+
     >>> [quantity.title for quantity in of_columns(["seed", "energy_estimate/fp32", "test/acc"]).values()]
     ['test accuracy', 'energy per image, estimates, fp32']
     """

@@ -121,17 +121,13 @@ def energy(cells: pd.DataFrame) -> Figure | None:
     axes.plot([*front["cost"], end], [*front["accuracy"], front["accuracy"].iloc[-1]], drawstyle="steps-post",
               color=MUTED, linewidth=1, linestyle=(0, (4, 2)), zorder=1, label="Pareto front")  # fmt: skip
     names = found.index.to_series() if len(found) <= NAMED else found["row"]
-    places = {name: index for index, name in enumerate(dict.fromkeys(names))}
-    for name, cost, spread, mean, sd in zip(names, costs, spreads, found["mean"], found["sd"], strict=True):
-        index = places[name]
-        colour = COLOURS[index % len(COLOURS)]
-        axes.errorbar(cost, mean, xerr=spread, yerr=sd, fmt="none", color=colour, capsize=2, elinewidth=0.9)
-        axes.plot(cost, mean, MARKERS[index % len(MARKERS)], color=colour, markersize=5.5, label=label(name, 40),
-                  markerfacecolor="none" if index >= len(COLOURS) else colour)  # fmt: skip
-    for name, line in found.groupby(names, sort=False):
-        line = line.sort_values("cost")
-        colour = COLOURS[places[name] % len(COLOURS)]
-        axes.plot(line["cost"] / scale, line["mean"], "-", color=colour, linewidth=0.9, alpha=0.6, zorder=1)
+    for index, (name, line) in enumerate(found.assign(x=costs, spread=spreads).groupby(names, sort=False)):
+        line, colour = line.sort_values("x"), COLOURS[index % len(COLOURS)]
+        axes.plot(line["x"], line["mean"], color=colour, linewidth=0.9, alpha=0.6, zorder=1)
+        axes.errorbar(line["x"], line["mean"], xerr=line["spread"], yerr=line["sd"], fmt="none", color=colour,
+                      capsize=2, elinewidth=0.9)  # fmt: skip
+        axes.plot(line["x"], line["mean"], MARKERS[index % len(MARKERS)], color=colour, markersize=5.5,
+                  label=label(str(name), 40), markerfacecolor="none" if index >= len(COLOURS) else colour)  # fmt: skip
     if wide:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
