@@ -9,7 +9,6 @@ machine's own.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import shutil
 import subprocess
@@ -31,79 +30,21 @@ HALVES = {"cifar10-1": ("data_batch_1", "data_batch_2", "data_batch_3"),
           "cifar10-2": ("data_batch_4", "data_batch_5", "test_batch", "batches.meta")}  # fmt: skip
 
 
-class PartsWriter(io.RawIOBase):
-    """A stream that is written as files ``NAME.001``, ``NAME.002``, ... of at most ``limit`` bytes."""
-
-    def __init__(self, folder: Path, name: str, limit: int) -> None:
-        self.folder, self.name, self.limit = folder, name, limit
-        self.files: dict[str, str] = {}
-        self._part = bytearray()
-
-    def writable(self) -> bool:
-        """Yes."""
-        return True
-
-    def write(self, data: object) -> int:
-        """Add bytes."""
-        piece = bytes(data)  # type: ignore[call-overload]
-        self._part += piece
-        while len(self._part) >= self.limit:
-            self._flush(self.limit)
-        return len(piece)
-
-    def finish(self) -> dict[str, str]:
-        """Write what is left; returns the SHA-256 of every file."""
-        if self._part:
-            self._flush(len(self._part))
-        return self.files
-
-    def _flush(self, size: int) -> None:
-        name = f"{self.name}.{len(self.files) + 1:03d}"
-        piece, self._part = bytes(self._part[:size]), self._part[size:]
-        (self.folder / name).write_bytes(piece)
-        self.files[name] = hashlib.sha256(piece).hexdigest()
-
-
-class PartsReader(io.RawIOBase):
-    """The stream again."""
-
-    def __init__(self, files: list[Path]) -> None:
-        self._left = list(files)
-        self._open: io.BufferedIOBase = io.BytesIO()
-
-    def readable(self) -> bool:
-        """Yes."""
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes, fewer than ``size`` at the end only."""
-        found = b""
-        while len(found) < size:
-            if piece := self._open.read(size - len(found)):
-                found += piece
-            elif self._left:
-                self._open.close()
-                self._open = self._left.pop(0).open("rb")
-            else:
-                break
-        return found
-
-    def close(self) -> None:
-        """Close the file that is open."""
-        self._open.close()
-        super().close()
-
-
 def pack(groups: Mapping[str, Mapping[str, Path]], folder: Path, limit: int = LIMIT) -> None:
     """Write each group, a mapping of names to files, as parts of a tar, and the manifest of all."""
     folder.mkdir(parents=True, exist_ok=True)
-    manifest = {}
+    manifest: dict[str, dict[str, str]] = {}
     for name, files in groups.items():
-        stream = PartsWriter(folder, name, limit)
-        with tarfile.open(fileobj=stream, mode="w|") as tar:
-            for inside, file in files.items():
-                tar.add(file, inside)
-        manifest[name] = stream.finish()
+        manifest[name] = {}
+        with tempfile.TemporaryFile(dir=folder) as whole:
+            with tarfile.open(fileobj=whole, mode="w") as tar:
+                for inside, file in files.items():
+                    tar.add(file, inside)
+            whole.seek(0)
+            while piece := whole.read(limit):
+                part = folder / f"{name}.{len(manifest[name]) + 1:03d}"
+                part.write_bytes(piece)
+                manifest[name][part.name] = _sha256(part)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     shutil.copyfile(__file__, folder / "offline.py")
 
@@ -120,10 +61,14 @@ def unpack(folder: Path, dest: Path) -> list[str]:
     bad = [name for name in digests if name not in absent and _sha256(folder / name) != digests[name]]
     if absent or bad:
         raise SystemExit(f"error: absent: {', '.join(absent) or 'none'}; damaged: {', '.join(bad) or 'none'}")
+    dest.mkdir(parents=True, exist_ok=True)
     for files in manifest.values():
-        parts = [folder / name for name in files]
-        with PartsReader(parts) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
-            tar.extractall(dest, filter="data")
+        with tempfile.TemporaryFile(dir=dest) as whole:
+            for name in files:
+                whole.write((folder / name).read_bytes())
+            whole.seek(0)
+            with tarfile.open(fileobj=whole) as tar:
+                tar.extractall(dest, filter="data")
     return list(manifest)
 
 

@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 from typing_extensions import override
 
+from qbsnn.results.formatting import clock
 from qbsnn.training.module import Classifier
 
 # metric -> (label, share): shares are fractions that are shown in per cent
@@ -238,11 +239,11 @@ class EpochLines(_Facts):
             return
         elapsed = time.monotonic() - self._begun
         head = f"epoch {done}"
-        tail = f"elapsed {_clock(elapsed)}"
+        tail = f"elapsed {clock(elapsed)}"
         if _limited(trainer):
             assert trainer.max_epochs is not None
             head += f"/{trainer.max_epochs}"
-            tail += f"  ETA {_clock(elapsed / (done - self._first) * (trainer.max_epochs - done))}"
+            tail += f"  ETA {clock(elapsed / (done - self._first) * (trainer.max_epochs - done))}"
         print("  ".join([head, *(f"{label} {value}" for label, value in self.facts(trainer)), tail]), flush=True)
 
 
@@ -273,8 +274,3 @@ def _on_terminal() -> bool:
 
 def _limited(trainer: pl.Trainer) -> bool:
     return trainer.max_epochs is not None and trainer.max_epochs > 0
-
-
-def _clock(seconds: float) -> str:
-    minutes, second = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{second:02}"

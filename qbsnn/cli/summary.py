@@ -9,7 +9,7 @@ from qbsnn.callbacks.progress import summary_table
 from qbsnn.results.formatting import NONE, SPACE, counted, percent
 from qbsnn.results.quantities import SUMMARY, listed, texts
 from qbsnn.results.run_files import BEST
-from qbsnn.results.schema import Absorption, Energy, Integer, Result, Robustness
+from qbsnn.results.schema import Absorption, Energy, Integer, Result
 
 
 def summarise(result: Result) -> None:
@@ -26,7 +26,6 @@ def summarise(result: Result) -> None:
         if shown[quantity.key] != NONE:
             rows.append((quantity.title, "; ".join(filter(None, (shown[quantity.key], quantity.meaning)))))
     rows += _energy(result.energy)
-    rows += _robustness(result.robustness)
     if result.timing.epochs:
         rows.append(("training", f"{counted(result.timing.epochs, 'epoch')} in {result.timing.fit_seconds:.1f} s"))
     rows = [(name, text.replace(SPACE, " ")) for name, text in rows]
@@ -107,24 +106,6 @@ def _energy(block: Energy | dict[str, str] | None) -> list[tuple[str, str]]:
         rate = f"mean rate {percent(block.mean_rate)} (published {percent(block.break_even_rate)})"
         return [("spikes per synapse", f"{found}, {rate}")]
     return []
-
-
-def _robustness(block: Robustness | dict[str, str] | None) -> list[tuple[str, str]]:
-    """A line on noise, and one on steps."""
-    if not isinstance(block, Robustness):
-        return []
-    changes: dict[tuple[str, float], str] = {
-        ("missing", 1): "one missing",
-        ("steps", 1): "T + 1",
-        ("steps", -1): "T − 1",
-    }
-    lines: dict[str, list[str]] = {"with noise on the pixels": [], "with other time steps": []}
-    for each in block.disturbances:
-        told = f"none: {each.skipped}" if each.accuracy is None else percent(each.accuracy)
-        change = changes.get((each.kind, each.value), f"σ = {each.value:g}")
-        name = "with noise on the pixels" if each.kind == "noise" else "with other time steps"
-        lines[name].append(f"{told} ({change})")
-    return [(name, ", ".join(found)) for name, found in lines.items()]
 
 
 def _why_not(block: dict[str, str] | None) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import zipfile
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,51 +70,27 @@ class Diagnostics:
 
 
 def read_curves(path: Path) -> dict[str, Series]:
-    """The columns of Lightning's ``metrics.csv`` that hold numbers, one value per epoch.
-
-    Values may be missing. An epoch that logged a metric more than once, like a resumed one, keeps the last value. A row
-    without an epoch takes that of the next row: learning rate monitors write theirs before the epoch's own.
+    """The columns of ``metrics.csv``, which has one row per epoch; cells may be empty, an empty column is left out.
 
     Raises:
-        DataError: The file is absent, is not UTF-8, or has no ``epoch`` column.
+        DataError: The file is absent, is not UTF-8, has no ``epoch`` column, or holds what is no number.
     """
+    curves = {}
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
-            columns = [name for name in reader.fieldnames or [] if name not in ("epoch", "step")]
-            if "epoch" not in (reader.fieldnames or []):
-                raise DataError(f"{path} has no column named epoch")
-            rows = list(reader)
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-
-    values: dict[str, dict[int, float]] = {name: {} for name in columns}
-    known = [_epoch(row["epoch"]) for row in reversed(rows)]
-    epoch = next((found for found in known if found is not None), 0)
-    epochs = [epoch := epoch if found is None else found for found in known]
-    for row, at in zip(rows, reversed(epochs), strict=True):
-        for name in columns:
-            value = _number(row[name])
-            if value is not None:
-                values[name][at] = value
-    return {name: _series(points) for name, points in values.items() if points}
-
-
-def _number(cell: str | None) -> float | None:
-    try:
-        return float(cell) if cell else None
-    except ValueError:
-        return None
-
-
-def _epoch(cell: str | None) -> int | None:
-    found = _number(cell)
-    return int(found) if found is not None and abs(found) < 2**63 else None  # neither infinite nor NaN
-
-
-def _series(points: Mapping[int, float]) -> Series:
-    epochs = sorted(points)
-    return Series(np.array(epochs, dtype=np.int64), np.array([points[epoch] for epoch in epochs], dtype=np.float64))
+            names, rows = list(reader.fieldnames or []), list(reader)
+        if "epoch" not in names:
+            raise DataError(f"{path} has no column named epoch")
+        for name in names:
+            points = [(int(row["epoch"] or ""), float(row[name])) for row in rows if row[name]]
+            if points and name not in ("epoch", "step"):
+                epochs, values = zip(*points, strict=True)
+                curves[name] = Series(np.array(epochs, dtype=np.int64), np.array(values, dtype=np.float64))
+    except (OSError, ValueError, OverflowError, csv.Error) as error:
+        why = getattr(error, "strerror", None) or error
+        raise DataError(f"{path} cannot be read as numbers, one row per epoch: {why}") from error
+    return curves
 
 
 def read_diagnostics(path: Path) -> Diagnostics:

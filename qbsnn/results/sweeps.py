@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from qbsnn.errors import DataError
-from qbsnn.results.fingerprint import fingerprint
 from qbsnn.results.frames import frame_of
 from qbsnn.results.reading import read_json, read_result
 from qbsnn.results.run_files import Series, read_curves
@@ -165,10 +164,8 @@ def _result(path: Path, cell: Cell) -> Result:
     file = Path(cell.folder) / "result.json"
     result = read_result(file)
     wanted = f"{cell.fingerprint} for {cell.label}, seed {cell.seed}"
-    # A result of a version without identities is recognised by its settings alone.
-    found = result.cell if result.identity or not cell.identity else fingerprint(cell.identity)
-    if found != cell.fingerprint:
-        raise DataError(f"{file}: its fingerprint is {found or 'none'}, and {path} wants {wanted}")
+    if result.cell != cell.fingerprint:
+        raise DataError(f"{file}: its fingerprint is {result.cell or 'none'}, and {path} wants {wanted}")
     for key, value in cell.identity.items():
         has = _at(result.config, key, value)
         if key == "trainer.precision" and has == "auto":  # the identity holds what the machine made of it

@@ -19,7 +19,6 @@ from qbsnn.results.files import write_atomically
 from qbsnn.results.fingerprint import fingerprint
 from qbsnn.results.formatting import counted
 from qbsnn.sweeps.plan import Cell
-from qbsnn.training.settings import identify
 
 LOCK = ".lock"
 FAILED = "failed.json"
@@ -100,17 +99,7 @@ class State:
 def finished(run: Path, mark: str) -> dict[str, Any] | None:
     """The finished result in a run directory if it is that of the fingerprint."""
     result = _json(run / "result.json")
-    return result if result.get("status") == "finished" and result_mark(result) == mark else None
-
-
-def result_mark(result: dict[str, Any]) -> str:
-    """The fingerprint of what a ``result.json`` holds; that of a version without identities is made anew."""
-    if result.get("identity") or not result.get("cell"):
-        return str(result.get("cell", ""))
-    try:
-        return fingerprint(identify(result["config"]))
-    except Exception:  # a configuration of another version may name what there is no longer
-        return ""
+    return result if result.get("status") == "finished" and result.get("cell") == mark else None
 
 
 def reuse(states: Iterable[State], outputs: Path) -> None:
@@ -125,7 +114,7 @@ def reuse(states: Iterable[State], outputs: Path) -> None:
     newest: dict[str, tuple[str, Path, dict[str, Any]]] = {}
     for path in outputs.rglob("result.json"):
         result = _json(path)
-        cell = result_mark(result)
+        cell = str(result.get("cell", ""))
         if cell in wanted and result.get("status") == "finished":
             found = (result.get("started", ""), path.parent, result)
             newest[cell] = max(newest.get(cell, found), found, key=lambda item: (item[0], str(item[1])))

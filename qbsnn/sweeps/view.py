@@ -1,18 +1,13 @@
-"""What a sweep shows: a table of its cells, progress while they run, a summary at the end."""
+"""What a sweep shows: a table of its cells, and a line for each that ended."""
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
-from rich.text import Text
-
+from qbsnn.results.formatting import clock
 from qbsnn.sweeps.state import STATES, State
 
 LOOK_EVERY = 1.0  # seconds
@@ -22,16 +17,10 @@ def listing(title: str, states: Sequence[State]) -> None:
     """Print every cell with its state, the numbers of each state, and the time that the rest will take."""
     head = ("state", "seed", "time", "cell")
     rows = [(s.status, str(s.cell.seed), "" if s.seconds is None else clock(s.seconds), _named(s)) for s in states]
-    if sys.stdout.isatty():
-        table = Table(*head, title=Text(title, style="bold"), title_justify="left")
-        for row in rows:
-            table.add_row(*(Text(word) for word in row))
-        Console().print(table)
-    else:
-        widths = [max(len(row[column]) for row in [head, *rows]) for column in range(3)]
-        print(title)
-        for row in [head, *rows]:
-            print("  " + "  ".join([*(word.ljust(width) for word, width in zip(row, widths, strict=False)), row[3]]))
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(3)]
+    print(title)
+    for row in [head, *rows]:
+        print("  " + "  ".join([*(word.ljust(width) for word, width in zip(row, widths, strict=False)), row[3]]))
     print(f"{counts(states)}; {_left(states)}", flush=True)
 
 
@@ -51,18 +40,8 @@ def expected_seconds(states: Sequence[State]) -> float | None:
     return sum(known) / len(known) * sum(state.status != "done" for state in states) if known else None
 
 
-def clock(seconds: float) -> str:
-    """Hours, minutes and seconds.
-
-    >>> clock(3725.4)
-    '1:02:05'
-    """
-    minutes, second = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{second:02}"
-
-
 class Watch(threading.Thread):
-    """Looks at the files of running cells and shows what became of them: a bar on a terminal, else a line per cell.
+    """Looks at the files of running cells and prints a line for each that ended.
 
     changed: called after each cell that ended. Works with any launcher, since it looks at files alone. Used as a
     context manager around the launch.
@@ -77,21 +56,9 @@ class Watch(threading.Thread):
         self.before = {id(state): state.status for state in self.open}
         self.started, self.ended = time.monotonic(), 0
         self.over = threading.Event()
-        self.bar: Progress | None = None
-        if sys.stdout.isatty():
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[eta]}"),
-            )
-            self.bar = Progress(*columns)
 
     def __enter__(self) -> Watch:
         """Begin."""
-        if self.bar is not None:
-            self.bar.start()
-            self.task = self.bar.add_task("cells", total=len(self.states), completed=self._done(), eta="")
         self.start()
         return self
 
@@ -100,8 +67,6 @@ class Watch(threading.Thread):
         self.over.set()
         self.join()
         self._look(last=True)
-        if self.bar is not None:
-            self.bar.stop()
 
     def run(self) -> None:
         """Look every second until the launch is over."""
@@ -127,11 +92,7 @@ class Watch(threading.Thread):
         else:
             what = f"failed: {state.error}"
         line = f"cell {self._done()}/{len(self.states)}  {_named(state, short=True)}  {what}"
-        if self.bar is not None:
-            self.bar.console.print(Text(line))
-            self.bar.update(self.task, completed=self._done(), eta=left)
-        else:
-            print(f"{line}  {left}".rstrip(), flush=True)
+        print(f"{line}  {left}".rstrip(), flush=True)
         self.changed()
 
     def _done(self) -> int:

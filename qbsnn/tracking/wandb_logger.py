@@ -39,12 +39,23 @@ class OfflineCapableWandbLogger(WandbLogger):
 
     ``wandb.init`` on its own asks for a key on a terminal, fails without one elsewhere, and waits minutes for a server
     that is not there. The first error of wandb is a warning, and nothing more is logged. The run's id is kept in
-    ``<save_dir>/wandb_id``; where that file exists its run is continued. Arguments as in :func:`wandb_logger`.
+    ``<save_dir>/wandb_id``; where that file exists its run is continued.
+
+    ``offline="auto"`` looks for the key as wandb does and opens a TCP connection to the server (or to the proxy) for at
+    most ``connect_timeout`` seconds; ``False`` skips the connection test; ``True``, like ``WANDB_MODE=offline``, asks
+    nothing. A run that is offline goes to files under ``<save_dir>/wandb``. A key is needed in every case, since
+    ``wandb.init`` would ask for it on the terminal. ``init_timeout`` bounds ``wandb.init`` itself, after which the run
+    is opened offline. ``base_url`` goes before ``WANDB_BASE_URL``. ``choices`` are tags too. ``log_checkpoint`` puts
+    ``best.ckpt`` into the run's artifact. Other arguments (``name``, ``group``, ``entity``, ``id``, ``job_type``,
+    ``notes``, ...) go to ``wandb.init``.
     """
 
     def __init__(
         self,
         save_dir: str | Path,
+        project: str = "qbsnn",
+        tags: Sequence[str] = (),
+        choices: Sequence[str] = (),
         offline: bool | Literal["auto"] = "auto",
         base_url: str | None = None,
         init_timeout: float = 10,
@@ -52,7 +63,7 @@ class OfflineCapableWandbLogger(WandbLogger):
         log_checkpoint: bool = False,
         **init: Any,
     ) -> None:
-        super().__init__(save_dir=save_dir, **init)
+        super().__init__(save_dir=save_dir, project=project, tags=[str(tag) for tag in (*choices, *tags)], **init)
         del self._wandb_init["anonymous"]  # wandb warns about this argument whatever its value
         self._wanted = offline
         self._base_url = base_url

@@ -89,10 +89,9 @@ def write_metrics(path: Path, layers: tuple[str, ...] = LAYERS) -> None:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         for epoch, accuracy in enumerate((0.5, 0.9, 0.8)):
-            writer.writerow({"step": 10 * epoch, "lr": 0.1 / (epoch + 1)})
-            writer.writerow({"epoch": epoch, "step": 10 * epoch, "val/loss": 1 - accuracy, "val/acc": accuracy})
-            per_layer = dict.fromkeys(columns[7:], 0.5 + 0.01 * epoch)
-            writer.writerow({"epoch": epoch, "step": 10 * epoch, "train/loss": 0.3, "train/acc": 0.6, **per_layer})
+            row = {"epoch": epoch, "step": 10 * epoch, "lr": 0.1 / (epoch + 1), "train/loss": 0.3, "train/acc": 0.6}
+            row |= {"val/loss": 1 - accuracy, "val/acc": accuracy}
+            writer.writerow(row | dict.fromkeys(columns[7:], 0.5 + 0.01 * epoch))
 
 
 def write_diagnostics(path: Path, layers: tuple[str, ...] = LAYERS, **changes: Any) -> None:

@@ -1,10 +1,9 @@
-"""Recorded event sets in Tonic's layout below ``<root>/<Tonic's class>``, read by Tonic."""
+"""Recorded event sets in Tonic's layout below ``<root>/<Tonic's class>``."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,28 +13,29 @@ from numpy.typing import NDArray
 from qbsnn.data import folders
 from qbsnn.data.events.events import Events, Sensor
 from qbsnn.data.events.module import EventDataModule
+from qbsnn.data.events.readers import Convention, read
 from qbsnn.data.events.recordings import Recordings
 from qbsnn.data.folders import Archive
+from qbsnn.data.shards import stamps
 from qbsnn.errors import DataError
 
 
 class FileRecordings(Recordings):
-    """Recordings in files of their own, ``paths`` in their order, each read by ``reader(path)``."""
+    """Recordings in files of their own, ``paths`` in their order, which leave ``convention`` open."""
 
     def __init__(
-        self, paths: Sequence[Path], labels: NDArray[np.int64], sensor: Sensor, reader: Callable[[Path], Events]
+        self, paths: Sequence[Path], labels: NDArray[np.int64], sensor: Sensor, convention: Convention | None = None
     ) -> None:
         super().__init__([str(path) for path in paths], labels, sensor)
-        self.paths, self.reader = list(paths), reader
+        self.paths, self.convention = list(paths), convention
 
     def read(self, index: int) -> Events:
         """Read one file."""
-        return self.reader(self.paths[index])
+        return read(self.paths[index], self.convention).events
 
     def fingerprint(self) -> Any:
         """Path, size and time of change of each file."""
-        found = [(path, path.stat()) for path in self.paths]
-        return [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in found]
+        return stamps(self.paths)
 
 
 class TonicEvents(EventDataModule):
@@ -96,14 +96,11 @@ class FileEvents(TonicEvents):
     """A set with one file per recording, whose class is in its path."""
 
     suffix: ClassVar[str]
+    convention: ClassVar[Convention | None] = None  # what its files leave open
 
     @abstractmethod
     def label(self, path: Path) -> int | None:
         """The class of a recording, or ``None`` where the path names none."""
-
-    @abstractmethod
-    def reader(self, path: Path) -> Events:
-        """Read one file."""
 
     def place(self, train: bool) -> Path:
         """The folder with the training or the test recordings."""
@@ -112,7 +109,7 @@ class FileEvents(TonicEvents):
     def open(self, train: bool) -> tuple[Recordings, NDArray[np.int64], NDArray[np.int64]]:
         """List the files of one part, sorted by path."""
         paths, labels = self.files(self.place(train), self.recordings[train])
-        made = FileRecordings(paths, labels, self.sensor, partial(type(self).reader, self))
+        made = FileRecordings(paths, labels, self.sensor, self.convention)
         return made, labels, np.arange(len(paths))
 
     def files(self, place: Path, wanted: int) -> tuple[list[Path], NDArray[np.int64]]:

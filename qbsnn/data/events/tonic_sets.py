@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import logging
 import re
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,11 +14,11 @@ from numpy.typing import NDArray
 from qbsnn.data import folders
 from qbsnn.data.events import ibm_gesture as ibm
 from qbsnn.data.events.events import Events, Sensor
-from qbsnn.data.events.readers import read
-from qbsnn.data.events.readers.recording import Convention, from_columns, ordered_columns
+from qbsnn.data.events.readers import Convention
 from qbsnn.data.events.recordings import Recordings
 from qbsnn.data.events.tonic_layout import FileEvents, FileRecordings, TonicEvents
 from qbsnn.data.folders import Archive
+from qbsnn.data.shards import stamps
 from qbsnn.data.split import stored_test
 from qbsnn.errors import DataError
 
@@ -42,6 +41,7 @@ class DVS128Gesture(FileEvents):
     sensor = Sensor(128, 128, 2)
     recordings: ClassVar[dict[bool, int]] = {True: 1077, False: 264}
     suffix = ".npy"
+    convention = Convention("ms", "xypt")
     note = f" IBM's own archive, {ibm.ARCHIVE.name}, serves as well: save it there ({ibm.ARCHIVE.url})."
 
     def archives(self) -> list[Archive]:
@@ -89,22 +89,6 @@ class DVS128Gesture(FileEvents):
         """``userNN_lighting/K.npy`` is of class K."""
         return int(path.stem) if path.stem.isdecimal() else None
 
-    def reader(self, path: Path) -> Events:
-        """An array ``[N, 4]`` of x, y, polarity and ms."""
-        raw = np.load(path, mmap_mode="r", allow_pickle=False)
-        if raw.ndim != 2 or raw.shape[1] != 4 or raw.dtype.kind not in "fiu":
-            raise DataError(f"{path}: events must be numbers [N, 4], got {raw.dtype} {list(raw.shape)}")
-        if len(raw) == 0:
-            raise DataError(f"{path}: it holds no events")
-        low, high = raw.min(0), raw.max(0)
-        if not (np.isfinite(low).all() and np.isfinite(high).all()):
-            raise DataError(f"{path}: events must be finite numbers")
-        if (low[:3] < 0).any() or (high[:3] >= self.sensor).any():
-            x, y, p = (f"{a:g} to {b:g}" for a, b in zip(low[:3], high[:3], strict=True))
-            raise DataError(f"{path}: x, y and p must be below 128, 128 and 2, got {x}, {y} and {p}")
-        convention = Convention("ms", "xypt")
-        return from_columns(ordered_columns(np.asarray(raw), convention, str(path)), convention, str(path))
-
 
 class NMNIST(FileEvents):
     """N-MNIST: the 70,000 digits of MNIST recorded by a camera in three saccades, 34×34 pixels."""
@@ -128,15 +112,6 @@ class NMNIST(FileEvents):
         """``Train/<digit>/NNNNN.bin``."""
         digit = path.parent.name
         return int(digit) if re.fullmatch("[0-9]", digit) else None
-
-    def reader(self, path: Path) -> Events:
-        """Five bytes an event."""
-        from tonic.io import read_mnist_file
-
-        size = path.stat().st_size
-        if size % 5:
-            raise DataError(f"{path}: {size} bytes are no whole number of events of 5 bytes")
-        return read_mnist_file(str(path), self.tonic().dtype)
 
 
 class CIFAR10DVS(FileEvents):
@@ -174,12 +149,8 @@ class CIFAR10DVS(FileEvents):
         names = [str(path.relative_to(self.folder)) for path in paths]
         test = stored_test(self.folder / "split.json", names, labels, self.name)
         ids = np.flatnonzero(~test if train else test)
-        made = FileRecordings([paths[i] for i in ids], labels[ids], self.sensor, partial(type(self).reader, self))
+        made = FileRecordings([paths[i] for i in ids], labels[ids], self.sensor)
         return made, labels[ids], ids
-
-    def reader(self, path: Path) -> Events:
-        """An AEDAT 4 file; Tonic reads it by the same package, but ends the run at a damaged one."""
-        return read(path).events
 
 
 class SHDRecordings(Recordings):
@@ -196,8 +167,7 @@ class SHDRecordings(Recordings):
 
     def fingerprint(self) -> Any:
         """Path, size and time of change of the file."""
-        stat = self.path.stat()
-        return [str(self.path), stat.st_size, stat.st_mtime_ns]
+        return stamps([self.path])[0]
 
 
 class SHD(TonicEvents):

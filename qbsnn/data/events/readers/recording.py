@@ -90,7 +90,7 @@ def from_columns(columns: Mapping[str, NDArray[Any]], convention: Convention, wh
         wrong = (values < 0) | (values >= 2**15) | (values != np.floor(values))
         if wrong.any():
             first = int(np.argmax(wrong))
-            raise DataError(f"{where}: {name} must be whole numbers from 0, but event {first} has {values[first]}")
+            raise DataError(f"{where}: {name} must be integers from 0 to 32767, but event {first} has {values[first]}")
     p = columns["p"]
     if not (np.isin(p, (0, 1)).all() or np.isin(p, (-1, 1)).all()):
         found = ", ".join(f"{value:g}" for value in np.unique(p)[:5].astype(float))
