@@ -70,7 +70,7 @@ def identity(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str
     >>> identity({"T": 4, "name": "a", "neuron": {"s_max": 8, "beta": 5.0}}, {"neuron.s_max": 8, "neuron.beta": 3.0})
     {'T': 4, 'neuron.beta': 5.0, 'defaults': 2}
     """
-    settings = {key: value for key, value in _leaves(config) if not dropped(key)}
+    settings = {key: value for key, value in leaves(config) if not dropped(key)}
     differ = {key: value for key, value in settings.items() if key not in defaults or not _same(value, defaults[key])}
     return {**dict(sorted(differ.items())), "defaults": MEANING}
 
@@ -125,12 +125,12 @@ def origin(settings: Mapping[str, Any], own_files: bool) -> dict[str, str]:
     return {"data.root": str(root)} if settings.get("verify") is False else {}
 
 
-def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys with values that JSON can hold; an empty group is a value."""
+def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys with values as an identity has them, which JSON can hold; an empty group is a value."""
     for name, value in node.items():
         key = f"{prefix}{name}"
         if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{key}.")
+            yield from leaves(value, f"{key}.")
         elif key == "model.encoding" and value in ("direct", "events"):
             yield key, None
         elif key == "model.encoding" and value == "rate":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from qbsnn.errors import DataError
+from qbsnn.results.fingerprint import leaves
 from qbsnn.results.frames import frame_of
 from qbsnn.results.reading import read_json, read_result
 from qbsnn.results.run_files import Series, read_curves
@@ -166,22 +167,15 @@ def _result(path: Path, cell: Cell) -> Result:
     wanted = f"{cell.fingerprint} for {cell.label}, seed {cell.seed}"
     if result.cell != cell.fingerprint:
         raise DataError(f"{file}: its fingerprint is {result.cell or 'none'}, and {path} wants {wanted}")
+    settings = dict(leaves(result.config))
     for key, value in cell.identity.items():
-        has = _at(result.config, key, value)
+        has = result.identity.get(key, value)
+        if has == value and key != "data.root":  # which is absolute in an identity, and relative to where it ran here
+            has = settings.get(key, value)  # absent from an older configuration
         if key == "trainer.precision" and has == "auto":  # the identity holds what the machine made of it
             has = result.precision
-        if key != "defaults" and has != value:
+        if has != value:
             raise DataError(f"{file}: {key} is {has!r} there, and {path} wants {value!r}: another configuration")
     if result.status != "finished":
         raise DataError(f"{file}: status must be finished for a cell that is done, got {result.status}")
     return result
-
-
-def _at(config: dict[str, Any], key: str, otherwise: Any) -> Any:
-    """The value of a dotted key; ``otherwise`` where an older configuration has none."""
-    node: Any = config
-    for part in key.split("."):
-        if not isinstance(node, dict) or part not in node:
-            return otherwise
-        node = node[part]
-    return None if key == "model.encoding" and node in ("direct", "events") else node

@@ -120,9 +120,11 @@ def cells(sweep: Sweep, extra: Sequence[str] = ()) -> list[Cell]:
     >>> found[0].overrides
     ('T=2', 'neuron=lif', 'seed=0')
     """
+    varied = {_key(override) for row in sweep.rows for override in row.overrides}
     for override in extra:
-        if _key(override) in sweep.grid:
-            raise SettingsError(f"{override}: the sweep varies this setting; change sweep.grid instead")
+        if (key := _key(override)) in varied or key in sweep.grid:
+            where = "sweep.grid" if key in sweep.grid else "its rows"
+            raise SettingsError(f"{override}: the sweep varies this setting; change {where} instead")
         if _key(override) == "seed":
             value = override.split("=", 1)[-1]
             raise SettingsError(f"{override}: a sweep has several seeds; use sweep.seeds=[{value}] instead")

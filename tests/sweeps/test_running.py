@@ -159,6 +159,7 @@ def test_a_cell_that_another_process_holds_is_left_to_it(sweep, monkeypatch, cap
         (["sweep=smal"], "sweep=smal: no such sweep; did you mean"),
         (["sweep=s_max", "-m"], "sweep=s_max runs its cells by itself: leave out -m"),
         (["sweep=s_max", "neuron.s_max=3"], "neuron.s_max=3: the sweep varies this setting; change sweep.grid instead"),
+        (["sweep=table_digits", "T=3"], "T=3: the sweep varies this setting; change its rows instead"),
         (["sweep=s_max", "seed=3"], "use sweep.seeds=[3] instead"),
         (["sweep=s_max", "sweep.seeds=[]"], "sweep.seeds"),
         (["sweep=s_max", "sweep.seeds=[1,1]"], "seeds must differ, got [1, 1]"),

@@ -162,6 +162,27 @@ def test_a_result_of_another_configuration_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_what_an_identity_says_in_other_words_than_the_configuration_is_no_other_configuration(tmp_path):
+    sweeps, conf = write_sweep(tmp_path / "sweeps"), write_plan(tmp_path / "conf")
+    folder = sweeps / "table_some"
+    path = next(folder.glob("0_*")) / "result.json"
+    good = json.loads(path.read_text())
+    model, data = {**good["config"].get("model", {}), "encoding": "rate"}, {"root": "data/", "verify": False}
+    said = {"model.encoding": "rate by epoch", "data.root": "/home/me/data"}
+    listed = json.loads((folder / "cells.json").read_text())
+    for cell in listed:
+        if cell["run"] and path.parent.name in cell["run"]:
+            cell["identity"] |= said
+    (folder / "cells.json").write_text(json.dumps(listed))
+    config = {**good["config"], "model": model, "data": {**good["config"].get("data", {}), **data}}
+    path.write_text(json.dumps({**good, "identity": {**good["identity"], **said}, "config": config}))
+    write_table(find_plan("some", conf), sweeps, tmp_path / "out")
+    for key, other in (("model.encoding", None), ("data.root", "/elsewhere")):
+        path.write_text(json.dumps({**good, "identity": {**good["identity"], **said, key: other}, "config": config}))
+        with pytest.raises(DataError, match=f"{key} is {other!r} there, and .* wants {said[key]!r}"):
+            write_table(find_plan("some", conf), sweeps, tmp_path / "again")
+
+
 def test_a_precision_that_the_machine_chose_is_the_one_of_the_cell(tmp_path):
     sweeps, conf = write_sweep(tmp_path / "sweeps"), write_plan(tmp_path / "conf")
     folder = sweeps / "table_some"
