@@ -63,10 +63,18 @@ def choice(name: str, value: object, options: Iterable[str]) -> str:
 
 
 def path(name: str, value: object, of: str) -> Path:
-    """The path of what ``of`` says: text that is not empty, or a ``pathlib.Path``."""
+    """The path of what ``of`` says: text that is not empty, or a ``pathlib.Path``; ``~`` is the user's home."""
     if not isinstance(value, (str, os.PathLike)) or not str(value):
         raise ArgumentError(f"{name} must be the path of {of}, got {value!r}")
-    return Path(value)
+    return at_home(value)
+
+
+def at_home(path: str | os.PathLike[str]) -> Path:
+    """A path with its ``~`` as the home of the user; as it is where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def boolean(name: str, value: object) -> bool:

@@ -211,6 +211,7 @@ def test_every_epoch_of_fine_tuning_is_validated_however_training_was(tool, monk
         honest(self, trainer, module)
 
     monkeypatch.setattr(fine_tuning._Best, "on_validation_end", validated)
-    few = ["+trainer.check_val_every_n_epoch=2", "trainer.max_epochs=2", "deploy=qat", "deploy.epochs=1"]
+    few = ["+trainer.check_val_every_n_epoch=2", "trainer.max_epochs=2", "deploy=qat", "deploy.epochs=1",
+           "trainer.num_sanity_val_steps=1"]  # fmt: skip
     assert tool("train.py", *SMALL, *few) == 0
     assert len(seen) == 2 * 2  # the start and one epoch, of the network on the grid and of the float network

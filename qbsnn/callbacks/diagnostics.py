@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from qbsnn.neurons.base import SpikingNeuron
+from qbsnn.results.files import write_atomically
 from qbsnn.results.schema import Layer
 from qbsnn.training.deployment import Listener
 from qbsnn.training.module import Classifier
@@ -95,7 +97,9 @@ class TestDiagnostics(Listener):
         if self._confusion is not None:
             self._arrays["confusion"] = self._confusion.cpu().numpy()
         self._arrays["class_names"] = np.array(trainer.datamodule.class_names)
-        np.savez_compressed(self.path, **self._arrays)
+        packed = io.BytesIO()
+        np.savez_compressed(packed, **self._arrays)
+        write_atomically(self.path, packed.getvalue())
 
     def found(self, name: str) -> list[Layer]:
         """What the layers did."""

@@ -141,7 +141,7 @@ def stored_config(
                 f"{key}={value}: a checkpoint holds the settings of {key}, not the name of a choice; "
                 f"write single ones, such as {_single(key, keys)}"
             )
-        OmegaConf.update(cfg, key.removeprefix("+"), value, force_add=added)
+        OmegaConf.update(cfg, key.removeprefix("+"), value, force_add=True)  # also below a key that is there
     return cfg
 
 

@@ -66,7 +66,7 @@ class DataModule(lightning.LightningDataModule, Generic[Source]):
         given = {"download": download, "verify": verify, "batch_size": batch_size, "val_fraction": val_fraction}
         given |= {"split_seed": split_seed, "seed": seed, "num_workers": num_workers}
         DataBounds.check_known(given | {f"limit_{part}": limit for part, limit in limits.items()})
-        self.root = folder.expanduser().absolute()
+        self.root = folder.absolute()
         self.download, self.verify, self.batch_size, self.num_workers = download, verify, batch_size, num_workers
         self.val_fraction, self.split_seed, self.seed, self._limits = val_fraction, split_seed, seed, limits
         self.num_classes = len(self.class_names)

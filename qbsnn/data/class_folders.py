@@ -83,6 +83,7 @@ class ClassFolders:
                         raise DataError(f"{name}: {root} has both {other} and {folder}: which is {part}?")
             if self.places and "train" not in self.places:
                 raise DataError(f"{name}: {root} has the folders {', '.join(found)}, but no train")
+            _tell_others([folder for folder in found if self.places and folder.lower() not in PARTS], root, name)
             place = self.places.get("train", root)
             found = _folders(place, name)
         else:
@@ -100,7 +101,7 @@ class ClassFolders:
         """The files of ``train``, and of ``val`` and ``test`` where the user has them.
 
         Raises:
-            DataError: for an absent file, a class without training files, a class that training does not have.
+            DataError: for a class without training files, a class that training does not have.
         """
         if self.table is not None:
             parts = {part: self._of_table(part) for part in PARTS}
@@ -184,7 +185,7 @@ class OwnFiles:
     def look(self, root: str | Path, table: str | Path | None, suffixes: Collection[str], test_fraction: float) -> Path:
         """Look which classes there are; returns where a cache goes unless the user says so: no folder of a class."""
         self.test_fraction = checks.number("test_fraction", test_fraction, 0, 0.9, open_low=True)
-        folder = checks.path("root", root, "a folder").expanduser().absolute()
+        folder = checks.path("root", root, "a folder").absolute()
         if table is not None:
             checks.path("table", table, "a CSV file")
         self.own = ClassFolders(folder, table, suffixes, self.name)
@@ -247,6 +248,16 @@ def read_table(path: Path, root: Path, name: str) -> list[tuple[str, str, str]]:
                 f"{before[2]}) and in line {line} ({label}, {part})"
             )
     return [row for _, row in found.values()]
+
+
+def _tell_others(folders: Sequence[str], root: Path, name: str) -> None:
+    """Refuse folders beside ``train`` whose names can only mean ``val`` or ``test``; name those that are left out."""
+    for folder in folders:
+        meant = next((part for part in ("val", "test") if folder.lower().startswith(part)), None)
+        if meant is not None:
+            raise DataError(f"{name}: {root / folder} would not be read: rename it to {meant}, or move it elsewhere")
+    if folders:
+        log.warning("%s: folders beside train are left out: %s", name, ", ".join(folders))
 
 
 def _folders(place: Path, name: str) -> list[str]:

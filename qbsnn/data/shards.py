@@ -73,8 +73,16 @@ def key(**parts: Any) -> str:
 
 
 def stamps(paths: Sequence[Path]) -> list[list[Any]]:
-    """Path, size and time of change of each file, for a key."""
-    return [[str(path), stat.st_size, stat.st_mtime_ns] for path in paths for stat in [path.stat()]]
+    """Path, size and time of change of each file, for a key; of one that is absent -1 and 0."""
+    return [_stamp(path) for path in paths]
+
+
+def _stamp(path: Path) -> list[Any]:
+    try:
+        stat = path.stat()
+    except FileNotFoundError:  # a sample like any other that cannot be read: whoever reads it says so
+        return [str(path), -1, 0]
+    return [str(path), stat.st_size, stat.st_mtime_ns]
 
 
 def records(cache: str, folder: Callable[[], Path], count: int, make: Make, workers: int) -> Records | None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from qbsnn.checks import at_home
 from qbsnn.results.files import walk
 
 DROPPED = (
@@ -29,6 +30,7 @@ DROPPED = (
     "trainer.enable_model_summary",
     "trainer.enable_progress_bar",
     "trainer.log_every_n_steps",
+    "trainer.max_time",
     "data.root",
     "data.download",
     "data.verify",
@@ -108,20 +110,22 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     return [key for key in dict.fromkeys([*one, *other]) if one.get(key) != other.get(key)]
 
 
-def origin(settings: Mapping[str, Any], own_files: bool) -> dict[str, str]:
+def origin(settings: Mapping[str, Any], own_files: bool, outputs: str | None = None) -> dict[str, str]:
     """What is added to the identity of a run for the data that it reads.
 
     Args:
         settings: of the group ``data``.
         own_files: whether the set is a folder of the user's files.
+        outputs: the folder of all runs.
 
     Returns:
-        ``data.files``, a digest of the names and sizes of the files in such a folder, hidden ones and the cache aside,
-        and of the content of its table; of a published set that is not verified ``data.root``; else nothing.
+        ``data.files``, a digest of the names and sizes of the files in such a folder, hidden ones, the cache and runs
+        aside, and of the content of its table; of a published set that is not verified ``data.root``; else nothing.
     """
-    root = Path(str(settings.get("root", ""))).expanduser().absolute()
+    root = _absolute(settings.get("root", ""))
     if own_files:
-        return {"data.files": _digest(root, settings.get("table"), settings.get("cache_dir"))}
+        aside = {_absolute(folder) for folder in (settings.get("cache_dir"), outputs) if folder}
+        return {"data.files": _digest(root, settings.get("table"), aside - {root})}
     return {"data.root": str(root)} if settings.get("verify") is False else {}
 
 
@@ -150,8 +154,11 @@ def _same(value: Any, default: Any) -> bool:
     return type(value) is type(default) and bool(value == default)
 
 
-def _digest(root: Path, table: Any, cache: Any) -> str:
-    aside = {Path(str(cache)).expanduser().absolute()} - {root} if cache else set()
+def _absolute(path: Any) -> Path:
+    return at_home(str(path)).absolute()
+
+
+def _digest(root: Path, table: Any, aside: set[Path]) -> str:
     paths = [path for path in walk(root) if path.exists() and not aside.intersection(path.parents)]
     found = [f"{path.relative_to(root).as_posix()}\t{path.stat().st_size}\n" for path in paths]
     digest = hashlib.sha256("".join(sorted(found)).encode(errors="surrogateescape"))

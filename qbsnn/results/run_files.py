@@ -17,6 +17,12 @@ from qbsnn.errors import DataError
 BEST, LAST, RESUME = Path("best.ckpt"), Path("last.ckpt"), Path("resume.ckpt")
 """Checkpoints of a run: of the best epoch by validation, of the last one, of a moment within an epoch."""
 
+CURVE_FILE = "metrics.csv"
+"""The curves of a run."""
+
+LOCK = ".lock"
+"""Held by the process that writes into the directory of a run."""
+
 
 def checkpoint_of(path: str | Path) -> Path:
     """A checkpoint itself; of the folder of a run the best one by validation, or the last where there is no best."""

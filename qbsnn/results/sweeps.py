@@ -13,7 +13,7 @@ from qbsnn.errors import DataError
 from qbsnn.results.fingerprint import leaves
 from qbsnn.results.frames import frame_of
 from qbsnn.results.reading import read_json, read_result
-from qbsnn.results.run_files import Series, read_curves
+from qbsnn.results.run_files import CURVE_FILE, Series, read_curves
 from qbsnn.results.schema import Result
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _cell(path: Path, entry: Any) -> Cell:
 
 
 def _with_result(path: Path, cell: Cell) -> Cell:
-    result, curves = _result(path, cell), Path(cell.folder) / "metrics.csv"
+    result, curves = _result(path, cell), Path(cell.folder) / CURVE_FILE
     found = read_curves(curves) if curves.is_file() else {}
     scales = {name.removeprefix("delta/"): line for name, line in found.items() if name.startswith("delta/")}
     return replace(cell, result=result, scales=scales)

@@ -91,6 +91,8 @@ class PruneTrial(Callback):
         import optuna
 
         epoch = trainer.current_epoch
+        if MONITOR not in trainer.callback_metrics:  # no validation has come yet
+            return
         self.trial.report(float(trainer.callback_metrics[MONITOR]), epoch)
         if self.trial.should_prune():
             raise optuna.TrialPruned(f"given up after epoch {epoch + 1}")
@@ -153,6 +155,12 @@ def search(conf: Path, wanted: SearchSettings, fixed: list[str], folder: Path) -
         check(getattr(wanted, key), plain.get("trust", ()), f"search.{key}")
     if processes.to_start(plain) > 1:
         raise SettingsError("a trial of a search runs in one process: trainer.devices must be 1")
+    if plain["trainer"].get("limit_val_batches") == 0:
+        raise SettingsError(f"a search judges its trials by {MONITOR}: trainer.limit_val_batches must not be 0")
+    if wrong := sorted(set("?%{}") & set(str(folder / wanted.name))):
+        raise SettingsError(
+            f"a search cannot keep its database in {folder / wanted.name}: the path has {' '.join(wrong)}"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     storage = optuna.storages.RDBStorage(f"sqlite:///{folder / wanted.name}.db", heartbeat_interval=30)
     pruner = build_object(_pruner(wanted, plain), "search.pruner") if wanted.pruner else optuna.pruners.NopPruner()

@@ -18,9 +18,9 @@ from filelock import FileLock, Timeout
 from qbsnn.results.files import write_atomically
 from qbsnn.results.fingerprint import fingerprint
 from qbsnn.results.formatting import counted
+from qbsnn.results.run_files import LOCK
 from qbsnn.sweeps.plan import Cell
 
-LOCK = ".lock"
 FAILED = "failed.json"
 LOG = "train.log"
 """Where Hydra writes what a cell prints."""

@@ -12,8 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from qbsnn.results.files import write_atomically
-
-FILE = "metrics.csv"
+from qbsnn.results.run_files import CURVE_FILE
 
 
 class Curves(Callback):
@@ -24,7 +23,7 @@ class Curves(Callback):
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.path = Path(folder) / FILE
+        self.path = Path(folder) / CURVE_FILE
         self.rows: list[dict[str, float]] = []
         self._before: dict[str, Tensor] = {}
 

@@ -12,10 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 from qbsnn.checks import nearest
 from qbsnn.errors import SettingsError
 from qbsnn.results.quantities import WANDB, values
+from qbsnn.results.run_files import CURVE_FILE
 from qbsnn.results.schema import Result
 from qbsnn.tracking.wandb_logger import OfflineCapableWandbLogger
 
-FILES = ("result.json", "report.html", "metrics.csv")
+FILES = ("result.json", "report.html", CURVE_FILE)
 FIGURES = ("raster", "bursts", "confusion")
 
 

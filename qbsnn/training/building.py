@@ -1,4 +1,4 @@
-"""What settings may build, and building it.
+"""What settings may build and where that may write, and building it.
 
 A configuration names classes and functions by ``_target_``. Files of settings and checkpoints come from others, so a
 name is looked up in ``RULES`` before anything is imported, and what was imported must be of the right kind.
@@ -13,16 +13,23 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from qbsnn.checks import nearest, place
+from qbsnn.checks import at_home, nearest, place
 from qbsnn.errors import ArgumentError, QBSNNError, SettingsError
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
+
+
+FOLDERS = ("dirpath", "folder", "save_dir", "default_root_dir", "dir", "root_dir", "log_dir", "output_dir")
+"""Names of arguments of callbacks, loggers and the trainer that say where files are written."""
+WORDS = ("notes", "tags", "group")
+"""Names of those that W&B shows as they are; of a logger's name other loggers make folders."""
 
 
 @dataclass(frozen=True)
@@ -232,3 +239,28 @@ def _placed(factory: partial[Any], where: str) -> partial[Any]:
 def build_all(group: Mapping[str, Any] | None, where: str) -> list[Callback]:
     """Build every entry of a group that is not switched off with null."""
     return [build_object(node, f"{where}.{name}") for name, node in (group or {}).items() if node]
+
+
+def check_outputs(plain: Mapping[str, Any]) -> None:
+    """Refuse a callback, logger or trainer that would write outside the run directory.
+
+    Raises:
+        SettingsError: naming the key.
+    """
+    run = Path(plain["paths"]["run"]).resolve()
+    for group in ("callbacks", "logger", "trainer"):
+        for key, text in _texts(plain.get(group), group):
+            path, last = at_home(text), key.rpartition(".")[2]
+            leads_out = (path.is_absolute() or ".." in path.parts) and last not in WORDS
+            if (leads_out or last in FOLDERS) and not path.resolve().is_relative_to(run):
+                raise SettingsError(f"{key} must be a folder in the run directory {run}, got {text}")
+
+
+def _texts(node: Any, where: str) -> Iterator[tuple[str, str]]:
+    """Every text in settings, with its dotted key."""
+    if isinstance(node, str):
+        yield where, node
+    for key, below in node.items() if isinstance(node, dict) else ():
+        yield from _texts(below, f"{where}.{key}")
+    for below in node if isinstance(node, list) else ():
+        yield from _texts(below, where)

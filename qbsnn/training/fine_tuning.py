@@ -104,7 +104,7 @@ def _fit(
     shown = build_all({"progress": (settings.get("callbacks") or {}).get("progress")}, "callbacks")
     # Whatever limits or spaces out the run's own training, each of these epochs is trained whole and validated.
     whole = {"max_steps": -1, "max_time": None, "min_epochs": None, "check_val_every_n_epoch": 1,
-             "val_check_interval": None}  # fmt: skip
+             "val_check_interval": None, "num_sanity_val_steps": 0}  # fmt: skip
     chosen = {**whole, "max_epochs": group.epochs, "enable_checkpointing": False, "precision": precision}
     trainer: lightning.Trainer = build_object(
         {**one_process(settings["trainer"]), **chosen}, "trainer", callbacks=[best, *shown], logger=False

@@ -21,9 +21,11 @@ from qbsnn.errors import BusyError, EnvironmentFault, SettingsError, Verificatio
 from qbsnn.report.run.page import build as write_page
 from qbsnn.results.fingerprint import EPOCHS, differing
 from qbsnn.results.reading import read_result
+from qbsnn.results.run_files import CURVE_FILE, LOCK
 from qbsnn.results.schema import Absorption, Host, Integer, Result
 from qbsnn.tracking import runs
 from qbsnn.tracking.loggers import close_loggers
+from qbsnn.tracking.wandb_logger import ID_FILE
 from qbsnn.training.devices.host import git_state
 from qbsnn.training.resume import STEPS
 from qbsnn.training.settings import for_files, identify
@@ -70,7 +72,6 @@ class Record:
         self.result.write(self.folder / "result.json")
 
 
-LOCK = ".lock"
 PATIENCE = 5.0  # seconds to wait for a lock, which a killed process may leave to its data workers for a moment
 
 
@@ -103,7 +104,7 @@ def recorded(
     describe: Callable[[], dict[str, Any]],
     before: Callable[[], float],
 ) -> Iterator[Record]:
-    """Write ``result.json`` at the start, and with the page when the body ends, with its error; close all loggers.
+    """Write ``result.json`` at the start, and with the page when the body ends, with its error; open and close loggers.
 
     Args:
         result: what is known at the start.
@@ -117,6 +118,7 @@ def recorded(
     started = time.perf_counter()
     try:
         try:
+            runs.open_loggers(loggers, result.config)
             yield record
             for logger in loggers:
                 logger.log_metrics(runs.final_metrics(record.result))
@@ -214,8 +216,8 @@ def claim(folder: Path, identity: dict[str, Any], overwrite: bool, resume: bool 
         SettingsError: it holds another experiment; the message names the settings that differ.
     """
     if overwrite:
-        for name in ("checkpoints", "figures", "result.json", "report.html", "diagnostics.npz", "metrics.csv", STEPS):
-            path = folder / name
+        files = "result.json", "report.html", "diagnostics.npz", CURVE_FILE, STEPS, ID_FILE
+        for path in (folder / name for name in ("checkpoints", "figures", *files)):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         return
     file = folder / "result.json"

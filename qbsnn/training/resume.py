@@ -19,7 +19,7 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Timer
 
 from qbsnn.errors import CheckpointError, SettingsError
 from qbsnn.results.fingerprint import EPOCHS
@@ -99,7 +99,7 @@ class Resumption(Callback):
             "random": _of_all_processes(random),
             "metrics": self.metrics,
             "seconds": self.seconds + time.perf_counter() - self._began,
-            "stop": trainer.should_stop,
+            "stop": trainer.should_stop and not out_of_time(trainer),
             "batches": progress.current.ready if within else 0,
             "sums": _of_all_processes(pl_module.sums()) if within else [],
         }
@@ -134,15 +134,26 @@ class Resumption(Callback):
             file.write(json.dumps(line) + "\n")
 
 
+def out_of_time(trainer: lightning.Trainer) -> bool:
+    """Whether a fit has trained for ``trainer.max_time``, the time of earlier processes included."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    remaining = [callback.time_remaining() for callback in callbacks if isinstance(callback, Timer)]
+    return any(seconds is not None and seconds <= 0 for seconds in remaining)
+
+
 def unfinished(settings: dict[str, Any], first: bool = True) -> Path | None:
     """The checkpoint that a run with these settings goes on from: the newest whole one in its run directory, if any.
 
     A kill between the two files of an epoch's end leaves an older ``last.ckpt`` beside a newer ``best.ckpt``, whose
-    weights are those of the last epoch too: it takes the place of the older one.
+    weights are those of the last epoch too: it takes the place of the older one. A run whose best epoch is lost starts
+    over, as it cannot end with it.
 
     Args:
         settings: of the run, validated.
         first: whether this is the first of several processes, which alone changes files.
+
+    Raises:
+        CheckpointError: with ``resume`` the best epoch is absent or damaged.
     """
     saver = (settings.get("callbacks") or {}).get("checkpoint")
     if not saver or settings.get("overwrite"):  # which removes what is there, while other processes would still see it
@@ -166,7 +177,11 @@ def unfinished(settings: dict[str, Any], first: bool = True) -> Path | None:
     if not found:
         return None
     name = max(found, key=lambda name: (found[name]["step"], name == LAST, name == BEST))
-    if found[name]["best"] and BEST not in found:  # the fit could not end with its best epoch
+    if found[name]["best"] and BEST not in found:
+        lost = f"{folder / BEST}, the best epoch so far, is absent or damaged"
+        if grows:
+            raise CheckpointError(f"{lost}: put it back, or start the run over, by its command with overwrite=true")
+        log.warning("%s: the run starts over", lost)
         return None
     if name == BEST:
         if first:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from omegaconf import DictConfig
 
 from qbsnn.checks import named
@@ -36,7 +36,7 @@ from qbsnn.training.deployment import Listener, Tuned, convert, frozen, prove
 from qbsnn.training.devices import processes
 from qbsnn.training.devices.signals import SIGNALS
 from qbsnn.training.record import Record, claim, held, recorded
-from qbsnn.training.resume import unfinished
+from qbsnn.training.resume import out_of_time, unfinished
 from qbsnn.training.settings import deploy_settings, identify, validate
 from qbsnn.training.setup import Parts, build, build_trainer, check_share_of_tests, of_training, quieten
 from qbsnn.training.teacher import Teacher
@@ -144,7 +144,8 @@ def fit(parts: Parts) -> Fitted:
         load_weights(parts.module, checkpoints.load(checkpoint), checkpoint)
     seconds = parts.resumption.seconds + time.perf_counter() - started
     progress: Any = trainer.fit_loop
-    images = progress.epoch_loop.batch_progress.total.ready * parts.data.batch_size
+    in_batch = min(parts.data.batch_size, parts.data.split_sizes()["train"])
+    images = progress.epoch_loop.batch_progress.total.ready * in_batch
     epochs = progress.epoch_progress.current.processed
     # A fit whose last epoch was trained by an earlier process has no metrics of its own.
     metrics = Metrics(last=_numbers({**parts.resumption.metrics, **trainer.callback_metrics}, ("train/", "val/")))
@@ -162,16 +163,17 @@ def fit(parts: Parts) -> Fitted:
 def shortfall(parts: Parts, fitted: Fitted) -> str | None:
     """Why training is less than what was asked for; ``None`` where it is not."""
     trainer = parts.trainer
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    remaining = [callback.time_remaining() for callback in callbacks if isinstance(callback, Timer)]
-    late = any(seconds is not None and seconds <= 0 for seconds in remaining)
+    late = out_of_time(trainer)
     enough = trainer.should_stop and not late  # early stopping
     enough |= 0 < trainer.max_steps <= trainer.global_step
     if not trainer.global_step:
         return "no step was trained"
     if fitted.timing.epochs < (trainer.max_epochs or 0) and not enough:
         return f"{fitted.timing.epochs} of {trainer.max_epochs} epochs were trained" + (
-            f": trainer.max_time = {parts.settings['trainer']['max_time']} was over" if late else ""
+            f": trainer.max_time = {parts.settings['trainer']['max_time']} was over; resume=RUN with a longer one "
+            "trains the rest"
+            if late
+            else ""
         )
     if trainer.checkpoint_callback is not None and not fitted.checkpoints:
         return "no epoch was validated, so no weights could be selected"

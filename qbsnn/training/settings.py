@@ -8,8 +8,7 @@ bounds that depend on other values are left to the constructors, which run right
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
@@ -22,13 +21,11 @@ from qbsnn.checks import nearest, place
 from qbsnn.deploy.convert.settings import DeploySettings
 from qbsnn.errors import SettingsError
 from qbsnn.results.fingerprint import identity, origin
-from qbsnn.training.building import check, check_names, locate, within
+from qbsnn.training.building import check, check_names, check_outputs, locate, within
 from qbsnn.training.defaults import arguments, defaults, with_digests
 
 Node = dict[str, Any]
 Package = Annotated[str, Field(pattern=r"^[A-Za-z]\w*(\.\w+)*$")]
-FOLDERS = ("dirpath", "folder", "save_dir", "default_root_dir", "dir", "root_dir", "log_dir", "output_dir")
-"""Names of arguments of callbacks, loggers and the trainer that say where files are written."""
 
 
 class TrainerSettings(Checked):
@@ -168,11 +165,25 @@ def screen(cfg: DictConfig) -> dict[str, Any]:
     if not isinstance(single, Mapping) or not all(isinstance(node, Mapping) for node in single.values()):
         raise SettingsError(f"model.neurons must give stages their neurons, {{STAGE: {{_target_: ...}}}}, got {single}")
     _check_bounds(plain, trust)
-    _check_outputs(plain)
-    if plain.get("deploy", {}).get("mode") == "qat" and plain["trainer"].get("limit_val_batches") == 0:
-        raise SettingsError("deploy=qat chooses its epoch by validation: trainer.limit_val_batches must not be 0")
+    check_outputs(plain)
+    _check_together(plain)
     plain = with_digests(plain)
     return {**plain, "trust": trust} if trust else plain
+
+
+def _check_together(plain: Node) -> None:
+    """Refuse settings that only make sense apart."""
+    trainer = plain["trainer"]
+    if plain.get("deploy", {}).get("mode") == "qat" and trainer.get("limit_val_batches") == 0:
+        raise SettingsError("deploy=qat chooses its epoch by validation: trainer.limit_val_batches must not be 0")
+    if plain.get("test", True) and trainer.get("limit_test_batches") == 0:
+        raise SettingsError("trainer.limit_test_batches must not be 0: to test nothing, set test=false")
+    each, check = trainer.get("accumulate_grad_batches", 1), trainer.get("val_check_interval")
+    if each > 1 and check not in (None, 1.0) and (isinstance(check, float) or check % each):
+        raise SettingsError(
+            f"trainer.val_check_interval must be a multiple of trainer.accumulate_grad_batches={each}, got {check}: "
+            "what is saved within it would lack gradients"
+        )
 
 
 def validate(cfg: DictConfig) -> dict[str, Any]:
@@ -248,7 +259,7 @@ def identify(settings: Mapping[str, Any]) -> dict[str, Any]:
     found = identity(settings, known)
     if (target := settings.get("data", {}).get("_target_")) is not None:
         own = getattr(locate("data", target, settings.get("trust") or ()), "own_files", False)
-        found |= origin(settings["data"], own)
+        found |= origin(settings["data"], own, (settings.get("paths") or {}).get("outputs"))
     return found
 
 
@@ -271,24 +282,3 @@ def _check_keys(group: str, node: Node, trust: Sequence[str]) -> None:
     unknown = [key for key in node if not key.startswith("_") and key not in takes]
     if unknown:
         raise SettingsError(f"{group}.{unknown[0]} is not a setting of {target}: {nearest(unknown[0], takes)}")
-
-
-def _check_outputs(plain: Node) -> None:
-    """Refuse a callback, logger or trainer that would write outside the run directory."""
-    run = Path(plain["paths"]["run"]).resolve()
-    for group in ("callbacks", "logger", "trainer"):
-        for key, text in _texts(plain.get(group), group):
-            path = Path(text).expanduser()
-            leads_out = path.is_absolute() or ".." in path.parts
-            if (leads_out or key.rpartition(".")[2] in FOLDERS) and not path.resolve().is_relative_to(run):
-                raise SettingsError(f"{key} must be a folder in the run directory {run}, got {text}")
-
-
-def _texts(node: Any, where: str) -> Iterator[tuple[str, str]]:
-    """Every text in settings, with its dotted key."""
-    if isinstance(node, str):
-        yield where, node
-    for key, below in node.items() if isinstance(node, dict) else ():
-        yield from _texts(below, f"{where}.{key}")
-    for below in node if isinstance(node, list) else ():
-        yield from _texts(below, where)

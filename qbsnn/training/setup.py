@@ -13,7 +13,7 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, Timer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from qbsnn.checks import nearest, place
@@ -26,7 +26,6 @@ from qbsnn.models.execution import channels_last
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.results.schema import Result
 from qbsnn.tracking.curves import Curves
-from qbsnn.tracking.runs import open_loggers
 from qbsnn.training import checkpoints
 from qbsnn.training.building import build_all, build_object
 from qbsnn.training.deployment import Check, Listener
@@ -114,9 +113,7 @@ def build(settings: dict[str, Any], callbacks: Sequence[Callback] = ()) -> Parts
         params=sum(parameter.numel() for parameter in network.parameters()),
         execution=str(execution),
     )
-    parts = Parts(settings, data, module, trainer, checks, listeners, resumption, execution, result)
-    open_loggers(trainer.loggers, settings)
-    return parts
+    return Parts(settings, data, module, trainer, checks, listeners, resumption, execution, result)
 
 
 def rehearse(module: Classifier, settings: dict[str, Any]) -> None:
@@ -226,14 +223,26 @@ def build_budget(settings: dict[str, Any], network: SpikingNetwork) -> EnergyBud
 
 
 def build_trainer(settings: Mapping[str, Any], loggers: list[Any], callbacks: Sequence[Callback]) -> lightning.Trainer:
-    """A trainer with these trainer settings; ``sync_batchnorm`` becomes our own plugin."""
+    """A trainer with these trainer settings; ``sync_batchnorm`` becomes our own plugin.
+
+    ``max_time`` ends training behind a whole epoch, which is validated, saved, and gone on with as any other.
+    """
+    longest, timers = settings.get("max_time"), list[Callback]()
+    if longest is not None:
+        with _named("trainer.max_time"):
+            timers.append(Timer(longest, interval="epoch"))
     norms = [SyncNorm()] if settings.get("sync_batchnorm") else []
     saves = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
     trainer: lightning.Trainer = build_object(
         # Lightning would add a ModelCheckpoint of its own.
-        {**settings, "sync_batchnorm": False, "enable_checkpointing": settings.get("enable_checkpointing") or saves},
+        {
+            **settings,
+            "max_time": None,
+            "sync_batchnorm": False,
+            "enable_checkpointing": settings.get("enable_checkpointing") or saves,
+        },
         "trainer",
-        callbacks=list(callbacks),
+        callbacks=[*callbacks, *timers],
         logger=loggers or False,
         plugins=[checkpoints.AtomicCheckpointIO(), *norms],
         use_distributed_sampler=False,  # the data module's loaders share out the batches

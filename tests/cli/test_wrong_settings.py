@@ -22,6 +22,7 @@ trainer.max_epochs=1.5 trainer.max_epochs=-1 +trainer.max_steps=-5 +trainer.max_
 trainer.gradient_clip_val=-1 +trainer.gradient_clip_algorithm=nope trainer.accumulate_grad_batches=0
 trainer.accelerator=nope trainer.devices=x trainer.devices=-3 trainer.devices=0 trainer.precision=nope
 trainer.limit_train_batches=-1 trainer.limit_val_batches=x trainer.limit_test_batches=-0.5
+trainer.limit_test_batches=0 data.root=~nobody_of_this_name/x
 +trainer.val_check_interval=0 +trainer.check_val_every_n_epoch=0 trainer.num_sanity_val_steps=-5
 trainer.log_every_n_steps=-1 trainer.deterministic=nope +trainer.benchmark=7 +trainer.detect_anomaly=3
 +trainer.callbacks=7 +trainer.logger=3 +trainer.plugins=x +trainer.strategy=nope +trainer.nope=1

@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import shutil
 
 import pytest
 
@@ -35,8 +36,9 @@ def changed(config, path):
 
 EXPECTED = {
     "name", "report", "overwrite", "logger", "compile", "memory", "paths.data", "paths.outputs", "paths.run",
+    "trainer.enable_model_summary",
 
-    "trainer.accelerator", "trainer.default_root_dir", "trainer.enable_model_summary", "trainer.log_every_n_steps",
+    "trainer.accelerator", "trainer.max_time", "trainer.default_root_dir", "trainer.log_every_n_steps",
     "data.root", "data.download", "data.verify", "data.num_workers", "data.resident", "data.cache_dir",
     "callbacks.checkpoint.dirpath", "callbacks.checkpoint.every_minutes", "callbacks.diagnostics.folder",
     "callbacks.bursts.warn_saturation", "callbacks.bursts.warn_dead",
@@ -126,6 +128,10 @@ def test_what_lies_behind_links_counts_and_a_cache_below_the_root_does_not(tmp_p
         folder.mkdir(parents=True)
         (folder / "1.png").write_bytes(b"x")
     plain = origin({"root": str(root)}, True)
+    (root / "outputs/runs/1").mkdir(parents=True)
+    (root / "outputs/runs/1/result.json").write_text("{}")
+    assert origin({"root": str(root)}, True) != plain == origin({"root": str(root)}, True, str(root / "outputs"))
+    shutil.rmtree(root / "outputs")
     assert plain == {"data.files": hashlib.sha256(b"train/dog/1.png\t1\n").hexdigest()[:16]}
     (root / "train/cat").symlink_to(real)
     linked = origin({"root": str(root)}, True)

@@ -97,6 +97,11 @@ def test_a_trial_that_fails_does_not_stop_the_search(tool, capsys):
         (["search.space.neuron.betta=[1, 2]"], "neuron.betta"),
         (["search.pruner._target_=optuna.pruners.Nope"], "search.pruner"),
         (["trainer=ddp_cpu"], "a trial of a search runs in one process"),
+        (
+            ["trainer.limit_val_batches=0"],
+            "trials by val/acc: trainer.limit_val_batches must not be 0",
+        ),
+        (["paths.outputs='a%b'"], "cannot keep its database in"),
         (["T=0"], "T must be an integer from 1 to 1024, got 0"),
     ],
 )

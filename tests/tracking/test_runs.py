@@ -18,6 +18,7 @@ from qbsnn.results.schema import Result
 from qbsnn.tracking.runs import chosen_loggers, final_metrics
 from qbsnn.tracking.wandb_file import read_history, read_records, values
 from qbsnn.training import checkpoints
+from qbsnn.training.record import claim
 from tests.tool import ROOT, TINY, Tool, one_paragraph
 from tests.tracking.offline import offline
 
@@ -66,6 +67,21 @@ def trained(tools: Tool) -> Logged:
     arguments = ["logger=wandb", "logger.wandb.tags=[mine]", "logger.wandb.log_checkpoint=true", "neuron.s_max=3"]
     assert tools("train.py", *TINY, *arguments, "T=2", "trainer.max_epochs=2") == 0
     return logged(tools.runs()[-1])
+
+
+def test_a_run_that_is_refused_tells_wandb_nothing(tools: Tool, trained: Logged) -> None:
+    kept = {path: path.stat().st_size for path in trained.folder.rglob("*")}
+    words = [*TINY, "logger=wandb", "T=1", f"hydra.run.dir={trained.folder}"]
+    assert tools("train.py", *words) == 1
+    assert {path: path.stat().st_size for path in trained.folder.rglob("*") if path.name != "train.log"} == {
+        path: size for path, size in kept.items() if path.name != "train.log"
+    }
+
+
+def test_a_run_that_starts_over_is_another_run_of_wandb(tmp_path: Path) -> None:
+    (tmp_path / "wandb_id").write_text("abc")
+    claim(tmp_path, {}, overwrite=True)
+    assert not (tmp_path / "wandb_id").exists()
 
 
 def test_group_tags_job_type_and_id(trained):

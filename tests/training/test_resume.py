@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import time
 
 import pytest
 import torch
@@ -151,6 +152,39 @@ def test_damage_to_the_newest_checkpoint_leads_back_to_the_one_before(tool, stop
     assert starts(tool.folder / "outputs/parts")[:4] == [(0, 0), (1, 4), (2, 8), (3, 12)]
 
 
+def test_without_its_best_epoch_a_run_starts_over_and_says_so_and_resume_refuses(tool, stop_at, capsys, whole):
+    stop_at(14)
+    assert tool("train.py", *SHORT, "hydra.run.dir=outputs/parts") == 1
+    run = tool.folder / "outputs/parts"
+    (run / "checkpoints/best.ckpt").unlink()
+    kept = (run / "checkpoints/last.ckpt").read_bytes()
+    stop_at(None)
+    capsys.readouterr()
+    assert tool("train.py", "resume=outputs/parts") == 1
+    error = one_paragraph(capsys.readouterr().err)
+    assert "best.ckpt, the best epoch so far, is absent or damaged: put it back" in error
+    assert (run / "checkpoints/last.ckpt").read_bytes() == kept
+    assert tool("train.py", *SHORT, "hydra.run.dir=outputs/parts") == 0
+    assert "is absent or damaged: the run starts over" in "".join(capsys.readouterr())
+    assert numbers(tool.result()) == numbers(read(whole))
+
+
+def test_a_run_whose_time_was_over_goes_on_when_it_is_given_more(tool, monkeypatch, whole):
+    honest = Classifier.training_step
+
+    def step(self, batch, batch_idx):
+        if self.trainer.global_step == 5:
+            time.sleep(4)
+        return honest(self, batch, batch_idx)
+
+    monkeypatch.setattr(Classifier, "training_step", step)
+    assert tool("train.py", *SHORT, "trainer.max_time={seconds: 4}", "hydra.run.dir=outputs/parts") == 1
+    result = tool.result()
+    assert result["status"] == "incomplete" and "was over; resume=" in result["error"]
+    assert tool("train.py", "resume=outputs/parts", "trainer.max_time={minutes: 9}") == 0
+    assert numbers(tool.result()) == numbers(read(whole))
+
+
 def test_another_experiment_in_a_used_directory_is_refused_unless_it_may_overwrite(tool, stop_at, capsys):
     stop_at(6)
     assert tool("train.py", *SHORT, "hydra.run.dir=outputs/parts") == 1
@@ -192,6 +226,13 @@ def test_images_per_second_count_every_image_of_accumulated_gradients(tool, each
     assert tool("train.py", *SHORT, f"trainer.accumulate_grad_batches={each}", "test=false") == 0
     timing = tool.result()["timing"]
     assert timing["train_images_per_second"] * timing["fit_seconds"] == pytest.approx(4 * 4 * 32)
+
+
+def test_images_per_second_of_a_set_smaller_than_a_batch_count_the_set(tool):
+    words = [word for word in SHORT if "limit_train" not in word and "batch_size" not in word]
+    assert tool("train.py", *words, "data.limit_train=20", "data.batch_size=64", "test=false") == 0
+    timing = tool.result()["timing"]
+    assert timing["train_images_per_second"] * timing["fit_seconds"] == pytest.approx(timing["epochs"] * 20)
 
 
 def test_a_run_that_validates_within_its_epochs_goes_on_behind_the_last_validation(tool, stop_at):

@@ -187,8 +187,8 @@ class EventFolder(OwnFiles, EventDataModule):
         cache = self.look(root, table, READERS, test_fraction)
         if sensor is None:
             sensor = self._said(settings.get("on_bad_sample") == "skip")
-        if len(sensor) != 2:
-            raise ArgumentError(f"sensor must be [width, height] in pixels, got {list(sensor)}")
+        if not isinstance(sensor, Sequence) or len(sensor) != 2:
+            raise ArgumentError(f"sensor must be [width, height] in pixels, got {sensor!r}")
         width, height = (checks.integer("sensor", side, 1, 2**15) for side in sensor)
         self.sensor = Sensor(width, height, polarities)
         settings["cache_dir"] = settings.get("cache_dir") or cache

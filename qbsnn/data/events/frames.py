@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from qbsnn import checks
 from qbsnn.data.events.events import Events, Sensor
-from qbsnn.errors import DataError
+from qbsnn.errors import ArgumentError, DataError
 
 COUNT_MAX = 255
 POLARITIES = {"both": 2, "merged": 1, "on": 1, "off": 1}
@@ -63,6 +63,10 @@ class Framing:
         checks.choice("slice_by", self.slice_by, ("time", "count", "duration"))
         checks.boolean("keep_tail", self.keep_tail)
         checks.choice("polarity", self.polarity, POLARITIES)
+        if self.polarity in ("on", "off") and self.sensor.polarities == 1:
+            raise ArgumentError(
+                f"polarity must be both or merged, as events of this sensor have one polarity, got {self.polarity!r}"
+            )
         if self.slice_by == "duration":
             checks.number("window_ms", self.window_ms, 0.001)
         width, height, polarities = self.sensor
@@ -99,6 +103,8 @@ class Framing:
 
     def edges(self, t: NDArray[Any], where: str) -> tuple[NDArray[np.int64], int]:
         """First event of each slice and the end of the last one, ``[slices + 1]``, and how many slices are missing."""
+        if len(t) == 0:
+            raise DataError(f"{where}: there are no events")
         if self.slice_by == "count":
             per_frame = len(t) // self.frames
             if per_frame == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from functools import partial
 from math import prod
@@ -26,7 +27,7 @@ from qbsnn.data.loading import Split
 from qbsnn.data.randomness import Purpose, draw
 from qbsnn.data.ranges import check_range
 from qbsnn.data.skipping import SkippingSplit
-from qbsnn.errors import ArgumentError
+from qbsnn.errors import ArgumentError, DataError
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,8 @@ class FrameSplit(SkippingSplit):
             return record_of.decode(self.cached(index), self.framing.frames * prod(self.framing.shape))
         events = self.recordings.events(int(self.chosen[index]))
         if self.augment_events is not None:
-            events = self.augment_events(events, epoch, index)
+            with contextlib.suppress(DataError):  # too few events are left for the frames
+                return self.framing(self.augment_events(events, epoch, index), self.names[index])[0].ravel()
         return self.framing(events, self.names[index])[0].ravel()
 
     def _subset(
@@ -161,7 +163,9 @@ class EventDataModule(DataModule[Recordings]):
         self.mean, self.std = (0.0,) * self.in_shape[0], (1.0,) * self.in_shape[0]
         self.value = checks.choice("value", value, VALUES)
         self.cache = checks.choice("cache", cache, ("none", "memory", "disk"))
-        self.cache_dir = Path(cache_dir).expanduser().absolute() if cache_dir is not None else self.root / "cache"
+        self.cache_dir = self.root / "cache"
+        if cache_dir is not None:
+            self.cache_dir = checks.path("cache_dir", cache_dir, "a folder").absolute()
         self.skip = checks.choice("on_bad_sample", on_bad_sample, ("raise", "skip")) == "skip"
         for key, number, high in (
             ("drop_events", drop_events, 0.9),

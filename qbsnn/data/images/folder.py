@@ -110,8 +110,8 @@ class ImageFolder(OwnFiles, FileDataModule):
         if (mean is None) != (std is None):
             raise ArgumentError(f"mean and std must both be given or both be null, got {mean!r} and {std!r}")
         for which, values in (("mean", mean), ("std", std)):
-            if values is not None and len(values) != channels:
-                raise ArgumentError(f"{which} must have a number for each of the {channels} channels, got {values!r}")
+            if values is not None and (not isinstance(values, Sequence) or len(values) != channels):
+                raise ArgumentError(f"{which} must be a list of {channels} numbers, one a channel, got {values!r}")
             for value in values or ():
                 checks.number(which, value, 0, 1, open_low=which == "std")
         cache = self.look(root, table, SUFFIXES, test_fraction)

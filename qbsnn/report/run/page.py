@@ -23,7 +23,7 @@ from qbsnn.results import formatting as words
 from qbsnn.results.files import write_atomically
 from qbsnn.results.quantities import listed, texts
 from qbsnn.results.reading import read_result
-from qbsnn.results.run_files import Diagnostics, Series, read_curves, read_diagnostics
+from qbsnn.results.run_files import CURVE_FILE, Diagnostics, Series, read_curves, read_diagnostics
 from qbsnn.results.schema import Result, ran
 
 
@@ -62,7 +62,7 @@ def read_run(directory: Path) -> Run:
     """
     run = Run(directory, read_result(directory / "result.json"))
     for name, part, read in (
-        ("metrics.csv", "curves", read_curves),
+        (CURVE_FILE, "curves", read_curves),
         ("diagnostics.npz", "diagnostics", read_diagnostics),
     ):
         if not (directory / name).is_file():

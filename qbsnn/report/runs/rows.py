@@ -15,7 +15,7 @@ from qbsnn.results.fingerprint import dropped
 from qbsnn.results.formatting import flat
 from qbsnn.results.frames import frame_of, read_runs
 from qbsnn.results.quantities import values
-from qbsnn.results.run_files import Series, read_curves
+from qbsnn.results.run_files import CURVE_FILE, Series, read_curves
 from qbsnn.results.schema import Result
 
 if TYPE_CHECKING:
@@ -111,9 +111,9 @@ def _row(folder: Path, result: Result, held: dict[str, Any]) -> Row:
     row = Row(held, (folder / "report.html").is_file(), known, identity or known)
     row.checked, row.unchecked = verdicts(result)[1].state, reason(result.integer) or ""
     row.written = max(path.stat().st_mtime for path in folder.iterdir() if path.is_file())
-    if (folder / "metrics.csv").is_file():
+    if (folder / CURVE_FILE).is_file():
         try:
-            curves = read_curves(folder / "metrics.csv")
+            curves = read_curves(folder / CURVE_FILE)
         except DataError as error:
             row.unreadable = str(error)
         else:

@@ -119,6 +119,19 @@ def test_a_bad_recording_is_named_or_skipped_and_counted(fault, sample_ms, tmp_p
         assert data.describe()["skipped"] == {"test": [str(bad)]}
 
 
+def test_a_recording_that_augmentation_leaves_too_short_is_taken_as_it_is(tmp_path):
+    root = recordings(tmp_path / "waves", {"train": 5, "test": 3}, "three.raw")
+    plain, cut = made(root, T=2, size=8), made(root, T=2, size=8, drop_events=0.9, jitter=100.0, time_jitter_ms=100.0)
+    for data in (plain, cut):
+        data.setup("fit")
+    split = cut._split("train")
+    epochs, indices = np.zeros(len(split), np.int64), np.arange(len(split))
+    frames, _ = split.fetch(epochs, indices)
+    assert frames.shape == (len(split), 2, 2, 8, 8)
+    split.augment_events = lambda events, epoch, index: events[:0]  # nothing is left
+    assert torch.equal(split.fetch(epochs, indices)[0], plain._split("train").fetch(epochs, indices)[0])
+
+
 def test_a_table(tmp_path):
     lines = ["path,label,part"]
     for i in range(8):
@@ -135,6 +148,7 @@ def test_a_table(tmp_path):
     ("options", "words"),
     [
         ({"sensor": [128]}, r"sensor must be \[width, height\] in pixels, got \[128\]"),
+        ({"sensor": 5}, r"sensor must be \[width, height\] in pixels, got 5"),
         ({"sensor": [128, 0]}, "sensor must be an integer from 1 to 32768, got 0"),
         ({"polarities": 3}, "polarities must be an integer from 1 to 2"),
         ({"stride_ms": 5.0}, "stride_ms must be null where sample_ms is null"),

@@ -142,6 +142,10 @@ def test_too_few_events_for_the_frames():
         ({"slice_by": "events"}, "slice_by must be one of time, count, duration, got 'events'"),
         ({"slice_by": "duration"}, "window_ms must be a number of at least 0.001, got None"),
         ({"polarity": 2}, "polarity must be one of both, merged, on, off, got 2"),
+        (
+            {"polarity": "on", "sensor": Sensor(34, 34, 1)},
+            "polarity must be both or merged, .* got 'on'",
+        ),
         ({"size": 35}, "size must be an integer from 1 to 34, got 35"),
         ({"keep_tail": 1}, "keep_tail must be true or false, got 1"),
     ],

@@ -137,6 +137,27 @@ def test_palettes_alpha_and_bits_become_colour(tmp_path):
 
 
 @pytest.mark.parametrize("cache", ["none", "memory", "disk"])
+@pytest.mark.parametrize("table", [False, True])
+def test_a_picture_that_is_gone_is_named_or_skipped_and_counted(tmp_path, cache, table):
+    root = pictures(tmp_path / "pets", {"train": 6, "val": 2, "test": 4})
+    gone = root / "test/dog/gone.png"
+    if table:
+        rows = [f"{path.relative_to(root)},{path.parent.name},{path.parent.parent.name}" for path in root.rglob("*.*")]
+        (root / "set.csv").write_text("\n".join(["path,label,part", "test/dog/gone.png,dog,test", *rows]))
+    else:
+        gone.symlink_to(tmp_path / "nowhere.png")
+    options = {"cache": cache, "table": "set.csv" if table else None}
+    with pytest.raises(DataError, match=r"test/dog/gone\.png"):
+        data = made(root, **options)
+        data.setup("test")
+        list(data.test_dataloader())
+    data = made(root, on_bad_sample="skip", **options)
+    data.setup()
+    assert sum(len(labels) for _, labels in data.test_dataloader()) == 8
+    assert data.describe()["skipped"] == {"test": [str(gone)]}
+
+
+@pytest.mark.parametrize("cache", ["none", "memory", "disk"])
 @pytest.mark.parametrize("content", [b"", b"no picture", None])
 def test_a_bad_file_is_named_or_skipped_and_counted(tmp_path, cache, content):
     root = pictures(tmp_path / "pets", {"train": 6, "val": 2, "test": 4})
@@ -209,6 +230,14 @@ def test_absent_and_odd_folders_are_named(tmp_path, caplog):
     (root / "train/cat/.hidden").write_text("")
     made(root).setup()
     assert "files of other kinds in" in caplog.text and "{'.txt': 1}" in caplog.text
+    for name, meant in (("valid", "val"), ("Testing", "test")):
+        (root / name).mkdir()
+        with pytest.raises(DataError, match=f"stray/{name} would not be read: rename it to {meant}, or move it"):
+            made(root)
+        (root / name).rmdir()
+    (root / "drafts").mkdir()
+    made(root)
+    assert "folders beside train are left out: drafts" in caplog.text
     with pytest.raises(ArgumentError, match="test_fraction must hold out at least one of the 20"):
         made(root, test_fraction=0.001).setup()
 
@@ -228,7 +257,9 @@ def test_a_folder_without_rights_is_named(tmp_path):
         ({"channels": 4}, "channels must be an integer from 1 to 3"),
         ({"test_fraction": 0.0}, "test_fraction must be a number above 0"),
         ({"mean": [0.5] * 3}, "mean and std must both be given"),
-        ({"mean": [0.5], "std": [0.5]}, "mean must have a number for each of the 3 channels"),
+        ({"mean": [0.5], "std": [0.5]}, r"mean must be a list of 3 numbers, one a channel, got \[0\.5\]"),
+        ({"mean": 0.5, "std": 0.5}, r"mean must be a list of 3 numbers, one a channel, got 0\.5"),
+        ({"cache_dir": 5}, "cache_dir must be the path of a folder, got 5"),
         ({"mean": [0.5] * 3, "std": [0.0] * 3}, "std must be a number above 0"),
     ],
 )
