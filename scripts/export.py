@@ -7,18 +7,12 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from qbsnn.checks import choice
 from qbsnn.cli import launch as cli
 from qbsnn.cli.keys import CheckpointKeys
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from qbsnn.data import DataModule
 
 
 class Export(CheckpointKeys):
@@ -36,14 +30,14 @@ def main(given: Export) -> None:
     """Quantise, export, prove, and say where it is."""
     import torch
 
-    from qbsnn.cli.checkpoints import deployed_network, opened
+    from qbsnn.cli.checkpoints import deployed_network, first_images, opened
     from qbsnn.deploy.export.write import FORMATS, Job, export
 
     kind = choice("format", given.format, FORMATS)
     run = given.outputs / "export" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{cli.uid()}"
     with torch.no_grad():
         parts, deployed = deployed_network(opened(given), run)
-        pixels = first_images(parts.data, given.images)
+        pixels = torch.cat(list(first_images(parts.data, given.images)))
         encoded = deployed.quantized.front.encoder(pixels)
         name = parts.result.config["name"]
         out = given.out or run / f"{name}-{kind}{FORMATS[kind].suffix}"
@@ -53,18 +47,6 @@ def main(given: Export) -> None:
     print(f"checked on {proof.images} test images: {proof.spikes:,} spikes, 0 of {proof.values:,} values differ")
     if proof.silent:
         print(f"warning: no spikes in {', '.join(proof.silent)}: the check says nothing of these layers")
-
-
-def first_images(data: DataModule, count: int) -> Tensor:
-    """The first test images, ``[N, C, H, W]``, all there are if they are fewer."""
-    import torch
-
-    batches: list[Tensor] = []
-    for pixels, _ in data.test_dataloader():
-        batches.append(pixels[: count - sum(map(len, batches))])
-        if sum(map(len, batches)) == count:
-            break
-    return torch.cat(batches)
 
 
 if __name__ == "__main__":

@@ -7,17 +7,11 @@ Exits with 1 at the first batch in which anything differs, or in which a membran
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
 from qbsnn.cli import launch as cli
 from qbsnn.cli.keys import CheckpointKeys
 from qbsnn.errors import VerificationError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class Verification(CheckpointKeys):
@@ -28,23 +22,16 @@ class Verification(CheckpointKeys):
 
 
 def main(given: Verification) -> None:
-    from qbsnn.cli.checkpoints import deployed_network, opened
+    from qbsnn.cli.checkpoints import deployed_network, first_images, opened
     from qbsnn.deploy.verify.agreement import Row, compare_engines
 
     parts, deployed = deployed_network(opened(given), given.outputs / "verify")
     quantized = deployed.quantized
 
-    def pixels() -> Iterator[Tensor]:
-        seen = 0
-        for batch, _ in parts.data.test_dataloader():
-            yield batch if given.images is None else batch[: given.images - seen]
-            seen += len(batch)
-            if given.images is not None and seen >= given.images:
-                return
-
     totals: dict[tuple[str, str], Row] = {}
     seen, wrong = 0, None
-    compared = compare_engines(quantized, deployed.grid, pixels(), given.scalar, parts.module.network.compiled)
+    images = first_images(parts.data, given.images)
+    compared = compare_engines(quantized, deployed.grid, images, given.scalar, parts.module.network.compiled)
     for rows, yardstick in compared:
         seen += len(yardstick.logits)
         for row in rows:

@@ -74,7 +74,7 @@ class ClassFolders:
         self.rows = [] if self.table is None else sorted(read_table(self.table, root, name))
         self.places: dict[str, Path] = {}
         if self.table is None:
-            found = _folders(root, name)
+            found = folders_in(root, name)
             for folder in found:
                 if folder.lower() in PARTS:
                     part = folder.lower()
@@ -85,7 +85,7 @@ class ClassFolders:
                 raise DataError(f"{name}: {root} has the folders {', '.join(found)}, but no train")
             _tell_others([folder for folder in found if self.places and folder.lower() not in PARTS], root, name)
             place = self.places.get("train", root)
-            found = _folders(place, name)
+            found = folders_in(place, name)
         else:
             place, found = self.table, sorted({label for _, label, _ in self.rows})
         if len(found) < 2:
@@ -155,7 +155,7 @@ class ClassFolders:
         return Labelled([path for path, _ in found], np.array([label for _, label in found], np.int64))
 
     def _below(self, place: Path) -> Labelled:
-        foreign = sorted(set(_folders(place, self.name)) - set(self.classes))
+        foreign = sorted(set(folders_in(place, self.name)) - set(self.classes))
         if foreign:
             raise DataError(f"{self.name}: {place / foreign[0]} is of a class that the training files do not have")
         paths, labels = [], []
@@ -260,8 +260,9 @@ def _tell_others(folders: Sequence[str], root: Path, name: str) -> None:
         log.warning("%s: folders beside train are left out: %s", name, ", ".join(folders))
 
 
-def _folders(place: Path, name: str) -> list[str]:
+def folders_in(place: Path, name: str, advice: str = "Point data.root at your folder") -> list[str]:
+    """Names of the folders in ``place``, sorted, hidden ones aside; raises DataError where it cannot be listed."""
     try:
         return sorted(entry.name for entry in os.scandir(place) if entry.is_dir() and not entry.name.startswith("."))
     except OSError as error:
-        raise DataError(f"{name}: cannot list {place}: {error.strerror}. Point data.root at your folder") from error
+        raise DataError(f"{name}: cannot list {place}: {error.strerror}. {advice}") from error

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import http.client
 import io
 import logging
+import shutil
 import socket
 import tarfile
 import tempfile
@@ -31,12 +33,16 @@ FETCH_ERRORS = (
 
 @dataclass(frozen=True)
 class Archive:
-    """A published archive: its file's ``name`` in a set's folder, where it is, its MD5, what it unpacks to there."""
+    """A published archive: its file's ``name`` in a set's folder, where it is, its MD5, what it unpacks to there.
+
+    content_md5: of its only content, where that is known: the archive itself may then have been packed again.
+    """
 
     name: str
     url: str
     md5: str
     content: tuple[str, ...]
+    content_md5: str | None = None
 
     def missing(self, folder: Path) -> list[str]:
         """What of the content ``folder`` lacks."""
@@ -87,11 +93,16 @@ def one_line(error: BaseException) -> str:
 def unpack(folder: Path, archive: Archive, verify: bool) -> None:
     """Unpack ``folder/archive.name``; each part of its content appears whole or not at all. Raises DataError."""
     path = folder / archive.name
-    if verify and (found := md5(path)) != archive.md5:
-        raise DataError(
-            f"{path} is damaged or another file: its MD5 checksum is {found} instead of {archive.md5}. Delete it and "
-            "start again"
-        )
+
+    def compare(file: Path, whose: str, expected: str) -> None:
+        if verify and (found := md5(file)) != expected:
+            raise DataError(
+                f"{path} is damaged or another file: {whose} MD5 checksum is {found} instead of {expected}. Delete it "
+                "and start again"
+            )
+
+    if archive.content_md5 is None:
+        compare(path, "its", archive.md5)
     log.info("unpacking %s", path)
     try:
         with stage(folder, "unpack") as target:
@@ -99,9 +110,13 @@ def unpack(folder: Path, archive: Archive, verify: bool) -> None:
             for name in archive.missing(folder):
                 if not (target / name).exists():
                     raise DataError(f"{path} does not hold {name}")
+                if archive.content_md5 is not None:
+                    compare(target / name, "its content's", archive.content_md5)
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (target / name).replace(folder / name)
     except FETCH_ERRORS as error:
-        raise DataError(f"{path} cannot be unpacked: {one_line(error)}") from error
+        why = one_line(error)
+        raise DataError(f"{path} cannot be unpacked: {why}. If it is damaged, delete it and start again") from error
 
 
 def steps(folder: Path, archives: Sequence[Archive]) -> str:
@@ -148,13 +163,17 @@ def tonic_download(archive: Archive, target: Path) -> None:
 
 
 def extract(path: Path, target: Path) -> None:
-    """Unpack a zip or tar archive into ``target``, and the zip archives inside it."""
+    """Unpack a zip or tar archive or a single .gz file into ``target``, and the zip archives inside it."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as packed:
             packed.extractall(target)
         for inner in sorted(target.glob("*.zip")):
             extract(inner, target)
             inner.unlink()
+        return
+    if path.suffix == ".gz" and not path.stem.endswith(".tar"):
+        with gzip.open(path) as read, (target / path.stem).open("wb") as write:
+            shutil.copyfileobj(read, write)
         return
     with tarfile.open(path) as packed_tar:
         packed_tar.extractall(target, filter="data")

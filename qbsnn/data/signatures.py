@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import TypeVar
+
+Class = TypeVar("Class", bound=type)
 
 
-def with_settings(parent: type, **settings: Any) -> inspect.Signature:
-    """The signature of ``parent`` with more arguments, or with other defaults.
+def with_settings(cls: Class) -> Class:
+    """Let a class show the arguments of its last parent beside its own keyword-only ones, whose defaults count.
 
     >>> class Camera:
     ...     def __init__(self, width=34, height=34): ...
-    >>> with_settings(Camera, height=20, lens=None)
+    >>> @with_settings
+    ... class Small(Camera):
+    ...     def __init__(self, *, height=20, lens=None, **settings): ...
+    >>> inspect.signature(Small)
     <Signature (width=34, *, height=20, lens=None)>
     """
-    kept = [p for name, p in inspect.signature(parent).parameters.items() if name not in settings]
-    more = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value) for name, value in settings.items()]
-    return inspect.Signature([*kept, *more])
+    own = {name: p for name, p in inspect.signature(cls).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    kept = [p for name, p in inspect.signature(cls.__bases__[-1]).parameters.items() if name not in own]
+    cls.__signature__ = inspect.Signature([*kept, *own.values()])  # type: ignore[attr-defined]
+    return cls

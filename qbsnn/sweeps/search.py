@@ -11,7 +11,8 @@ import logging
 import math
 import shlex
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -189,7 +190,7 @@ def search(conf: Path, wanted: SearchSettings, fixed: list[str], folder: Path) -
     while (count := _ended(study)) < wanted.n_trials:
         # a sampler per trial: one for all would repeat its first proposals when the search goes on
         study.sampler = build_object({**wanted.sampler, "seed": wanted.seed + count}, "search.sampler")
-        study.optimize(objective, n_trials=1, catch=(Exception,), callbacks=[_tell(wanted.n_trials)])
+        study.optimize(objective, n_trials=1, catch=(Exception,), callbacks=[partial(_tell, wanted.n_trials)])
     return study
 
 
@@ -253,10 +254,7 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else written(value)
 
 
-def _tell(total: int) -> Callable[[optuna.Study, optuna.trial.FrozenTrial], None]:
-    def tell(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-        score = f"{MONITOR} {trial.value:.4f}" if trial.state.name == "COMPLETE" else trial.state.name.lower()
-        words = [*trial.user_attrs.get("overrides", []), *([error] if (error := trial.user_attrs.get("error")) else [])]
-        print(f"trial {trial.number} ({_ended(study)} of {total}): {score}  {' '.join(words)}", flush=True)
-
-    return tell
+def _tell(total: int, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+    score = f"{MONITOR} {trial.value:.4f}" if trial.state.name == "COMPLETE" else trial.state.name.lower()
+    words = [*trial.user_attrs.get("overrides", []), *([error] if (error := trial.user_attrs.get("error")) else [])]
+    print(f"trial {trial.number} ({_ended(study)} of {total}): {score}  {' '.join(words)}", flush=True)

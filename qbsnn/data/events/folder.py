@@ -119,6 +119,7 @@ def windows_of(t: NDArray[np.int64], sample: int, stride: int) -> list[tuple[int
     return [(int(each), int(each) + sample) for each in starts[t[begin] < t[end - 1]]]
 
 
+@with_settings
 class EventFolder(OwnFiles, EventDataModule):
     """Your own recordings of one sensor: ``root/{train,val,test}/<class>/*``, in any format of ``readers.READERS``.
 
@@ -145,17 +146,6 @@ class EventFolder(OwnFiles, EventDataModule):
 
     name = "event_folder"
     own_files = True
-    __signature__ = with_settings(
-        EventDataModule,
-        sensor=None,
-        polarities=2,
-        sample_ms=None,
-        stride_ms=None,
-        time_unit=None,
-        columns=None,
-        test_fraction=0.1,
-        table=None,
-    )
 
     def __init__(
         self,

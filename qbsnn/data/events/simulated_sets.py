@@ -47,6 +47,7 @@ class SimulatedRecordings(Recordings):
         return [digest, self.pixel_max, self.zoom, self.travel, self.pixel.key()]
 
 
+@with_settings
 class SimulatedEvents(EventDataModule):
     """Events of the images of ``source``, each of its pixels ``zoom`` pixels of the sensor wide.
 
@@ -57,7 +58,6 @@ class SimulatedEvents(EventDataModule):
     zoom: ClassVar[int]
     travel: ClassVar[int]  # of the saccades, in pixels of the sensor
     simulated = True
-    __signature__ = with_settings(EventDataModule, pixel=None)
 
     def __init__(self, *, pixel: PixelModel | None = None, **settings: Any) -> None:
         super().__init__(**settings)

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torchvision import datasets
 
-from qbsnn.data.folders import md5
+from qbsnn.data.folders import Archive, md5
 from qbsnn.data.images.arrays import Images
-from qbsnn.data.images.torchvision_sets import TorchvisionImages, downloader
+from qbsnn.data.images.torchvision_sets import TorchvisionImages
 from qbsnn.errors import DataError
 
 FINE_NAMES = """
@@ -35,33 +35,20 @@ class CifarImages(TorchvisionImages):
         """``<root>/<folder in the archive>``."""
         return self.root / self.source.base_folder
 
+    @property
+    def place(self) -> Path:
+        """``root``."""
+        return self.root
+
     def file_names(self) -> list[str]:
         """Training batches, test batches and the names of the classes."""
         return [name for name, _ in self.source.train_list + self.source.test_list] + [self.source.meta["filename"]]
 
-    def steps(self, missing: list[str]) -> str:
-        """Where the archive is."""
-        return f"get {self.source.url} and put it into {self.root}; it is unpacked there at the next start."
-
-    def archives(self) -> list[Path]:
-        """The archive in ``root``, if it is there."""
-        archive = self.root / self.source.filename
-        return [archive] if archive.is_file() else []
-
-    def unpack(self, stage: Path) -> None:
-        """Unpack the archive; raises DataError if it is damaged."""
-        (archive,) = self.archives()
-        if md5(archive) != self.source.tgz_md5:
-            raise DataError(
-                f"{archive} is damaged or another file: its MD5 checksum is {md5(archive)} instead of "
-                f"{self.source.tgz_md5}. Delete it and start again"
-            )
-        (stage / archive.name).symlink_to(archive)
-        self.fetch(stage)  # torchvision does not download what is there
-
-    def fetch(self, stage: Path) -> None:
-        """Let torchvision download and unpack the archive."""
-        downloader(self.source, stage).download()
+    def archives(self) -> list[Archive]:
+        """The one that holds all files."""
+        source = self.source
+        content = tuple(f"{source.base_folder}/{name}" for name in self.file_names())
+        return [Archive(source.filename, source.url, source.tgz_md5, content)]
 
     def read(self, train: bool) -> Images:
         """Read the training or the test images; raises DataError naming a damaged file."""

@@ -64,6 +64,7 @@ def moments(
     return mean, [max(math.sqrt(max(q - m * m, 0)), 1 / 255) for m, q in zip(mean, square, strict=True)], count
 
 
+@with_settings
 class ImageFolder(OwnFiles, FileDataModule):
     """Your own pictures of any sizes: ``root/{train,val,test}/<class>/*.png`` (jpg, webp, bmp, tif, gif).
 
@@ -88,9 +89,6 @@ class ImageFolder(OwnFiles, FileDataModule):
 
     name = "image_folder"
     own_files = True
-    __signature__ = with_settings(
-        FileDataModule, val_fraction=0.1, channels=3, test_fraction=0.1, table=None, mean=None, std=None
-    )
 
     def __init__(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from torchvision import datasets
 from torchvision.models import ResNet18_Weights
 
 from qbsnn.data import folders
-from qbsnn.data.class_folders import Labelled
+from qbsnn.data.class_folders import Labelled, folders_in
 from qbsnn.data.folders import Archive
 from qbsnn.data.images.files import FileDataModule
 from qbsnn.errors import DataError
@@ -58,17 +57,6 @@ class ImageNetLike(FileDataModule):
         """The images of ``train`` or ``val``."""
 
 
-def class_folders(place: Path, name: str, steps: str) -> list[str]:
-    """Names of the folders in ``place``, sorted; raises DataError where there are none."""
-    try:
-        found = sorted(entry.name for entry in os.scandir(place) if entry.is_dir())
-    except OSError as error:
-        raise DataError(f"{name}: cannot list {place}: {error.strerror}. {steps}") from error
-    if not found:
-        raise DataError(f"{name}: {place} holds no class folders. {steps}")
-    return found
-
-
 class ImageNet(ImageNetLike):
     """1000 kinds of things, 1,281,167 and 50,000 photographs; ``root`` holds ``train`` and ``val``.
 
@@ -103,11 +91,11 @@ class ImageNet(ImageNetLike):
 
     def wnids(self) -> list[str]:
         """The class folders of the training images, which must be those of ``val`` and, with ``verify``, ImageNet's."""
-        train, val = (class_folders(self.root / part, self.name, self.steps()) for part in ("train", "val"))
+        train, val = (folders_in(self.root / part, self.name, self.steps()) for part in ("train", "val"))
         if len(train) != self.num_classes:
             raise DataError(
-                f"{self.name}: train must have {self.num_classes} class folders, got {len(train)}. For pictures of "
-                f"your own, with any number of classes, use data=image_folder data.root={self.root}"
+                f"{self.name}: train must have {self.num_classes} class folders, got {len(train)}. {self.steps()} "
+                f"For pictures of your own, with any number of classes, use data=image_folder data.root={self.root}"
             )
         if train != val:
             differ = sorted(set(train) ^ set(val))

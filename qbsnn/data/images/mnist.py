@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
 import math
-import shutil
-import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torchvision import datasets
 
-from qbsnn.data.folders import md5
+from qbsnn.data.folders import FETCH_ERRORS, Archive, md5, one_line
 from qbsnn.data.images.arrays import Images
-from qbsnn.data.images.torchvision_sets import TorchvisionImages, downloader
+from qbsnn.data.images.torchvision_sets import TorchvisionImages
 from qbsnn.errors import DataError
 
 # Checksum of the official .gz file -> checksum of what is in it. torchvision only knows the former, which leaves
@@ -45,39 +43,22 @@ class IdxImages(TorchvisionImages):
         """The unpacked files."""
         return list(self._resources())
 
-    def steps(self, missing: list[str]) -> str:
-        """Where the .gz files are."""
-        urls = ", ".join(f"{self.source.mirrors[0]}{name}.gz" for name in missing)
-        return f"get {urls} and put each into {self.folder}; it is unpacked there at the next start."
+    def archives(self) -> list[Archive]:
+        """A .gz file for each."""
+        return [
+            Archive(f"{name}.gz", f"{self.source.mirrors[0]}{name}.gz", checksum, (name,), CONTENT_MD5.get(checksum))
+            for name, checksum in self._resources().items()
+        ]
 
-    def archives(self) -> list[Path]:
-        """The .gz files in ``folder`` that are not unpacked yet."""
-        packed = [self.folder / f"{name}.gz" for name in self.missing()]
-        return [path for path in packed if path.is_file()]
-
-    def unpack(self, stage: Path) -> None:
-        """Unpack them; raises DataError for a damaged one."""
-        target = stage / self.folder.relative_to(self.root)
-        target.mkdir(parents=True)
-        for packed in self.archives():
-            name = packed.stem
+    def get(self, archive: Archive, target: Path) -> None:
+        """Download from the first mirror that has the file."""
+        errors = []
+        for mirror in self.source.mirrors:
             try:
-                with gzip.open(packed, "rb") as read, (target / name).open("wb") as write:
-                    shutil.copyfileobj(read, write)
-            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-                raise DataError(f"{packed} is damaged: {error}. Delete it and start again") from error
-            expected = self._resources()[name]
-            if md5(target / name) != CONTENT_MD5.get(expected) and md5(packed) != expected:
-                raise DataError(
-                    f"{packed} is damaged or another file: its MD5 checksum is {md5(packed)} instead of {expected}. "
-                    "Delete it and start again"
-                )
-
-    def fetch(self, stage: Path) -> None:
-        """Let torchvision download what is missing."""
-        missing = self.missing()
-        resources = [entry for entry in self.source.resources if entry[0].removesuffix(".gz") in missing]
-        downloader(self.source, stage, resources=resources).download()
+                return super().get(replace(archive, url=mirror + archive.name), target)
+            except FETCH_ERRORS as error:
+                errors.append(f"{mirror}: {one_line(error)}")
+        raise RuntimeError("; ".join(errors))
 
     def read(self, train: bool) -> Images:
         """Read the training or the test images; raises DataError naming a damaged file."""

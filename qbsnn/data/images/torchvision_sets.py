@@ -1,19 +1,15 @@
-"""What the sets that torchvision reads have in common: files that are present, unpacked, downloaded or missed."""
+"""What the sets that torchvision reads have in common: where their files are, and how they get there."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
 from abc import abstractmethod
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-from qbsnn.data.folders import FETCH_ERRORS, one_line, quiet_network, stage
+from qbsnn.data import folders
+from qbsnn.data.folders import Archive
 from qbsnn.data.images.arrays import ImageDataModule
 from qbsnn.errors import DataError
-
-log = logging.getLogger(__name__)
 
 
 class TorchvisionImages(ImageDataModule):
@@ -27,87 +23,42 @@ class TorchvisionImages(ImageDataModule):
     def folder(self) -> Path:
         """The folder that the files belong in, absolute."""
 
+    @property
+    def place(self) -> Path:
+        """The folder that the archives belong in, absolute."""
+        return self.folder
+
+    @abstractmethod
+    def archives(self) -> list[Archive]:
+        """The published archives."""
+
     @abstractmethod
     def file_names(self) -> list[str]:
         """The files that must be in ``folder``."""
 
-    @abstractmethod
-    def steps(self, missing: list[str]) -> str:
-        """What to do by hand to get ``missing``, as sentences."""
-
-    @abstractmethod
-    def archives(self) -> list[Path]:
-        """Archives on the disk that hold missing files."""
-
-    @abstractmethod
-    def unpack(self, stage: Path) -> None:
-        """Unpack these archives into ``stage``, in the layout of ``root``."""
-
-    @abstractmethod
-    def fetch(self, stage: Path) -> None:
-        """Download what is missing into ``stage``, in the layout of ``root``."""
+    def get(self, archive: Archive, target: Path) -> None:
+        """Download an archive into ``target``."""
+        folders.torchvision_download(archive, target)
 
     def prepare_data(self) -> None:
-        """Unpack or download the files that are absent; raises DataError with the steps to do by hand."""
-        if self.missing() and self.archives():
-            try:
-                with self._stage() as made:
-                    self.unpack(made)
-            except FETCH_ERRORS as error:
-                raise DataError(f"{self.name}: cannot unpack into {self.folder}: {one_line(error)}") from error
-        if not self.missing():
-            return
-        if not self.download:
-            raise DataError(self._absent("data.download is false"))
-        log.info("downloading %s into %s", self.name, self.folder)
-        try:
-            with self._stage() as made, quiet_network():
-                self.fetch(made)
-        except FETCH_ERRORS as error:
-            raise DataError(self._absent(f"the download failed ({one_line(error)})")) from error
-        if self.missing():
-            raise DataError(self._absent("the download did not contain it"))
+        """Unpack or download the files that are absent; raises DataError with the steps to do by hand.
 
-    def missing(self) -> list[str]:
-        """Names of the files that ``folder`` lacks."""
-        return [name for name in self.file_names() if not (self.folder / name).is_file()]
+        Checksums of archives are compared whatever ``verify`` says.
+        """
+        folders.provide(self.place, self._absent(), self.name, self.download, True, self.get, self._note())
 
     def require(self) -> None:
         """Raise DataError if a file is absent."""
-        if self.missing():
-            raise DataError(self._absent("prepare_data() has not been called"))
+        if absent := self._absent():
+            raise DataError(
+                f"{self.name}: {absent[0].missing(self.place)[0]} is missing from {self.place}, and prepare_data() has "
+                f"not been called. By hand: {folders.steps(self.place, absent)}{self._note()}"
+            )
 
-    def _absent(self, reason: str) -> str:
-        missing = self.missing()
-        others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        about = f"https://docs.pytorch.org/vision/stable/generated/torchvision.datasets.{self.source.__name__}.html"
+    def _absent(self) -> list[Archive]:
+        return [archive for archive in self.archives() if archive.missing(self.place)]
+
+    def _note(self) -> str:
         hint = " " + self.hint.format(folder=self.folder) if self.hint else ""
-        return (
-            f"{self.name}: {missing[0]}{others} is missing from {self.folder}, and {reason}. "
-            f"By hand: {self.steps(missing)}{hint} The set is described at {about}"
-        )
-
-    @contextlib.contextmanager
-    def _stage(self) -> Iterator[Path]:
-        """An empty folder; what is missing and turned up there is moved into place, the rest vanishes with it.
-
-        So a failure leaves nothing behind, and of two runs that start together neither sees half a file.
-        """
-        with stage(self.folder, self.name) as made:
-            yield made
-            arrived = made / self.folder.relative_to(self.root)
-            for name in self.missing():
-                if (arrived / name).is_file():
-                    self.folder.mkdir(parents=True, exist_ok=True)
-                    (arrived / name).replace(self.folder / name)
-
-
-def downloader(source: Any, stage: Path, **changed: Any) -> Any:
-    """A ``source`` object that only knows its root, with class attributes ``changed``: enough for its ``download()``.
-
-    Constructing it in full would also read the data.
-    """
-    cls: Any = type(source.__name__, (source,), changed)
-    made = cls.__new__(cls)
-    made.root = str(stage)
-    return made
+        page = f"https://docs.pytorch.org/vision/stable/generated/torchvision.datasets.{self.source.__name__}.html"
+        return f"{hint} The set is described at {page}"

@@ -98,7 +98,7 @@ def read_text(path: Path, convention: Convention) -> Recording:
     if not titled and len(fields) != 4:
         raise DataError(f"{path}: its lines must have 4 numbers, got {first[:60]!r}")
     if titled:
-        named_columns(tuple(fields), str(path))
+        place = {column: fields.index(name) for column, name in named_columns(tuple(fields), str(path)).items()}
     table = pd.read_csv(path, sep=separator, comment="#", header=0 if titled else None, skipinitialspace=True)
     if table.empty:
         raise DataError(f"{path}: it holds no events")
@@ -108,21 +108,11 @@ def read_text(path: Path, convention: Convention) -> Recording:
             raise DataError(f"{path}: its columns must be numbers, got {table.iloc[int(bad.argmax()), i]!r}")
     if table.isna().to_numpy().any():
         raise DataError(f"{path}: row {int(table.isna().any(axis=1).argmax()) + 1} must have 4 numbers")
-    if titled:
-        found = named_columns(tuple(table.columns.str.strip()), str(path))
-        table.columns = table.columns.str.strip()
-        columns = {column: table[name].to_numpy() for column, name in found.items()}
-    else:
+    if not titled:
         order = convention.columns or ("txyp" if "." in fields[0] else None)
-        told = Convention(convention.time_unit, order)
-        if order is None:
-            order = "".join(_order(table.to_numpy(), told, str(path)))
-        columns = {name: table.iloc[:, i].to_numpy() for i, name in enumerate(order)}
+        place = {name: i for i, name in enumerate(order or ordered_columns(table.to_numpy(), convention, str(path)))}
+    columns = {name: table.iloc[:, i].to_numpy() for name, i in place.items()}
     return Recording(from_columns(columns, convention, str(path)))
-
-
-def _order(rows: NDArray[Any], convention: Convention, where: str) -> list[str]:
-    return list(ordered_columns(rows, convention, where))
 
 
 def _of_array(array: NDArray[Any], convention: Convention, where: str) -> Any:
