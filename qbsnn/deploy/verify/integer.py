@@ -26,6 +26,7 @@ from qbsnn.deploy.format.operations import multiplying_stages, weight_bytes
 from qbsnn.deploy.verify import exits
 from qbsnn.deploy.verify.absorption import Batches, check_absorption, count_right
 from qbsnn.deploy.verify.batches import checked
+from qbsnn.deploy.verify.origin import check_origin
 from qbsnn.deploy.verify.traces import compare, differences, exit_differences, flip_weight, same_overflows
 from qbsnn.errors import ArgumentError
 from qbsnn.functional.exact import full_float32
@@ -56,21 +57,27 @@ class Proof(NamedTuple):
 def verify(network: SpikingNetwork, quantized: Quantized, batches: Batches) -> Proof:
     """Prove that a quantised network is what a trained one became.
 
+    Where ``quantized`` was to be trained on the grid (``DeploySettings(mode="qat")``), its weights are no longer those
+    of the network; that it came from this one is then not checked.
+
     Args:
         network: The trained network, on the device of ``quantized``.
         quantized: What :func:`~qbsnn.deploy.convert.quantize.quantize` made of its absorbed form.
         batches: (pixels ``[B, C, H, W]`` or frames ``[B, T, C, H, W]``, labels ``[B]``), which are passed over twice.
 
     Raises:
-        ArgumentError: ``network``, ``quantized`` or a batch is something else, or a value lies outside [0, 1] (for
-            frames [0, 255]).
+        ArgumentError: ``network``, ``quantized`` or a batch is something else, ``quantized`` was made of another
+            network, or a value lies outside [0, 1] (for frames [0, 255]).
     """
     checked_network(network)
     if not isinstance(quantized, Quantized):
         raise ArgumentError(f"quantized must be what quantize() returns, got {type(quantized).__name__}")
     seen = checked(batches, network.encoder)
     trained = copy.deepcopy(network).eval()
-    return Proof(check_absorption(trained, absorb(trained), seen), check_integer(quantized, seen))
+    absorbed = absorb(trained)
+    if quantized.settings.mode != "qat":
+        check_origin(absorbed, quantized)
+    return Proof(check_absorption(trained, absorbed, seen), check_integer(quantized, seen))
 
 
 @full_float32()
