@@ -226,5 +226,5 @@ def test_what_does_not_fit_is_refused_by_name():
     with pytest.raises(DeployError, match="readout: all weights"):
         quantize(network)
     result = quantized("mlp")
-    with pytest.raises(DeployError, match="not a number"):
+    with pytest.raises(DeployError, match="must be numbers in"):
         result.current(torch.full((1, 3, 8, 8), float("nan")))

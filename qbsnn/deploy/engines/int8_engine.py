@@ -88,8 +88,11 @@ class Int8Engine(TorchEngine):
 
     @torch.no_grad()
     def predict(self, pixels: Tensor) -> Tensor:
-        """Classes ``[B]`` of pixels ``[B, C, H, W]``: the lowest index among the largest Z."""
-        return self.logits(self.quantized.current_tensor(self.quantized.front.encoder(pixels))).argmax(1)
+        """Classes ``[B]`` of pixels ``[B, C, H, W]``: the lowest index among the largest Z.
+
+        Raises as :meth:`~qbsnn.deploy.convert.quantized.Quantized.current` and :meth:`logits` do.
+        """
+        return self.logits(self.quantized.current_tensor(self.quantized.encoded(pixels))).argmax(1)
 
     def _weighted(self) -> list[IntBranch]:
         branches = [*(b for stage in self.net.stages for b in stage.branches), self.net.readout.branch]
