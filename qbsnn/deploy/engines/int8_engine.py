@@ -65,7 +65,8 @@ class Int8Engine(TorchEngine):
     def logits(self, current: Tensor) -> Tensor:
         """Z ``[B, classes]``, int64, for the input current J, int32 ``[T or 1, B, *first shape]``. Keeps nothing else.
 
-        Raises DeployError where Z or a step's sum leaves its register under the policy ``error``.
+        Raises DeployError where J has another type or shape or lies outside the bounds of an input, and where Z or a
+        step's sum leaves its register under the policy ``error``.
         """
         seen = Overflows()
         z = self.running(current, seen)[-1]

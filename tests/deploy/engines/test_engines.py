@@ -137,6 +137,35 @@ def test_a_current_outside_the_bounds_is_refused(fast):
         engine.run(np.array([[[-10, 0]]], np.int32))
 
 
+def shapes_of_no_current(net):
+    """Currents of another type, number of steps, batch or shape than the network's."""
+    t, shape = net.T, net.stages[0].shape
+    right = np.zeros((t, 2, *shape), np.int32)
+    return [
+        *(right.astype(dtype) for dtype in (np.float32, np.float64, np.int64, np.uint8)),
+        np.zeros((t + 1, 2, *shape), np.int32),
+        np.zeros((t, 0, *shape), np.int32),
+        np.zeros((t, 2, 1, *shape[1:]), np.int32),
+        np.zeros((t, 2, *shape[:-1], 2 * shape[-1]), np.int32),
+        right[0],
+        right[..., None],
+    ]
+
+
+@pytest.mark.parametrize("topology", networks.TOPOLOGIES)
+@pytest.mark.parametrize("fast", [TorchEngine, Int8Engine])
+def test_a_current_of_another_type_or_shape_is_refused(fast, topology):
+    net = networks.make(np.random.default_rng(0), topology, T=2)
+    engine = fast(networks.loose(net, networks.make_current(np.random.default_rng(1), net, 2)))
+    for current in shapes_of_no_current(net):
+        runs = [engine.run, partial(reference.run, net)]
+        if fast is Int8Engine:
+            runs.append(lambda j: engine.logits(torch.from_numpy(j)))
+        for run in runs:
+            with pytest.raises(DeployError, match=r"^the current J must be (int32|\[2 or 1, B, [\d, ]+\]), got "):
+                run(current)
+
+
 def test_the_bound_of_the_readout_holds_for_partial_sums():
     """Four spikes of 127 times 127 are 64,516 before the bias of −60,000 makes 4,516 of them."""
     net = networks.single_stage(np.array([1] * 4), 1, s_max=127, leak=networks.NONE)
