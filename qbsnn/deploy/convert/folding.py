@@ -34,6 +34,22 @@ def check_foldable(network: SpikingNetwork) -> None:
                 raise DeployError(f"{name}: {reason}")
         if (reason := why_pool_not(stage.pool)) is not None:
             raise DeployError(f"{name}: {reason}")
+        if stage.neuron is not None and (reason := _why_scale_not(spiking(name, stage.neuron), stage)) is not None:
+            raise DeployError(f"{name}: {reason}")
+
+
+def _why_scale_not(neuron: SpikingNeuron, stage: Stage) -> str | None:
+    """Why the scales of a stage's neuron do not fold into its weights; ``None`` if they do."""
+    scales = {"Δ": neuron.scale(), "emission scale": neuron.emission_scale()}
+    for layer in (branch.weight for branch in stage.parts if branch.weight is not None):
+        right = (layer.out_features,) if isinstance(layer, nn.Linear) else (layer.out_channels, 1, 1)
+        for what, scale in scales.items():
+            if scale.numel() != 1 and scale.shape != right:
+                return (
+                    f"its {what} must be one number or {list(right)}, one per channel, got {list(scale.shape)}; "
+                    "size_to((C, H, W)) of the neuron must hear the shape of one sample's current"
+                )
+    return None
 
 
 def spiking(name: str, neuron: nn.Module) -> SpikingNeuron:

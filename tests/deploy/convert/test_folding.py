@@ -216,6 +216,46 @@ def test_a_scale_per_step_and_what_two_stages_share_are_refused():
         absorb(shared)
 
 
+class Uneven(QBLIF):
+    """What a spike is worth differs along a row."""
+
+    def emission_scale(self):
+        return torch.linspace(1, 2, 6)
+
+
+class Many(QBLIF):
+    """A neuron with a time constant per channel."""
+
+    @property
+    def decay(self):
+        return torch.linspace(0.1, 0.9, 8).view(8, 1, 1)
+
+
+@pytest.mark.parametrize(("shape", "found"), [((8,), r"\[8\]"), ((8, 6), r"\[8, 1\]"), ((6, 8, 6), r"\[6, 1, 1\]")])
+def test_a_scale_per_channel_of_another_shape_is_refused(shape, found):
+    by_channel = network(neuron=partial(QBLIF, granularity="channel"))
+    absorb(by_channel)
+    delta = by_channel.stages["middle"].neuron.delta
+    delta.raw = nn.Parameter(torch.linspace(0.5, 2, shape[0]))
+    delta.dims = len(shape) - 1  # as size_to(shape) leaves them
+    with pytest.raises(DeployError, match=rf"^middle: its Δ must be one number or \[8, 1, 1\], .* got {found}"):
+        absorb(by_channel)
+
+
+def test_a_scale_per_feature_of_another_shape_is_refused():
+    by_channel = network(neuron=partial(QBLIF, granularity="channel"))
+    by_channel.stages["after"].neuron.delta.dims = 2
+    with pytest.raises(DeployError, match=r"^after: its Δ must be one number or \[20\], .* got \[20, 1, 1\]"):
+        absorb(by_channel)
+
+
+def test_what_a_spike_is_worth_may_differ_by_channel_only():
+    with pytest.raises(
+        DeployError, match=r"^first: its emission scale must be one number or \[8, 1, 1\], .* got \[6\]"
+    ):
+        absorb(network(neuron=Uneven))
+
+
 def test_a_dilated_convolution_folds_and_has_no_integer_form():
     with pytest.raises(DeployError, match=r"middle: QB-INT 1 has no dilation, got a convolution with \(2, 2\)"):
         quantize(absorb(network(weight=WEIGHT_CASES["dilated"])))
