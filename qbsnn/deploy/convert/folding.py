@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from qbsnn.errors import DeployError
@@ -23,7 +23,10 @@ POOLS: tuple[type[nn.Module], ...] = (nn.MaxPool2d, nn.AvgPool2d)
 def check_foldable(network: SpikingNetwork) -> None:
     """Raise a DeployError for the first stage that does not fold, with its name and the reason."""
     owners: dict[int, str] = {}
+    *_, (last, _) = network.named_stages()
     for name, stage in network.named_stages():
+        if stage.neuron is None and name != last:
+            raise DeployError(f"{name}: it has no neuron, and only the last stage, which reads out, may have none")
         for module in (stage, *stage.parts):
             other = owners.setdefault(id(module), name)
             if other != name or list(stage.parts).count(module) > 1:  # type: ignore[arg-type]
@@ -34,15 +37,32 @@ def check_foldable(network: SpikingNetwork) -> None:
                 raise DeployError(f"{name}: {reason}")
         if (reason := why_pool_not(stage.pool)) is not None:
             raise DeployError(f"{name}: {reason}")
-        if stage.neuron is not None and (reason := _why_scale_not(spiking(name, stage.neuron), stage)) is not None:
-            raise DeployError(f"{name}: {reason}")
+        layers = [branch.weight for branch in stage.parts if branch.weight is not None]
+        if len({_outputs(layer) for layer in layers}) > 1:
+            found = " and ".join(f"{_kind(layer).__name__} to {_outputs(layer)[0]}" for layer in layers)
+            raise DeployError(f"{name}: its branches must put out as many channels as one another, got {found}")
+        if stage.neuron is not None:
+            neuron = spiking(name, stage.neuron)
+            if (reason := _why_neuron_not(neuron, {_outputs(layer) for layer in layers})) is not None:
+                raise DeployError(f"{name}: {reason}")
 
 
-def _why_scale_not(neuron: SpikingNeuron, stage: Stage) -> str | None:
-    """Why the scales of a stage's neuron do not fold into its weights; ``None`` if they do."""
+def _kind(layer: nn.Module) -> type[nn.Module]:
+    return parametrize.type_before_parametrizations(layer)
+
+
+def _outputs(layer: nn.Conv2d | nn.Linear) -> tuple[int, ...]:
+    """The shape of one number per output that broadcasts over what the layer puts out, ``(C, 1, 1)`` or ``(F,)``."""
+    return (layer.out_features,) if isinstance(layer, nn.Linear) else (layer.out_channels, 1, 1)
+
+
+def _why_neuron_not(neuron: SpikingNeuron, outputs: set[tuple[int, ...]]) -> str | None:
+    """Why a neuron does not fold into weights with these outputs; ``None`` if it does."""
+    decay = neuron.decay
+    if isinstance(decay, Tensor) and decay.numel() != 1 and type(neuron).absorbed is SpikingNeuron.absorbed:
+        return f"its λ must be one number, as the leak of an integer stage is, got one of shape {list(decay.shape)}"
     scales = {"Δ": neuron.scale(), "emission scale": neuron.emission_scale()}
-    for layer in (branch.weight for branch in stage.parts if branch.weight is not None):
-        right = (layer.out_features,) if isinstance(layer, nn.Linear) else (layer.out_channels, 1, 1)
+    for right in outputs:
         for what, scale in scales.items():
             if scale.numel() != 1 and scale.shape != right:
                 return (
@@ -122,7 +142,7 @@ def _why_branch_not(branch: Branch) -> str | None:
     layer = branch.weight
     if layer is None:
         return None
-    kind = parametrize.type_before_parametrizations(layer)
+    kind = _kind(layer)
     if kind not in WEIGHTS:
         return f"a {kind.__name__} cannot be folded, but {_names(WEIGHTS)}"
     if parametrize.is_parametrized(layer):

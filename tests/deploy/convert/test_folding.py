@@ -10,6 +10,7 @@ from torch.nn.utils import parametrizations, prune
 from qbsnn.deploy.convert.absorb import absorb
 from qbsnn.deploy.convert.folding import NORMS, POOLS, WEIGHTS
 from qbsnn.deploy.convert.quantize import quantize
+from qbsnn.deploy.convert.settings import DeploySettings
 from qbsnn.deploy.verify.absorption import check_absorption
 from qbsnn.errors import ArgumentError, DeployError
 from qbsnn.functional import Reset
@@ -254,6 +255,93 @@ def test_what_a_spike_is_worth_may_differ_by_channel_only():
         DeployError, match=r"^first: its emission scale must be one number or \[8, 1, 1\], .* got \[6\]"
     ):
         absorb(network(neuron=Uneven))
+
+
+def test_a_time_constant_per_channel_is_refused():
+    with pytest.raises(DeployError, match=r"^first: its λ must be one number, .* got one of shape \[8, 1, 1\]"):
+        absorb(by_hand(readout=reads("first"), neuron=Many))
+
+
+def by_hand(neuron=QBLIF, **stages) -> SpikingNetwork:
+    """A first stage of spiking maps [8, 6, 6], then these."""
+    first = Stage([Branch(INPUT, nn.Conv2d(3, 8, 3, padding=1))], neuron())
+    return SpikingNetwork(Encoder("direct", 3, [0.5] * 3, [0.3] * 3), {"first": first, **stages}, 3, (3, 6, 6)).eval()
+
+
+def to(channels, source="first", inputs=8):
+    return Branch(source, nn.Conv2d(inputs, channels, 1))
+
+
+def reads(source, features=288):
+    return Stage([Branch(source, nn.Linear(features, 5))])
+
+
+UNFOLDABLE = {
+    "no neuron in the middle": (
+        lambda: {"m": Stage([to(4)]), "b": Stage([to(8, "m", 4)], QBLIF()), "readout": reads("b")},
+        "m: it has no neuron, and only the last stage, which reads out, may have none",
+    ),
+    "two readouts": (
+        lambda: {"aux": reads("first"), "readout": reads("first")},
+        "aux: it has no neuron, and only the last stage",
+    ),
+    "one channel to all": (
+        lambda: {"b": Stage([to(8), to(1)], QBLIF()), "readout": reads("b")},
+        "b: its branches must put out as many channels as one another, got Conv2d to 8 and Conv2d to 1",
+    ),
+    "one class to all": (
+        lambda: {"readout": Stage([*reads("first").parts, Branch("first", nn.Linear(288, 1))])},
+        "readout: its branches must put out .*, got Linear to 5 and Linear to 1",
+    ),
+}
+WITHOUT_INTEGERS = {
+    "readout of two": (
+        lambda: {"b": Stage([to(8)], QBLIF()), "readout": Stage([*reads("first").parts, *reads("b").parts])},
+        "readout: QB-INT 1 reads out by one layer of weights, got 2 branches",
+    ),
+    "readout by a shortcut": (
+        lambda: {"readout": Stage([Branch("first")])},
+        "readout: QB-INT 1 reads out by one layer of weights, got a branch without",
+    ),
+    "shortcuts only": (
+        lambda: {"b": Stage([Branch("first")], QBLIF()), "readout": reads("b")},
+        "b: QB-INT 1 takes the thresholds of a stage from its weights, and its branches have none",
+    ),
+    "readout by a convolution": (
+        lambda: {"readout": Stage([Branch("first", nn.Conv2d(8, 5, 6))])},
+        "readout: a linear weight must be int8 with 2 dimensions",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNFOLDABLE)
+def test_wiring_that_does_not_fold_is_refused_with_the_stage(case):
+    stages, words = UNFOLDABLE[case]
+    built = by_hand(**stages())
+    with pytest.raises(DeployError, match=f"^{words}"):
+        absorb(built)
+
+
+@pytest.mark.parametrize("case", WITHOUT_INTEGERS)
+@pytest.mark.parametrize("theta", ["pow2", "integer"])
+def test_wiring_that_folds_and_has_no_integer_form_is_refused_with_the_stage(case, theta):
+    stages, words = WITHOUT_INTEGERS[case]
+    built = by_hand(**stages())
+    absorbed, pixels = absorb(built), torch.rand(2, 3, 6, 6)
+    assert torch.allclose(absorbed(pixels), built(pixels), atol=1e-5)
+    with pytest.raises(DeployError, match=f"^{words}"):
+        quantize(absorbed, DeploySettings(theta=theta), pixels)
+
+
+def test_a_network_that_does_not_end_with_its_readout_is_refused():
+    built = by_hand(readout=reads("first"))
+    built.stages["b"] = Stage([to(8)], QBLIF())  # behind the back of the constructor
+    with pytest.raises(DeployError, match=r"^readout: it has no neuron, and only the last stage, which reads out, may"):
+        absorb(built)
+    built = by_hand(readout=reads("first"))
+    built.stages["readout"].neuron = QBLIF()
+    with pytest.raises(DeployError, match=r"^the network needs at least one spiking stage and a readout"):
+        quantize(absorb(built))
 
 
 def test_a_dilated_convolution_folds_and_has_no_integer_form():
