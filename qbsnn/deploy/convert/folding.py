@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import cast
 
 from torch import Tensor, nn
@@ -23,6 +24,8 @@ POOLS: tuple[type[nn.Module], ...] = (nn.MaxPool2d, nn.AvgPool2d)
 def check_foldable(network: SpikingNetwork) -> None:
     """Raise a DeployError for the first stage that does not fold, with its name and the reason."""
     owners: dict[int, str] = {}
+    _check_class("network", network, SpikingNetwork)
+    _check_hooks("network", [network])
     *_, (last, _) = network.named_stages()
     for name, stage in network.named_stages():
         if stage.neuron is None and name != last:
@@ -32,9 +35,12 @@ def check_foldable(network: SpikingNetwork) -> None:
             if other != name or list(stage.parts).count(module) > 1:  # type: ignore[arg-type]
                 what = "branches" if isinstance(module, Branch) else "stage"
                 raise DeployError(f"{name}: shares its {what} with {other}, and what is folded must have one neuron")
+        _check_class(name, stage, Stage)
         for branch in stage.parts:
+            _check_class(name, branch, Branch)
             if (reason := _why_branch_not(branch)) is not None:
                 raise DeployError(f"{name}: {reason}")
+        _check_hooks(name, stage.modules())
         if (reason := why_pool_not(stage.pool)) is not None:
             raise DeployError(f"{name}: {reason}")
         layers = [branch.weight for branch in stage.parts if branch.weight is not None]
@@ -45,6 +51,31 @@ def check_foldable(network: SpikingNetwork) -> None:
             neuron = spiking(name, stage.neuron)
             if (reason := _why_neuron_not(neuron, {_outputs(layer) for layer in layers})) is not None:
                 raise DeployError(f"{name}: {reason}")
+
+
+def _check_class(name: str, module: nn.Module, base: type[nn.Module]) -> None:
+    """Raise a DeployError where a module, or its class below ``base``, replaces what ``base`` computes."""
+    order = type(module).__mro__
+    if base not in order:
+        raise DeployError(f"{name}: {type(module).__name__} is no {base.__name__}")
+    computes = {each for each in vars(base) if not each.startswith("__")} - {"extra_repr"} | {"__call__"}
+    for place in (vars(module), *map(vars, order[: order.index(base)])):
+        for each in place:
+            if each in computes:
+                raise DeployError(
+                    f"{name}: {type(module).__name__} has a {each} of its own, and what folds is what a "
+                    f"{base.__name__} computes"
+                )
+
+
+def _check_hooks(name: str, modules: Iterable[nn.Module]) -> None:
+    """Raise a DeployError for a hook that could change what a module computes, and that folding would lose."""
+    for module in modules:
+        if module._forward_hooks or module._forward_pre_hooks:
+            raise DeployError(
+                f"{name}: its {type(module).__name__} has a forward hook, which folding would lose; call remove() of "
+                "what registered it first"
+            )
 
 
 def _kind(layer: nn.Module) -> type[nn.Module]:

@@ -9,6 +9,7 @@ from torch.nn.utils import parametrizations, prune
 
 from qbsnn.deploy.convert.absorb import absorb
 from qbsnn.deploy.convert.folding import NORMS, POOLS, WEIGHTS
+from qbsnn.deploy.convert.grid import GridNetwork
 from qbsnn.deploy.convert.quantize import quantize
 from qbsnn.deploy.convert.settings import DeploySettings
 from qbsnn.deploy.verify.absorption import check_absorption
@@ -342,6 +343,121 @@ def test_a_network_that_does_not_end_with_its_readout_is_refused():
     built.stages["readout"].neuron = QBLIF()
     with pytest.raises(DeployError, match=r"^the network needs at least one spiking stage and a readout"):
         quantize(absorb(built))
+
+
+class TwiceBranch(Branch):
+    def part(self, x, frozen=False):
+        found = super().part(x, frozen)
+        return found._replace(y=2 * found.y)
+
+
+class Called(Stage):
+    def __call__(self, *inputs, **more):
+        return super().__call__(*inputs, **more)
+
+
+class Negative(SpikingNetwork):
+    def forward(self, pixels, tap=None):
+        return super().forward(1 - pixels, tap)
+
+
+class Named(SpikingNetwork):
+    """Computes what its base computes."""
+
+    def __init__(self, stages):
+        super().__init__(Encoder("direct", 3, [0.5] * 3, [0.3] * 3), stages, 3, (3, 6, 6))
+
+    def extra_repr(self):
+        return "mine"
+
+    def classes(self, pixels):
+        return self.decide(self(pixels)).argmax(1)
+
+
+def parts():
+    """Stages of their own classes."""
+    return {
+        "first": Stage([Branch(INPUT, nn.Conv2d(3, 8, 3, padding=1))], QBLIF()),
+        "b": Stage([to(8)], QBLIF()),
+        "readout": reads("b"),
+    }
+
+
+def own_class(what):
+    stages = parts()
+    if what is TwiceBranch:
+        stages["b"] = Stage([TwiceBranch("first", nn.Conv2d(8, 8, 1))], QBLIF())
+    elif what is Called:
+        stages["b"] = Called([to(8)], QBLIF())
+    network = (Negative if what is Negative else SpikingNetwork)(
+        Encoder("direct", 3, [0.5] * 3, [0.3] * 3), stages, 3, (3, 6, 6)
+    )
+    return network.eval()
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        (TwiceBranch, "b: TwiceBranch has a part of its own, and what folds is what a Branch computes"),
+        (Called, "b: Called has a __call__ of its own, and what folds is what a Stage computes"),
+        (Negative, "network: Negative has a forward of its own, and what folds is what a SpikingNetwork computes"),
+    ],
+)
+def test_classes_that_compute_something_else_are_refused(what, words):
+    with pytest.raises(DeployError, match=f"^{words}"):
+        absorb(own_class(what))
+
+
+def test_the_network_that_is_trained_on_the_grid_does_not_fold():
+    plain = network()
+    with pytest.raises(DeployError, match=r"^network: GridNetwork has a forward of its own"):
+        absorb(GridNetwork(quantize(absorb(plain))))
+
+
+def test_a_method_that_was_replaced_in_one_object_is_refused():
+    built = own_class(None)
+    built.stages["b"].emit = lambda output: -output
+    with pytest.raises(DeployError, match=r"^b: Stage has a emit of its own"):
+        absorb(built)
+
+
+def test_a_class_that_computes_what_its_base_does_folds():
+    torch.manual_seed(0)
+    built = Named(parts()).eval()
+    assert torch.allclose(absorb(built)(torch.ones(1, 3, 6, 6)), built(torch.ones(1, 3, 6, 6)), atol=1e-5)
+
+
+def test_hooks_are_refused_wherever_they_are():
+    built = network(norm=NORM_CASES["2d"], pool=POOL_CASES["max"])
+    middle = built.stages["middle"]
+    places = {
+        "network": built,
+        "middle": [middle, middle.parts[0], middle.parts[0].weight, middle.parts[0].norm, middle.neuron, middle.pool],
+        "readout": built.stages["readout"].parts[0].weight,
+    }
+    for where, modules in places.items():
+        for module in modules if isinstance(modules, list) else [modules]:
+            for register in (module.register_forward_hook, module.register_forward_pre_hook):
+                handle = register(lambda *_: None)
+                with pytest.raises(DeployError, match=rf"^{where}: its {type(module).__name__} has a forward hook"):
+                    absorb(built)
+                handle.remove()
+    built.encoder.register_forward_hook(lambda *_: None)  # stays where it is
+    absorb(built)
+
+
+def test_a_forward_pass_that_is_not_that_of_the_stages_is_noticed():
+    built = own_class(None)
+    absorbed = absorb(built)
+    given = batches(built)
+    assert check_absorption(built, absorbed, given).layers
+    other = Negative(built.encoder, dict(built.stages), 3, (3, 6, 6)).eval()
+    words = r"^network: its forward pass gives other logits than its stages do, for 12 of 12 samples"
+    with pytest.raises(DeployError, match=words):
+        check_absorption(other, absorbed, given)
+    built.stages["b"].neuron.register_forward_hook(lambda neuron, inputs, output: output * 2)
+    with pytest.raises(DeployError, match=words):
+        check_absorption(built, absorbed, given)
 
 
 def test_a_dilated_convolution_folds_and_has_no_integer_form():
