@@ -21,7 +21,7 @@ from qbsnn.deploy.format.bounds import Bound, bounds, output_range
 from qbsnn.deploy.format.network import IntBranch, IntegerNetwork, IntPool, IntStage, Overflow, Trace
 from qbsnn.errors import DeployError
 from qbsnn.functional.early_exit import leave
-from qbsnn.functional.exact import exact_float
+from qbsnn.functional.exact import exact_float, exact_for_sums
 
 
 class TorchEngine:
@@ -192,7 +192,7 @@ def _fit(net: IntegerNetwork, v: Tensor) -> Tensor:
 
 def pooled(s: Tensor, pool: IntPool) -> Tensor:
     """Pool spikes ``[T, B, C, H, W]``; sums come back as int32."""
-    merged = s.flatten(0, 1).float()  # bursts and their sums are far below 2^24, so float32 pooling is exact
+    merged = exact_for_sums(s.flatten(0, 1).float(), pool.kernel)
     if pool.kind == "max":
         out = F.max_pool2d(merged, pool.kernel, pool.stride, pool.padding).to(s.dtype)
     else:
