@@ -206,9 +206,12 @@ def test_an_engine_says_which_inputs_its_bounds_hold_for(proven):
     with pytest.raises(
         DeployError, match=r"J must be within ±\d+, as it is for pixels in \[0, 1\] and frames in \[0, 255\], got "
     ):
-        Int8Engine(quantized).predict(200 * x)
+        Int8Engine(quantized).run(quantized.current_of(quantized.front.encoder(200 * x)))
     with pytest.raises(DeployError, match=r"is not a number; the inputs must be numbers in \[0, 1\]"):
-        quantized.current(torch.nan * x)
+        quantized.current_of(quantized.front.encoder(torch.nan * x))
+    for run in (Int8Engine(quantized).predict, quantized.current):
+        with pytest.raises(DeployError, match=r"^pixels must be numbers in \[0, 1\], got "):
+            run(200 * x)
 
 
 @pytest.mark.parametrize(

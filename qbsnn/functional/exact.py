@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from qbsnn.errors import DeployError
 
@@ -40,3 +41,12 @@ def exact_float(largest: int, device: torch.device) -> torch.dtype:
     if largest < 2**53:
         return torch.float64
     raise DeployError(f"an accumulation of up to {largest} is exact in no floating-point format")
+
+
+def exact_for_sums(bursts: Tensor, window: tuple[int, int]) -> Tensor:
+    """Bursts of at most 127 in a floating-point format in which the sum of a window is exact in any order.
+
+    >>> exact_for_sums(torch.ones(1), (363, 363)).dtype, exact_for_sums(torch.ones(1), (364, 364)).dtype
+    (torch.float32, torch.float64)
+    """
+    return bursts.double() if 127 * window[0] * window[1] >= 2**24 else bursts

@@ -1,5 +1,6 @@
 """Quantisation, static bounds and the whole proof, for every family and neuron."""
 
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -8,13 +9,15 @@ import pytest
 import torch
 
 from qbsnn.deploy.convert.absorb import absorb
+from qbsnn.deploy.convert.grid import GridNetwork
 from qbsnn.deploy.convert.quantize import quantize
 from qbsnn.deploy.convert.settings import DeploySettings
 from qbsnn.deploy.convert.thresholds import power_of_two_theta
-from qbsnn.deploy.engines import reference
+from qbsnn.deploy.engines import onnx_engine, reference
 from qbsnn.deploy.engines.torch_engine import TorchEngine
 from qbsnn.deploy.format.bounds import bits, bounds
 from qbsnn.deploy.format.network import INPUT, Leak
+from qbsnn.deploy.verify import agreement
 from qbsnn.deploy.verify import integer as verify_integer
 from qbsnn.deploy.verify.integer import check_integer
 from qbsnn.deploy.verify.traces import compare, flip_weight
@@ -206,6 +209,33 @@ def test_a_wrong_engine_fails_the_check(monkeypatch):
     assert found.membrane_mismatches == 2 and found.spike_mismatches == 0
 
 
+@pytest.mark.skipif(onnx_engine.available() is not None, reason="needs onnxruntime")
+def test_a_network_that_onnxruntime_cannot_hold_is_proven_without_it(caplog):
+    network = make("vgg5-max", partial(QBLIF, s_max=64), pool="avg")
+    quantized = quantize(absorb(network))
+    words = r"^stage '.*': its sum pool gives up to 256, and '.*' takes at most 255"
+    with pytest.raises(DeployError, match=words):
+        onnx_engine.OnnxEngine(quantized.net, static=True)
+    proof = verify_integer.verify(network, quantized, batches(network))
+    assert proof.passed and proof.integer.images == 24
+    assert proof.integer.onnxruntime_images is proof.integer.onnxruntime_mismatches is None
+    assert re.match(words, proof.integer.onnxruntime_skipped)
+    found = list(agreement.compare_engines(quantized, GridNetwork(quantized), iter([batches(network)[0][0]]), 0))
+    ((rows, _),) = found
+    assert {row.engine for row in rows} == {"grid", "torch", "int8"} and not any(row.first for row in rows)
+    assert "onnxruntime is left out: stage '" in caplog.text
+
+
+@pytest.mark.skipif(onnx_engine.available() is not None, reason="needs onnxruntime")
+@pytest.mark.parametrize("encoding", ["direct", "latency"])
+def test_onnxruntime_is_compared_where_it_holds_the_network(encoding):
+    network = make("mlp", NEURONS["counts"], encoding=encoding)
+    quantized = quantize(absorb(network))
+    pixels = [given for given, _ in batches(network)]
+    for rows, _ in agreement.compare_engines(quantized, GridNetwork(quantized), iter(pixels), 0):
+        assert "onnxruntime" in {row.engine for row in rows} and not any(row.first for row in rows)
+
+
 def test_a_silent_layer_proves_nothing():
     network = make("mlp", NEURONS["counts"])
     norm = network.stages["fc2"].parts[0].norm
@@ -226,5 +256,5 @@ def test_what_does_not_fit_is_refused_by_name():
     with pytest.raises(DeployError, match="readout: all weights"):
         quantize(network)
     result = quantized("mlp")
-    with pytest.raises(DeployError, match="not a number"):
+    with pytest.raises(DeployError, match="must be numbers in"):
         result.current(torch.full((1, 3, 8, 8), float("nan")))

@@ -83,7 +83,8 @@ def _absorb_branch(name: str, branch: Branch, source: Tensor, delta: Tensor, dty
     """Fold norm and scales into one branch, in place."""
     layer = branch.weight
     if layer is None:
-        branch.gain = (source.to(delta) / delta).to(dtype)
+        gain = 1 if branch.gain is None else branch.gain.double()
+        branch.gain = (gain * source.to(delta) / delta).to(dtype)
         return
     weight = layer.weight.double()
     bias = layer.bias.double() if layer.bias is not None else weight.new_zeros(weight.shape[0])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import cast
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from qbsnn.errors import DeployError
@@ -23,17 +24,83 @@ POOLS: tuple[type[nn.Module], ...] = (nn.MaxPool2d, nn.AvgPool2d)
 def check_foldable(network: SpikingNetwork) -> None:
     """Raise a DeployError for the first stage that does not fold, with its name and the reason."""
     owners: dict[int, str] = {}
+    _check_class("network", network, SpikingNetwork)
+    _check_hooks("network", [network])
+    *_, (last, _) = network.named_stages()
     for name, stage in network.named_stages():
+        if stage.neuron is None and name != last:
+            raise DeployError(f"{name}: it has no neuron, and only the last stage, which reads out, may have none")
         for module in (stage, *stage.parts):
             other = owners.setdefault(id(module), name)
             if other != name or list(stage.parts).count(module) > 1:  # type: ignore[arg-type]
                 what = "branches" if isinstance(module, Branch) else "stage"
                 raise DeployError(f"{name}: shares its {what} with {other}, and what is folded must have one neuron")
+        _check_class(name, stage, Stage)
         for branch in stage.parts:
+            _check_class(name, branch, Branch)
             if (reason := _why_branch_not(branch)) is not None:
                 raise DeployError(f"{name}: {reason}")
+        _check_hooks(name, stage.modules())
         if (reason := why_pool_not(stage.pool)) is not None:
             raise DeployError(f"{name}: {reason}")
+        layers = [branch.weight for branch in stage.parts if branch.weight is not None]
+        if len({_outputs(layer) for layer in layers}) > 1:
+            found = " and ".join(f"{_kind(layer).__name__} to {_outputs(layer)[0]}" for layer in layers)
+            raise DeployError(f"{name}: its branches must put out as many channels as one another, got {found}")
+        if stage.neuron is not None:
+            neuron = spiking(name, stage.neuron)
+            if (reason := _why_neuron_not(neuron, {_outputs(layer) for layer in layers})) is not None:
+                raise DeployError(f"{name}: {reason}")
+
+
+def _check_class(name: str, module: nn.Module, base: type[nn.Module]) -> None:
+    """Raise a DeployError where a module, or its class below ``base``, replaces what ``base`` computes."""
+    order = type(module).__mro__
+    if base not in order:
+        raise DeployError(f"{name}: {type(module).__name__} is no {base.__name__}")
+    computes = {each for each in vars(base) if not each.startswith("__")} - {"extra_repr"} | {"__call__"}
+    for place in (vars(module), *map(vars, order[: order.index(base)])):
+        for each in place:
+            if each in computes:
+                raise DeployError(
+                    f"{name}: {type(module).__name__} has a {each} of its own, and what folds is what a "
+                    f"{base.__name__} computes"
+                )
+
+
+def _check_hooks(name: str, modules: Iterable[nn.Module]) -> None:
+    """Raise a DeployError for a hook that could change what a module computes, and that folding would lose."""
+    for module in modules:
+        if module._forward_hooks or module._forward_pre_hooks:
+            raise DeployError(
+                f"{name}: its {type(module).__name__} has a forward hook, which folding would lose; call remove() of "
+                "what registered it first"
+            )
+
+
+def _kind(layer: nn.Module) -> type[nn.Module]:
+    return parametrize.type_before_parametrizations(layer)
+
+
+def _outputs(layer: nn.Conv2d | nn.Linear) -> tuple[int, ...]:
+    """The shape of one number per output that broadcasts over what the layer puts out, ``(C, 1, 1)`` or ``(F,)``."""
+    return (layer.out_features,) if isinstance(layer, nn.Linear) else (layer.out_channels, 1, 1)
+
+
+def _why_neuron_not(neuron: SpikingNeuron, outputs: set[tuple[int, ...]]) -> str | None:
+    """Why a neuron does not fold into weights with these outputs; ``None`` if it does."""
+    decay = neuron.decay
+    if isinstance(decay, Tensor) and decay.numel() != 1 and type(neuron).absorbed is SpikingNeuron.absorbed:
+        return f"its λ must be one number, as the leak of an integer stage is, got one of shape {list(decay.shape)}"
+    scales = {"Δ": neuron.scale(), "emission scale": neuron.emission_scale()}
+    for right in outputs:
+        for what, scale in scales.items():
+            if scale.numel() != 1 and scale.shape != right:
+                return (
+                    f"its {what} must be one number or {list(right)}, one per channel, got {list(scale.shape)}; "
+                    "size_to((C, H, W)) of the neuron must hear the shape of one sample's current"
+                )
+    return None
 
 
 def spiking(name: str, neuron: nn.Module) -> SpikingNeuron:
@@ -106,7 +173,7 @@ def _why_branch_not(branch: Branch) -> str | None:
     layer = branch.weight
     if layer is None:
         return None
-    kind = parametrize.type_before_parametrizations(layer)
+    kind = _kind(layer)
     if kind not in WEIGHTS:
         return f"a {kind.__name__} cannot be folded, but {_names(WEIGHTS)}"
     if parametrize.is_parametrized(layer):

@@ -19,7 +19,7 @@ from qbsnn.deploy.convert.quantize import convert
 from qbsnn.deploy.convert.quantized import Quantized
 from qbsnn.deploy.format.bounds import membrane_bound, output_range
 from qbsnn.deploy.format.network import IntegerNetwork, IntStage, Leak
-from qbsnn.functional.exact import exact_float, full_float32
+from qbsnn.functional.exact import exact_float, exact_for_sums, full_float32
 from qbsnn.functional.surrogate import Surrogate
 from qbsnn.layers.stage import INPUT, Branch, Stage
 from qbsnn.models.network import SpikingNetwork, Tap
@@ -127,20 +127,21 @@ class GridNetwork(SpikingNetwork):
         encoded = self.encoder(pixels)
         if tap is not None:
             tap(INPUT, encoded)
-        return self.trace(encoded, tap)[0]
+        return self.trace(encoded, tap)[0].float()
 
     def trace(self, encoded: Tensor, tap: Tap | None = None) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Logits; bursts before pooling and membranes after the reset of every stage, ``[T, B, ...]``."""
+        """Logits in float64; bursts before pooling and membranes after the reset of every stage, ``[T, B, ...]``."""
         bursts: list[Tensor] = []
         membranes: list[Tensor] = []
 
         def visit(name: str, stage: Stage, inputs: list[Tensor]) -> Tensor:
             if stage.neuron is None:
-                return self._readout(stage, inputs).float()
+                return self._readout(stage, inputs)
             s, v = self._spiking(name, stage, inputs)
             bursts.append(s)
             membranes.append(v)
-            emitted = stage.emit(s)
+            pool = self.origin.net.stages[self.numbers[name]].pool
+            emitted = stage.emit(s if pool is None else exact_for_sums(s, pool.kernel))
             if tap is not None:
                 tap(name, emitted)
             return emitted

@@ -29,6 +29,7 @@ def make_plan(absorbed: SpikingNetwork, settings: DeploySettings, calibration: T
     grids: dict[str, Grid] = {}
     scale = None
     for name, stage in absorbed.named_stages():
+        _check_branches(name, stage)
         limit = 0 if stage.neuron is None else _largest_theta(name, stage, settings)
         weights, bias = weights_and_bias(stage)
         if stage.neuron is None:
@@ -42,6 +43,18 @@ def make_plan(absorbed: SpikingNetwork, settings: DeploySettings, calibration: T
     if scale is None or not grids:
         raise DeployError("the network needs at least one spiking stage and a readout")
     return Plan(grids, scale)
+
+
+def _check_branches(name: str, stage: Stage) -> None:
+    """Raise a DeployError where a stage has not the branches with weights that QB-INT 1 asks for."""
+    layers = [branch for branch in stage.parts if branch.weight is not None]
+    if stage.neuron is not None and not layers:
+        raise DeployError(
+            f"{name}: QB-INT 1 takes the thresholds of a stage from its weights, and its branches have none"
+        )
+    if stage.neuron is None and (len(stage.parts) > 1 or not layers):
+        found = f"{len(stage.parts)} branches" if len(stage.parts) > 1 else "a branch without"
+        raise DeployError(f"{name}: QB-INT 1 reads out by one layer of weights, got {found}")
 
 
 def _largest_theta(name: str, stage: Stage, settings: DeploySettings) -> int:

@@ -65,7 +65,8 @@ class Int8Engine(TorchEngine):
     def logits(self, current: Tensor) -> Tensor:
         """Z ``[B, classes]``, int64, for the input current J, int32 ``[T or 1, B, *first shape]``. Keeps nothing else.
 
-        Raises DeployError where Z or a step's sum leaves its register under the policy ``error``.
+        Raises DeployError where J has another type or shape or lies outside the bounds of an input, and where Z or a
+        step's sum leaves its register under the policy ``error``.
         """
         seen = Overflows()
         z = self.running(current, seen)[-1]
@@ -88,8 +89,11 @@ class Int8Engine(TorchEngine):
 
     @torch.no_grad()
     def predict(self, pixels: Tensor) -> Tensor:
-        """Classes ``[B]`` of pixels ``[B, C, H, W]``: the lowest index among the largest Z."""
-        return self.logits(self.quantized.current_tensor(self.quantized.front.encoder(pixels))).argmax(1)
+        """Classes ``[B]`` of pixels ``[B, C, H, W]``: the lowest index among the largest Z.
+
+        Raises as :meth:`~qbsnn.deploy.convert.quantized.Quantized.current` and :meth:`logits` do.
+        """
+        return self.logits(self.quantized.current_tensor(self.quantized.encoded(pixels))).argmax(1)
 
     def _weighted(self) -> list[IntBranch]:
         branches = [*(b for stage in self.net.stages for b in stage.branches), self.net.readout.branch]

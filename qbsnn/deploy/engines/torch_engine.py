@@ -21,7 +21,7 @@ from qbsnn.deploy.format.bounds import Bound, bounds, output_range
 from qbsnn.deploy.format.network import IntBranch, IntegerNetwork, IntPool, IntStage, Overflow, Trace
 from qbsnn.errors import DeployError
 from qbsnn.functional.early_exit import leave
-from qbsnn.functional.exact import exact_float
+from qbsnn.functional.exact import exact_float, exact_for_sums
 
 
 class TorchEngine:
@@ -36,7 +36,7 @@ class TorchEngine:
     def run(self, current: NDArray[np.int32]) -> Trace:
         """Spikes, membranes and logits for the input current J, int32 ``[T or 1, B, *first shape]``.
 
-        Raises DeployError where J lies outside the bounds of an input.
+        Raises DeployError where J has another type or shape, or lies outside the bounds of an input.
         """
         seen = Overflows()
         spikes, membranes = [], []
@@ -57,8 +57,12 @@ class TorchEngine:
         return self._checked(torch.from_numpy(np.ascontiguousarray(current)).to(self.device))
 
     def _checked(self, j: Tensor) -> Tensor:
-        """J, which must lie within the bound that everything behind it rests on."""
-        most = self.bounds[0].accumulator
+        """J, which must have the network's shape and lie within the bound that everything behind it rests on."""
+        steps, shape, most = self.net.T, self.net.stages[0].shape, self.bounds[0].accumulator
+        if j.dtype != torch.int32:
+            raise DeployError(f"the current J must be int32, got {j.dtype}")
+        if j.dim() < 2 or j.shape[2:] != shape or len(j) not in (1, steps) or not j.numel():
+            raise DeployError(f"the current J must be [{steps} or 1, B, {str(shape)[1:-1]}], got {tuple(j.shape)}")
         low, high = (int(end) for end in j.aminmax())
         if low < -most or high > most:
             raise DeployError(
@@ -188,7 +192,7 @@ def _fit(net: IntegerNetwork, v: Tensor) -> Tensor:
 
 def pooled(s: Tensor, pool: IntPool) -> Tensor:
     """Pool spikes ``[T, B, C, H, W]``; sums come back as int32."""
-    merged = s.flatten(0, 1).float()  # bursts and their sums are far below 2^24, so float32 pooling is exact
+    merged = exact_for_sums(s.flatten(0, 1).float(), pool.kernel)
     if pool.kind == "max":
         out = F.max_pool2d(merged, pool.kernel, pool.stride, pool.padding).to(s.dtype)
     else:

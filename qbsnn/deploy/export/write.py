@@ -6,9 +6,9 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from qbsnn.deploy.engines.onnx_engine import OnnxEngine
 from qbsnn.deploy.export import bundle, bundle_reader, nir_graph, nir_reader
 from qbsnn.deploy.format.bounds import bounds
 from qbsnn.deploy.format.network import IntegerNetwork, Trace
-from qbsnn.deploy.verify.traces import compare, flip_weight
+from qbsnn.deploy.verify.traces import compare, flip_weight, identical
 from qbsnn.errors import DeployError, VerificationError
 
 
@@ -113,17 +113,6 @@ def _prove(job: Job, current: NDArray[np.int32], found: Trace, remark: str) -> P
         raise VerificationError(f"{current.shape[1]} images do not show a weight that is one unit off; use more images")
     silent = [stage.name for stage, s in zip(job.net.stages, expected.spikes, strict=True) if not s.any()]
     return Proof(current.shape[1], values, sum(int(np.abs(s).sum()) for s in expected.spikes), silent, remark)
-
-
-def identical(a: Any, b: Any) -> bool:
-    """Whether two networks, or parts of them, are equal in every field, array element and dtype."""
-    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
-        return a.dtype == b.dtype and np.array_equal(a, b)
-    if is_dataclass(a) and type(a) is type(b):
-        return all(identical(getattr(a, field.name), getattr(b, field.name)) for field in fields(a))
-    if isinstance(a, tuple) and isinstance(b, tuple):
-        return len(a) == len(b) and all(map(identical, a, b))
-    return type(a) is type(b) and bool(a == b)
 
 
 def _same_network(job: Job, found: IntegerNetwork) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from qbsnn.deploy.convert.absorb import emission_scales
 from qbsnn.deploy.convert.folding import spiking
+from qbsnn.errors import DeployError
 from qbsnn.functional.burst import QUANTISERS
 from qbsnn.functional.exact import full_float32
 from qbsnn.layers.norm import affine
@@ -31,6 +32,8 @@ def check_absorption(
     There a difference is a tie if u lies within rounding of a level, (H2), the sum over every product, bias, norm mean
     and carried membrane that went into u; any other difference is a mismatch. Both networks must be in evaluation mode
     and on one device.
+
+    Raises DeployError where a forward pass of the trained network is not that of its stages.
     """
     scales = emission_scales(trained)
     counted = {source for source, scale in scales.items() if bool((scale == 1).all())}  # sent as they are
@@ -73,6 +76,8 @@ def check_absorption(
     for pixels, labels in batches:
         encoded = trained.encoder(pixels)
         logits, absorbed_logits = trained.walk((encoded, encoded), visit)
+        if not images:
+            _check_forward(trained, pixels, logits)
         images += len(labels)
         right += count_right(trained.decide(logits), labels)
         right_absorbed += count_right(absorbed.decide(absorbed_logits), labels)
@@ -91,6 +96,27 @@ def check_absorption(
         trained_acc=right / max(images, 1),
         layers=found,
     )
+
+
+def _check_forward(network: SpikingNetwork, pixels: Tensor, walked: Tensor) -> None:
+    """Raise a DeployError where a forward pass gives other logits than its stages, one by one.
+
+    On a GPU rounding may differ between two passes, and a spike with it: most samples must agree. Where neurons run as
+    compiled kernels nothing is compared, as that would compile them anew.
+    """
+    if network.compiled:
+        return
+    logits = network(pixels)
+    if logits.shape == walked.shape:
+        close = torch.isclose(logits, walked, rtol=1e-2, atol=1e-4, equal_nan=True).transpose(0, 1).flatten(1).all(1)
+        differ = int((~close).sum())
+    else:
+        differ = len(pixels)
+    if 2 * differ > len(pixels):
+        raise DeployError(
+            f"network: its forward pass gives other logits than its stages do, for {differ} of {len(pixels)} samples; "
+            "a method, a hook or a subclass of a neuron changes what is computed"
+        )
 
 
 def count_right(logits: Tensor, labels: Tensor) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -17,6 +18,9 @@ from qbsnn.deploy.engines.int8_engine import Int8Engine
 from qbsnn.deploy.engines.torch_engine import TorchEngine
 from qbsnn.deploy.format.network import IntegerNetwork, Trace
 from qbsnn.deploy.verify.traces import same_overflows
+from qbsnn.errors import DeployError
+
+log = logging.getLogger(__name__)
 
 SCALAR_WORK = 2 * 10**7
 """Additions that the scalar engine may take at most: half a minute."""
@@ -42,6 +46,8 @@ class Row:
 def engines(quantized: Quantized, grid: GridNetwork, compiled: bool = False) -> dict[str, Engine]:
     """All engines but the yardstick and the scalar one: functions of encoded pixels and current to a trace.
 
+    Where onnxruntime cannot hold the network it is left out, and the reason logged.
+
     compiled: as of :class:`~qbsnn.deploy.engines.int8_engine.Int8Engine`.
     """
     device = next(quantized.front.parameters()).device
@@ -52,15 +58,12 @@ def engines(quantized: Quantized, grid: GridNetwork, compiled: bool = False) -> 
         "int8": lambda encoded, current: int8.run(current),
     }
     if onnx_engine.available() is None:
-        loaded: dict[bool, onnx_engine.OnnxEngine] = {}
-
-        def onnx(encoded: Tensor, current: NDArray[np.int32]) -> Trace:
-            static = current.shape[0] == 1
-            if static not in loaded:
-                loaded[static] = onnx_engine.OnnxEngine(quantized.net, static)
-            return loaded[static].run(current)
-
-        found["onnxruntime"] = onnx
+        try:
+            onnx = onnx_engine.OnnxEngine(quantized.net, static=quantized.front.encoder.coding == "direct")
+        except DeployError as error:
+            log.warning("onnxruntime is left out: %s", error)
+        else:
+            found["onnxruntime"] = lambda encoded, current: onnx.run(current)
     return found
 
 

@@ -1,8 +1,8 @@
-"""How traces of two engines are compared, and the changed weight that every comparison must notice."""
+"""How networks and traces of two engines are compared, and the changed weight that every comparison must notice."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -80,3 +80,14 @@ def differences(a: NDArray[Any], b: NDArray[Any]) -> int:
     if a.shape != b.shape:
         raise ValueError(f"engines returned different shapes: {a.shape} and {b.shape}")
     return int(np.count_nonzero(a != b))
+
+
+def identical(a: Any, b: Any) -> bool:
+    """Whether two networks, or parts of them, are equal in every field, array element and dtype."""
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return a.dtype == b.dtype and np.array_equal(a, b)
+    if is_dataclass(a) and type(a) is type(b):
+        return all(identical(getattr(a, field.name), getattr(b, field.name)) for field in fields(a))
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return len(a) == len(b) and all(map(identical, a, b))
+    return type(a) is type(b) and bool(a == b)

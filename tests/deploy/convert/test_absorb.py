@@ -62,6 +62,21 @@ def test_absorption_leaves_its_argument_alone_and_keeps_no_norms():
     assert all(float(neuron.scale()) == 1 and not neuron.graded for _, _, neuron in new.spiking_stages())
 
 
+@pytest.mark.parametrize("neuron", ["graded", "counts"])
+def test_absorbing_an_absorbed_network_changes_nothing(neuron):
+    network = make("resnet20", NEURONS[neuron])
+    once = absorb(network)
+    twice = absorb(once)
+    assert any(float((part.gain - 1).abs().max()) > 0.1 for _, stage in once.named_stages() for part in stage.parts
+               if part.weight is None)  # fmt: skip
+    values = twice.state_dict()
+    assert all(torch.equal(value, values[name]) for name, value in once.state_dict().items())
+    found = check_absorption(network, twice, batches(network))
+    assert found.passed
+    found = check_absorption(once, twice, batches(network))
+    assert found.passed and found.spike_mismatches == found.free_running_mismatches == 0
+
+
 def _no_source(weight, bias, source, delta, groups=1):
     return absorb_scale(weight, bias, torch.ones_like(source), delta, groups)
 

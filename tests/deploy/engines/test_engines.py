@@ -9,13 +9,21 @@ import torch
 from hypothesis import assume, given, settings
 from numpy.typing import NDArray
 
+from qbsnn.deploy.convert.absorb import absorb
+from qbsnn.deploy.convert.grid import GridNetwork
+from qbsnn.deploy.convert.quantize import quantize
+from qbsnn.deploy.convert.settings import DeploySettings
 from qbsnn.deploy.engines import onnx_engine, reference, scalar
 from qbsnn.deploy.engines import torch_engine as engine
 from qbsnn.deploy.engines.int8_engine import Int8Engine
 from qbsnn.deploy.engines.torch_engine import TorchEngine
 from qbsnn.deploy.format.bounds import bounds
 from qbsnn.deploy.format.network import IntBranch, IntegerNetwork, IntPool, IntReadout, Leak
+from qbsnn.deploy.verify.agreement import grid_trace
 from qbsnn.errors import DeployError
+from qbsnn.layers import Branch, Encoder, Stage
+from qbsnn.models import SpikingNetwork
+from qbsnn.neurons import QBLIF
 from tests.deploy import networks
 
 INT32 = 2**31 - 1
@@ -137,6 +145,35 @@ def test_a_current_outside_the_bounds_is_refused(fast):
         engine.run(np.array([[[-10, 0]]], np.int32))
 
 
+def shapes_of_no_current(net):
+    """Currents of another type, number of steps, batch or shape than the network's."""
+    t, shape = net.T, net.stages[0].shape
+    right = np.zeros((t, 2, *shape), np.int32)
+    return [
+        *(right.astype(dtype) for dtype in (np.float32, np.float64, np.int64, np.uint8)),
+        np.zeros((t + 1, 2, *shape), np.int32),
+        np.zeros((t, 0, *shape), np.int32),
+        np.zeros((t, 2, 1, *shape[1:]), np.int32),
+        np.zeros((t, 2, *shape[:-1], 2 * shape[-1]), np.int32),
+        right[0],
+        right[..., None],
+    ]
+
+
+@pytest.mark.parametrize("topology", networks.TOPOLOGIES)
+@pytest.mark.parametrize("fast", [TorchEngine, Int8Engine])
+def test_a_current_of_another_type_or_shape_is_refused(fast, topology):
+    net = networks.make(np.random.default_rng(0), topology, T=2)
+    engine = fast(networks.loose(net, networks.make_current(np.random.default_rng(1), net, 2)))
+    for current in shapes_of_no_current(net):
+        runs = [engine.run, partial(reference.run, net)]
+        if fast is Int8Engine:
+            runs.append(lambda j: engine.logits(torch.from_numpy(j)))
+        for run in runs:
+            with pytest.raises(DeployError, match=r"^the current J must be (int32|\[2 or 1, B, [\d, ]+\]), got "):
+                run(current)
+
+
 def test_the_bound_of_the_readout_holds_for_partial_sums():
     """Four spikes of 127 times 127 are 64,516 before the bias of −60,000 makes 4,516 of them."""
     net = networks.single_stage(np.array([1] * 4), 1, s_max=127, leak=networks.NONE)
@@ -208,3 +245,44 @@ def test_max_pool_of_signed_bursts_ignores_what_lies_outside_the_map():
     assert engine.pooled(torch.from_numpy(bursts), spec)[0, 0, 0].tolist() == expected
     by_position = {at: int(bursts[(0, 0, *at)]) for at in scalar.positions((1, 3, 3))}
     assert list(scalar.pooled(spec, (1, 3, 3), by_position).values()) == [-1, -1, -1, 2]
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_sum_pool_is_exact_where_a_float32_sum_would_round(signed):
+    """364²·127 is just above 2^24."""
+    rng = np.random.default_rng(0)
+    for side in (364, 400):
+        bursts = rng.integers(120, 128, (2, 2, 3, side, side)).astype(np.int8 if signed else np.uint8)
+        bursts = -bursts if signed else bursts
+        spec = IntPool("sum", (side, side), (1, 1))
+        expected = reference.pool(spec, bursts.astype(np.int64))
+        found = engine.pooled(torch.from_numpy(bursts), spec)
+        assert found.dtype == torch.int32 and np.array_equal(found.numpy(), expected)
+    assert np.abs(expected).max() > 2**24 and (expected % 2).any()
+
+
+def test_a_global_pool_over_a_large_map_is_exact_in_every_engine():
+    side = 400
+    torch.manual_seed(0)
+    first, second = torch.nn.Conv2d(1, 1, 1), torch.nn.Conv2d(1, 1, 1)
+    with torch.no_grad():
+        first.weight.fill_(0.1)
+        first.bias.fill_(6.2)
+        second.weight.fill_(1.0)
+    stages = {
+        "first": Stage([Branch("input", first)], QBLIF(s_max=127, delta=0.05)),
+        "second": Stage([Branch("first", second)], QBLIF(s_max=127, delta=1.0), torch.nn.AvgPool2d(side)),
+        "readout": Stage([Branch("second", torch.nn.Linear(1, 2))]),
+    }
+    network = SpikingNetwork(Encoder("direct", 1, [0.5], [0.3]), stages, 1, (1, side, side)).eval()
+    quantized = quantize(absorb(network), DeploySettings(bits=2))
+    pixels = torch.rand(2, 1, side, side)
+    current = quantized.current(pixels)
+    expected = reference.run(quantized.net, current)
+    assert np.abs(expected.logits).max() > 2**24 and (expected.logits % 2).any()
+    for trace in (
+        TorchEngine(quantized).run(current),
+        Int8Engine(quantized).run(current),
+        grid_trace(GridNetwork(quantized), network.encoder(pixels)),
+    ):
+        assert networks.mismatches(trace, expected) == 0

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -261,8 +260,7 @@ def test_predictions_take_the_lowest_class_of_the_largest():
     net = replace(net, readout=IntReadout(IntBranch(0, "linear", weight), np.zeros(3, np.int32), 1.0))
     current = np.full((1, 5, 2), 4, np.int32)
     quantized = networks.loose(net, current)
-    quantized.front = SimpleNamespace(encoder=lambda pixels: pixels)
-    quantized.current_tensor = lambda encoded: encoded
+    quantized.encoded = quantized.current_tensor = lambda pixels: pixels
     assert Int8Engine(quantized).predict(torch.from_numpy(current)).tolist() == [1] * 5
 
 

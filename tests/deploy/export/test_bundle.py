@@ -17,7 +17,7 @@ from qbsnn.deploy.convert.quantize import quantize
 from qbsnn.deploy.engines import reference, scalar
 from qbsnn.deploy.export import bundle, bundle_reader
 from qbsnn.deploy.export.bundle_reader import ARRAYS, MANIFEST, READER, SUMS, BundleError
-from qbsnn.deploy.export.write import identical
+from qbsnn.deploy.verify.traces import identical
 from qbsnn.errors import DeployError
 from qbsnn.neurons import QBLIF
 from tests.deploy import networks, spiking

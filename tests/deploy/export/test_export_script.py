@@ -12,6 +12,7 @@ from qbsnn.deploy.engines import onnx_graph
 from qbsnn.deploy.export import bundle, bundle_reader
 from qbsnn.deploy.export import write as exports
 from qbsnn.deploy.export.write import FORMATS, Format
+from qbsnn.deploy.verify.traces import identical
 from qbsnn.errors import DeployError
 from tests.deploy import networks
 from tests.deploy.export.exporting import trained
@@ -187,12 +188,12 @@ def test_folders_that_were_made_for_a_refused_network_go_again(tmp_path, job, mo
 def test_identical_sees_every_field():
     net = networks.make(np.random.default_rng(0), "residual")
     same = networks.make(np.random.default_rng(0), "residual")
-    assert exports.identical(net, same)
-    assert not exports.identical(net, networks.flip(net, 1, (0, 0, 0, 0)))
-    assert not exports.identical(net, networks.make(np.random.default_rng(0), "residual", rounding="round"))
-    assert not exports.identical(net, networks.make(np.random.default_rng(0), "residual", T=4))
-    assert not exports.identical(np.zeros(1, np.int8), np.zeros(1, np.int32))
-    assert not exports.identical(1, True) and not exports.identical((1,), (1, 2))
+    assert identical(net, same)
+    assert not identical(net, networks.flip(net, 1, (0, 0, 0, 0)))
+    assert not identical(net, networks.make(np.random.default_rng(0), "residual", rounding="round"))
+    assert not identical(net, networks.make(np.random.default_rng(0), "residual", T=4))
+    assert not identical(np.zeros(1, np.int8), np.zeros(1, np.int32))
+    assert not identical(1, True) and not identical((1,), (1, 2))
 
 
 def test_help_is_the_docstring(tool, capsys):
