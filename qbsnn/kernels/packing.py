@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils.checkpoint import get_device_states, set_device_states
 
 from qbsnn.errors import SettingsError
 
@@ -121,6 +122,8 @@ def _unpack(kept: Tensor | _View) -> Tensor:
 def recompute(compute: Callable[..., Tensor], parameters: tuple[Tensor, ...], *inputs: Tensor) -> Tensor:
     """``compute(*inputs)``, which runs again in the backward pass: only its inputs are kept.
 
+    Random numbers of torch's default generators are the same again; a generator of its own goes on.
+
     Args:
         compute: Runs a second time with ``again=True``.
         parameters: What else it reads and may want gradients.
@@ -140,6 +143,7 @@ class _Recomputed(torch.autograd.Function):
     def forward(ctx: Any, compute: Callable[..., Tensor], cast: Any, count: int, *given: Tensor) -> Tensor:
         ctx.compute, ctx.cast, ctx.parameters = compute, cast, given[count:]
         ctx.save_for_backward(*given[:count])
+        ctx.random = torch.get_rng_state(), *get_device_states(given[0])
         with torch.no_grad():
             return compute(*given[:count])
 
@@ -147,12 +151,15 @@ class _Recomputed(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         kind, cast = ctx.cast
+        state, devices, states = ctx.random
         inputs = [
             x.detach().requires_grad_(needed)
             for x, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[3:], strict=False)
         ]
         wanted = [x for x in (*inputs, *ctx.parameters) if x.requires_grad]
-        with torch.enable_grad(), torch.autocast(kind, **cast):
+        with torch.enable_grad(), torch.autocast(kind, **cast), torch.random.fork_rng(devices, device_type=kind):
+            torch.set_rng_state(state)
+            set_device_states(devices, states, device_type=kind)
             out = ctx.compute(*inputs, again=True)
         found = iter(torch.autograd.grad(out, wanted, grad, allow_unused=True))
         return None, None, None, *(next(found) if x.requires_grad else None for x in (*inputs, *ctx.parameters))

@@ -105,3 +105,12 @@ def test_a_layer_that_was_silent_at_first_is_looked_at_again():
 def test_bursts_that_leave_a_byte_are_kept_as_they_are(memory):
     for ours, theirs in zip(gradients_of_two(Large, memory), gradients_of_two(Large, "none"), strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_a_layer_that_draws_random_numbers_draws_the_same_ones_again():
+    def after(memory):
+        gradients = gradients_of_two(QBLIF, memory, partial(nn.Dropout2d, 0.3))
+        return [*gradients, torch.rand(3)]  # and what follows draws on from where it was
+
+    for ours, theirs in zip(after("checkpoint"), after("none"), strict=True):
+        torch.testing.assert_close(ours, theirs)
