@@ -333,7 +333,7 @@ def test_bad_input_is_refused(made, tmp_path, capsys):
         with pytest.raises(BundleError, match="numbers from 0 to 1"):
             reader.current(wrong)
     current = quantized.current(pixels)
-    for wrong in (current.astype(np.int64), current[:, :, :1], np.repeat(current, 3, 0)):
+    for wrong in (current.astype(np.int64), current[:, :, :1], np.repeat(current, 3, 0), current[:, :0], current[0, 0]):
         with pytest.raises(BundleError, match="J must be int32"):
             reader.run(wrong)
     (tmp_path / "text.npy").write_text("no array")
