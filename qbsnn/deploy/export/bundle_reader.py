@@ -227,7 +227,7 @@ def _check(bundle: Bundle) -> Bundle:
         _allowed(at, amount=(leak["amount"], range(4097 if leak["kind"] == "mul12_to_zero" else 31)))
         _allowed(at, rounding=(stage["rounding"], ROUNDINGS), reset=(stage["reset"], ("soft", "hard")))
         for value in (arrays[stage["theta"]].min(), arrays[stage["theta"]].max()):
-            _allowed(at, theta=(int(value), range(1, min(2**15 + 1, 2 ** (bits - 1)))))
+            _allowed(at, theta=(int(value), range(1, 2 ** (bits - 1))))
         kinds = [branch["kind"] for branch in stage["branches"]]
         alone = kinds == ["input"] if i == 0 else "input" not in kinds
         _require(alone, f"{at}: 'input' is the only branch of the first stage and of no other, got {kinds}")

@@ -1,8 +1,8 @@
 """QB-INT 1: the integer network as plain data.
 
 Every engine reads this and nothing else, so that engines share numbers but no code. All arrays are numpy: int8
-weights in [−127, 127]; int32 biases, thresholds in [1, 2¹⁵] and shortcut constants. Per time step, for each stage in
-order, equations (I4) to (I7) (docs/hardware.md):
+weights in [−127, 127]; int32 biases, thresholds and shortcut constants. Per time step, for each stage in order,
+equations (I4) to (I7) (docs/hardware.md):
 
     V ← leak(V)                         see Leak
     V ← fit(V + Σ q·s + b + Σ m·s)      conv/linear branches, bias, identity shortcuts; see IntegerNetwork.overflow

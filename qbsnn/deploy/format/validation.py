@@ -12,8 +12,6 @@ from qbsnn.errors import DeployError
 
 Shape = tuple[int, ...]
 
-LARGEST_THETA = 2**15
-"""The largest threshold, also where a membrane is wide enough for a larger one."""
 LARGEST_AMOUNT = {"none": None, "shift_floor": 30, "shift_xylo": 30, "mul12_to_zero": 4096}
 """Per kind of leak, the largest ``amount``; the smallest is 0."""
 
@@ -90,9 +88,8 @@ def _require(holds: bool, at: str, message: str) -> None:
 def _check_neuron(at: str, stage: IntStage, membrane_bits: int) -> None:
     low, high = int(stage.theta.min()), int(stage.theta.max())
     _require(low >= 1, at, f"theta must be at least 1, got {low}")
-    most = min(LARGEST_THETA, 2 ** (membrane_bits - 1) - 1)
-    why = "" if most == LARGEST_THETA else f" to fit a {membrane_bits}-bit membrane"
-    _require(high <= most, at, f"theta must be at most {most}{why}, got {high}")
+    most = 2 ** (membrane_bits - 1) - 1
+    _require(high <= most, at, f"theta must be at most {most} to fit a {membrane_bits}-bit membrane, got {high}")
     fits = type(stage.s_max) is int and 1 <= stage.s_max <= 127
     _require(fits, at, f"s_max must be an integer from 1 to 127, got {stage.s_max}")
     allowed = (0, -stage.s_max)

@@ -169,10 +169,6 @@ WRONG = {
         "theta must be at most 7 to fit a 4-bit membrane, got",
     ),
     "reset": (change(1, reset="none"), "'block0/a': reset must be soft or hard, got 'none'"),
-    "wide theta": (
-        change(1, theta=np.array([1, 8, 32769], np.int32)),
-        "'block0/a': theta must be at most 32768, got 32769",
-    ),
     "true s_max": (change(1, s_max=True, s_min=0), "'block0/a': s_max must be an integer from 1 to 127, got True"),
     "half s_max": (change(1, s_max=2.5, s_min=0), "'block0/a': s_max must be an integer from 1 to 127, got 2.5"),
     "false s_min": (change(1, s_min=False), "'block0/a': s_min must be 0 or −s_max = -8, got False"),
