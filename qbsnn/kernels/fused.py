@@ -10,18 +10,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable
 from functools import cache, partial
-from inspect import ismethod
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from qbsnn.functional.drive import Drive, Layout, Part
 from qbsnn.functional.norm import Normal, affine, affine_backward
-from qbsnn.functional.reset import Reset
 from qbsnn.functional.scan import Step, scan
 from qbsnn.kernels.compiled import Kernel
+from qbsnn.kernels.reads import reads
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +28,10 @@ log = logging.getLogger(__name__)
 def fused_scan(step: Step, drive: Drive, compartments: int = 1, compiled: bool = True) -> Tensor:
     """Outputs of :func:`qbsnn.functional.scan.scan` over ``drive.total()``, bit for bit.
 
-    Kernels are shared by all layers and batch sizes with the same settings. A step that is no ``partial`` over
-    constants and tensors, each a scalar or one number per channel, runs as the plain scan, which is logged once.
+    Kernels are shared by all layers and batch sizes with the same settings. They hold the constants of a step and what
+    its functions read besides their arguments, and are made anew where that is another number. A step that is no
+    ``partial`` over constants and tensors, each a scalar or one number per channel, or that reads what may change
+    unseen (:func:`~qbsnn.kernels.reads.reads`), runs as the plain scan, which is logged once.
 
     Args:
         step: (U_{t−1}, I_t) -> (U_t, o_t).
@@ -43,16 +44,14 @@ def fused_scan(step: Step, drive: Drive, compartments: int = 1, compiled: bool =
     """
     bound = _split(step)
     y = drive.parts[0].y
-    if bound is None:
-        _log_once("a neuron runs eagerly: its step calls a module or reads tensors besides its arguments")
-    elif not all(_per_channel(value, y) for value in bound.tensors.values()):
+    if bound is not None and not all(_per_channel(value, y) for value in bound.tensors.values()):
         _log_once("a neuron runs eagerly: its step reads a tensor that is neither one number nor one per channel")
         bound = None
     if bound is None or y.dim() < 2 or not y.numel() or any(part.y.shape != y.shape for part in drive.parts):
         return scan(step, drive.total(), compartments=compartments)[0]
     channels = any(part.norm for part in drive.parts) or any(value.dim() for value in bound.tensors.values())
     layout = Layout.of(y, channels)
-    program = _program(bound.function, bound.constants, tuple(bound.tensors), drive.steps, compartments, compiled)
+    program = _program(bound, drive.steps, compartments, compiled)
     # A parameter per channel is [C, 1], to broadcast over [P, C, Q].
     tensors = [value.reshape(-1, 1) if value.dim() else value for value in bound.tensors.values()]
     forms = tuple(None if norm is None else (norm.eps, norm.batch) for _, norm in drive.parts)
@@ -173,57 +172,39 @@ class _Program:
         return total
 
 
-@cache
-def _program(
-    function: Callable[..., Any], constants: Hashable, names: tuple[str, ...],
-    steps: int, compartments: int, compiled: bool,
-) -> _Program:  # fmt: skip
-    return _Program(function, _thaw(constants), names, steps, compartments, compiled)
-
-
 class _Bound(NamedTuple):
-    """A step's function, its constants in a form that can be compared, and its tensors."""
+    """A step's function, its constants and its tensors; and all that a kernel of it holds, to compare."""
 
     function: Callable[..., Any]
-    constants: Hashable
+    constants: dict[str, Any]
     tensors: dict[str, Tensor]
+    held: Hashable
+
+
+_programs: dict[Hashable, _Program] = {}
+
+
+def _program(bound: _Bound, steps: int, compartments: int, compiled: bool) -> _Program:
+    names = tuple(bound.tensors)
+    key = (bound.held, names, steps, compartments, compiled)
+    if key not in _programs:
+        _programs[key] = _Program(bound.function, bound.constants, names, steps, compartments, compiled)
+    return _programs[key]
 
 
 def _split(step: Step) -> _Bound | None:
+    """The parts of a step that can be recorded; else ``None``, and the reason is logged."""
     if not isinstance(step, partial) or step.args:
+        _log_once("a neuron runs eagerly: its step is no partial over keywords")
         return None
     tensors = {name: value for name, value in step.keywords.items() if isinstance(value, Tensor)}
     constants = {name: value for name, value in step.keywords.items() if name not in tensors}
-    if any(map(_reads_more, constants.values())):
-        return None
-    frozen = tuple((name, _freeze(value)) for name, value in constants.items())
     try:
-        hash(frozen)
-    except TypeError:
+        held = reads((step.func, *constants.items()))
+    except (TypeError, ValueError) as error:  # ValueError: a variable that it closes over is not set
+        _log_once(f"a neuron runs eagerly: its step reads what may change and is no argument of it, {error}")
         return None
-    return _Bound(step.func, frozen, tensors)
-
-
-def _reads_more(value: Any) -> bool:
-    """Whether a constant of a step may read tensors that are no argument of it, so that they are no constants."""
-    if isinstance(value, Reset):
-        return _reads_more(value.function)
-    if isinstance(value, partial):
-        return any(map(_reads_more, (value.func, *value.args, *value.keywords.values())))
-    cells = [cell.cell_contents for cell in getattr(value, "__closure__", None) or ()]
-    return ismethod(value) or any(isinstance(x, (Tensor, nn.Module)) for x in (value, *cells))
-
-
-def _freeze(value: Any) -> Any:
-    """A partial as (function, settings), for two equal ones are different objects."""
-    same = isinstance(value, partial) and not value.args
-    return (value.func, tuple(sorted(value.keywords.items()))) if same else (None, value)
-
-
-def _thaw(constants: Any) -> dict[str, Any]:
-    return {
-        name: value if function is None else partial(function, **dict(value)) for name, (function, value) in constants
-    }
+    return _Bound(step.func, constants, tensors, held)
 
 
 @cache

@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils.checkpoint import get_device_states, set_device_states
+
+from qbsnn.errors import SettingsError
 
 SMALLEST = 4096
 """Elements below which a tensor is kept as it is."""
@@ -20,25 +23,38 @@ class PackedBursts:
     """Has autograd keep the bursts of one forward pass as one byte each, wherever they are an input of something.
 
     Within :meth:`active`, a tensor that shares the memory of an output given to :meth:`note` is kept packed, once for
-    all its readers, and unpacked for the backward pass, bit for bit. Integers of up to 127 fit.
+    all its readers, and unpacked for the backward pass, bit for bit.
+
+    Args:
+        checks: Whether to compare what is noted with what would be unpacked.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, checks: bool = True) -> None:
+        self.checks = checks
+        self.owner = "a stage"  # whose outputs are noted next
         self._known: dict[int, _Noted] = {}
 
-    def note(self, output: Tensor, unit: Tensor | None = None, signed: bool = False) -> None:
+    def note(self, output: Tensor, unit: Tensor | None = None, levels: tuple[int, int] = (0, 127)) -> None:
         """Remember an output.
 
         Args:
             output: Bursts times ``unit``, ``[T, B, ...]``.
             unit: A scalar; ``None`` is 1.
-            signed: Whether bursts may be negative.
+            levels: The smallest and the largest burst. Where they do not fit, the output is kept as it is.
+
+        Raises:
+            SettingsError: The output is something else, where this is checked.
         """
         storage = output.untyped_storage()
         if (unit is not None and unit.dim()) or output.numel() < SMALLEST or storage.nbytes() != output.nbytes:
             return
-        unit = None if unit is None else unit.detach()
-        self._known[storage.data_ptr()] = _Noted(StorageWeakRef(storage), unit, torch.int8 if signed else torch.uint8)
+        dtype = torch.int8 if levels[0] < 0 else torch.uint8
+        if levels[0] < torch.iinfo(dtype).min or levels[1] > torch.iinfo(dtype).max:
+            return
+        noted = _Noted(StorageWeakRef(storage), None if unit is None else unit.detach(), dtype)
+        if self.checks:
+            _check(output.detach(), noted, self.owner)
+        self._known[storage.data_ptr()] = noted
 
     def active(self) -> AbstractContextManager[None]:
         """The forward pass goes inside."""
@@ -50,9 +66,7 @@ class PackedBursts:
             return x
         packed = noted.packed() if noted.packed is not None else None
         if packed is None:
-            whole = x.as_strided((x.untyped_storage().nbytes() // x.element_size(),), (1,), 0)
-            levels = whole if noted.unit is None else (whole.float() / noted.unit).round_()
-            packed = _Packed(levels.to(noted.dtype), noted.unit, x.dtype)
+            packed = noted.pack(x.as_strided((x.untyped_storage().nbytes() // x.element_size(),), (1,), 0))
             noted.packed = weakref.ref(packed)
         return _View(packed, x.shape, x.stride(), int(x.storage_offset()))
 
@@ -64,10 +78,32 @@ class _Noted:
         self.storage, self.unit, self.dtype = storage, unit, dtype
         self.packed: weakref.ref[_Packed] | None = None
 
+    def pack(self, x: Tensor) -> _Packed:
+        """The bursts of a tensor in this memory."""
+        levels = x if self.unit is None else (x.float() / self.unit).round_()
+        return _Packed(levels.to(self.dtype), self.unit, x.dtype)
+
 
 class _Packed:
     def __init__(self, levels: Tensor, unit: Tensor | None, dtype: torch.dtype) -> None:
         self.levels, self.unit, self.dtype = levels, unit, dtype
+
+    def unpack(self) -> Tensor:
+        """In the type of the unit, and rounded once, as the neuron's output was."""
+        whole = self.levels if self.unit is None else self.unit * self.levels.to(self.unit.dtype)
+        return whole.to(self.dtype)
+
+
+def _check(output: Tensor, noted: _Noted, owner: str) -> None:
+    """Raise a SettingsError where bytes lose more of an output than its type rounds off; what is not finite passes."""
+    back = noted.pack(output).unpack()
+    lost = (output - back).abs() > torch.finfo(output.dtype).eps * output.abs()
+    if lost.any():
+        unit = "" if noted.unit is None else f" times {float(noted.unit):.6g}, its emission_scale()"
+        raise SettingsError(
+            f"memory must be none for the neuron of {owner}: its output must be whole bursts{unit}, to be kept as "
+            f"bytes, got {float(output[lost][0]):.6g}, which would come back as {float(back[lost][0]):.6g}"
+        )
 
 
 class _View:
@@ -80,14 +116,13 @@ class _View:
 def _unpack(kept: Tensor | _View) -> Tensor:
     if isinstance(kept, Tensor):
         return kept
-    packed = kept.packed
-    # In the type of the unit, and rounded once, as the neuron's output was.
-    whole = packed.levels if packed.unit is None else packed.unit * packed.levels.to(packed.unit.dtype)
-    return whole.to(packed.dtype).as_strided(kept.shape, kept.strides, kept.offset)
+    return kept.packed.unpack().as_strided(kept.shape, kept.strides, kept.offset)
 
 
 def recompute(compute: Callable[..., Tensor], parameters: tuple[Tensor, ...], *inputs: Tensor) -> Tensor:
     """``compute(*inputs)``, which runs again in the backward pass: only its inputs are kept.
+
+    Random numbers of torch's default generators are the same again; a generator of its own goes on.
 
     Args:
         compute: Runs a second time with ``again=True``.
@@ -108,6 +143,7 @@ class _Recomputed(torch.autograd.Function):
     def forward(ctx: Any, compute: Callable[..., Tensor], cast: Any, count: int, *given: Tensor) -> Tensor:
         ctx.compute, ctx.cast, ctx.parameters = compute, cast, given[count:]
         ctx.save_for_backward(*given[:count])
+        ctx.random = torch.get_rng_state(), *get_device_states(given[0])
         with torch.no_grad():
             return compute(*given[:count])
 
@@ -115,12 +151,15 @@ class _Recomputed(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         kind, cast = ctx.cast
+        state, devices, states = ctx.random
         inputs = [
             x.detach().requires_grad_(needed)
             for x, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[3:], strict=False)
         ]
         wanted = [x for x in (*inputs, *ctx.parameters) if x.requires_grad]
-        with torch.enable_grad(), torch.autocast(kind, **cast):
+        with torch.enable_grad(), torch.autocast(kind, **cast), torch.random.fork_rng(devices, device_type=kind):
+            torch.set_rng_state(state)
+            set_device_states(devices, states, device_type=kind)
             out = ctx.compute(*inputs, again=True)
         found = iter(torch.autograd.grad(out, wanted, grad, allow_unused=True))
         return None, None, None, *(next(found) if x.requires_grad else None for x in (*inputs, *ctx.parameters))

@@ -143,11 +143,12 @@ class Stage(nn.Module):
         if not isinstance(self.neuron, SpikingNeuron):
             return self.emit(self.neuron(drive.total()))
         output = self.neuron(drive if self.fused else drive.total())
-        if bursts is None:
+        if bursts is None or again:
             return self.emit(output)
         unit = self.neuron.emission_scale() if self.neuron.graded else None
-        bursts.note(output, unit, self.neuron.s_min < 0)
+        levels = (self.neuron.s_min, self.neuron.s_max)
+        bursts.note(output, unit, levels)
         emitted = self.emit(output)
         if isinstance(self.pool, nn.MaxPool2d):
-            bursts.note(emitted, unit, self.neuron.s_min < 0)
+            bursts.note(emitted, unit, levels)
         return emitted

@@ -84,6 +84,9 @@ class Neuron(nn.Module):
 class SpikingNeuron(Neuron):
     """A neuron of equations (N1) to (N4) in :mod:`qbsnn.functional.burst`; subclasses own Δ.
 
+    It puts out whole bursts from ``s_min`` to ``s_max``, times :meth:`emission_scale` if graded and times nothing else:
+    ``memory=packed`` and ``memory=checkpoint`` keep the bursts alone, and :meth:`counts` reads them.
+
     Args:
         s_max: The largest burst.
         tau: The membrane time constant τ ≥ 1 in steps, infinite for no leak.
@@ -152,8 +155,7 @@ class SpikingNeuron(Neuron):
 
     def emission_scale(self) -> Tensor:
         """What one spike of the output is worth: Δ if graded, 1 for counts."""
-        delta = self.scale()
-        return delta if self.graded else torch.ones_like(delta)
+        return self.scale() if self.graded else torch.ones_like(self.scale())
 
     def bound_step(self) -> Step:
         """The step function (U_{t−1}, I_t) -> (U_t, o_t) with this neuron's parameters.
@@ -192,8 +194,7 @@ class SpikingNeuron(Neuron):
         From parts, norm, sum and neuron run as one function that keeps the parts alone for the backward pass.
 
         Raises:
-            ArgumentError: The currents are no tensor, have no step, or are integers or bools, to which the bursts would
-                be cut off.
+            ArgumentError: The currents are no tensor, have no step, or are integers, which would cut off the bursts.
         """
         if not isinstance(current, Drive):
             real_current(current)
@@ -227,8 +228,7 @@ class SpikingNeuron(Neuron):
         )
 
     def _decay_number(self) -> float:
-        decay = self.decay
-        return float(decay.detach()) if isinstance(decay, Tensor) else decay
+        return float(decay.detach()) if isinstance(decay := self.decay, Tensor) else decay
 
     def extra_repr(self) -> str:
         """Show the settings and the scale in ``print(network)``."""

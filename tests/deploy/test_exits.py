@@ -18,7 +18,7 @@ from qbsnn.deploy.verify.exits import accumulates
 from qbsnn.deploy.verify.integer import check_integer
 from qbsnn.deploy.verify.margins import with_exit
 from qbsnn.deploy.verify.traces import compare, exit_differences
-from qbsnn.errors import DeployError
+from qbsnn.errors import ArgumentError, DeployError
 from qbsnn.neurons import QBLIF
 from tests.deploy import networks, spiking
 from tests.deploy.engines.test_c_source import compiler_missing
@@ -152,6 +152,18 @@ def test_what_a_run_counts(family):
     assert found.exit.mean_steps == 1 and 0 < found.exit.acs < found.exit.acs_whole
     assert found.exit.right_whole == round(found.acc * found.images)
     assert check_integer(quantized, batches[:1], onnx_images=0).exit is None
+
+
+def test_a_margin_needs_images_and_two_classes():
+    quantized = quantize(absorb(spiking.make("mlp", QBLIF)))
+    ((pixels, labels), *_) = spiking.batches(quantized.front)
+    for none in ([], [(pixels[:0], labels[:0])]):
+        with pytest.raises(ArgumentError, match="batches must hold an image at least, got none"):
+            with_exit(quantized, none, 0.01)
+    readout = quantized.net.readout
+    alone = replace(readout, branch=replace(readout.branch, weight=readout.branch.weight[:1]), bias=readout.bias[:1])
+    with pytest.raises(DeployError, match="network: an exit margin needs two classes, got 1"):
+        with_exit(replace(quantized, net=replace(quantized.net, readout=alone)), [(pixels, labels)], 0.01)
 
 
 @pytest.mark.parametrize("topology", networks.TOPOLOGIES)

@@ -2,6 +2,7 @@
 
 import logging
 from functools import partial
+from types import ModuleType
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch
 from qbsnn.functional.burst import leaky_step
 from qbsnn.functional.drive import Drive, Part
 from qbsnn.functional.scan import scan
-from qbsnn.kernels import compiled, fused
+from qbsnn.kernels import compiled, fused, reads
 from qbsnn.kernels.fused import fused_scan
 from qbsnn.neurons import IF, ILIF, LIF, PLIF, QBLIF, AdaptiveQB, MultiCompartment, QuantReLU, TernaryBurst
 
@@ -129,4 +130,113 @@ def test_a_tensor_of_a_step_that_is_not_per_channel_runs_eagerly_and_says_so(cap
     assert all(torch.equal(out, scan(step, x)[0]) for out in outs)
     assert [r.message for r in caplog.records] == [
         "a neuron runs eagerly: its step reads a tensor that is neither one number nor one per channel"
+    ]
+
+
+STATE, ALPHA = {"alpha": 1.0}, 1.0
+SETTINGS = ModuleType("settings")
+
+
+class Annealed:
+    alpha = 1.0
+
+    def __call__(self, p, s_max):
+        return torch.full_like(p, self.alpha)
+
+    def method(self, p, s_max):
+        return torch.full_like(p, self.alpha)
+
+
+def of_a_dict(p, s_max):
+    return torch.full_like(p, STATE["alpha"])
+
+
+def of_a_number(p, s_max):
+    return torch.full_like(p, ALPHA)
+
+
+def of_a_module(p, s_max):
+    return torch.full_like(p, SETTINGS.alpha)
+
+
+def of_an_attribute(p, s_max):
+    return torch.full_like(p, of_an_attribute.alpha)
+
+
+def through_another(p, s_max):
+    return sum(of_a_number(each, s_max) for each in [p])
+
+
+def ways_to_read():
+    """Surrogates of height α, and what sets α: for each, a pair."""
+    annealed, closed, number, default = Annealed(), [1.0], 1.0, [1.0]
+
+    def of_a_cell(p, s_max):
+        return torch.full_like(p, number)
+
+    def set_number(alpha):
+        nonlocal number
+        number = alpha
+
+    yield "object", annealed, partial(setattr, annealed, "alpha")
+    yield "method", annealed.method, partial(setattr, annealed, "alpha")
+    yield "partial", partial(annealed.method), partial(setattr, annealed, "alpha")
+    yield "dict", of_a_dict, partial(STATE.__setitem__, "alpha")
+    yield "list", lambda p, s_max: torch.full_like(p, closed[0]), partial(closed.__setitem__, 0)
+    yield "default", lambda p, s_max, held=default: torch.full_like(p, held[0]), partial(default.__setitem__, 0)
+    yield "global", of_a_number, partial(globals().__setitem__, "ALPHA")
+    yield "another", through_another, partial(globals().__setitem__, "ALPHA")
+    yield "cell", of_a_cell, set_number
+    yield "module", of_a_module, partial(setattr, SETTINGS, "alpha")
+    yield "attribute", of_an_attribute, partial(setattr, of_an_attribute, "alpha")
+
+
+def gradient(step_or_neuron):
+    current = torch.linspace(-1, 2, 24).view(2, 3, 4).requires_grad_()
+    step_or_neuron(current).sum().backward()
+    return current.grad
+
+
+@pytest.mark.parametrize(("surrogate", "set_alpha"), [pytest.param(*way, id=name) for name, *way in ways_to_read()])
+def test_what_a_surrogate_reads_may_change(monkeypatch, surrogate, set_alpha):
+    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
+    neuron = QBLIF(s_max=4, surrogate=surrogate)
+    for alpha in (1.0, 0.125, 0.5):
+        set_alpha(alpha)
+        neuron.compiled = True
+        fast = gradient(neuron)
+        neuron.compiled = False
+        assert torch.equal(fast, gradient(neuron)) and fast.any()
+
+
+def test_what_a_step_reads_may_change(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
+
+    def step(v, current, decay):
+        return v, STATE["alpha"] * current * decay
+
+    for alpha in (1.0, 0.125):
+        STATE["alpha"] = alpha
+        x = torch.ones(3, 5)
+        assert torch.equal(fused_scan(partial(step, decay=0.5), Drive((Part(x),), 3)), alpha * 0.5 * x)
+
+
+def test_a_number_that_stays_is_recorded_and_one_that_goes_on_changing_is_not(monkeypatch, caplog):
+    recorded = []
+    monkeypatch.setattr(torch, "compile", lambda graph, **options: recorded.append(graph) or graph)
+    monkeypatch.setattr(reads, "_found", {})
+    fused._log_once.cache_clear()
+    neuron = QBLIF(s_max=3, surrogate=of_a_number)
+    neuron.compiled = True
+    for alpha in (2.0, 2.0, 3.0, 2.0):
+        monkeypatch.setitem(globals(), "ALPHA", alpha)
+        gradient(neuron)
+    assert len(recorded) == 4 and "eagerly" not in caplog.text  # forward and backward of 2 and of 3
+    for alpha in range(100):
+        monkeypatch.setitem(globals(), "ALPHA", 4.0 + alpha)
+        gradient(neuron)
+    assert len(recorded) <= 20
+    assert [r.message for r in caplog.records if "eagerly" in r.message] == [
+        "a neuron runs eagerly: its step reads what may change and is no argument of it, numbers of of_a_number that "
+        "go on changing"
     ]

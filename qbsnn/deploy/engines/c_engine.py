@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -12,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qbsnn.deploy.engines.c_source import HEADER, MAIN, SEAL, vectors
+from qbsnn.deploy.engines.c_source import HEADER, MAIN, ORIGIN, SEAL, vectors
 from qbsnn.deploy.format.network import IntegerNetwork, Trace
-from qbsnn.deploy.format.seal import opened
+from qbsnn.deploy.format.seal import digest, opened
 from qbsnn.errors import DeployError
 
 FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
@@ -36,15 +38,30 @@ def compiler() -> list[str]:
 def run(folder: Path, net: IntegerNetwork, current: NDArray[np.int32], flags: Sequence[str] = ("-O2",)) -> Trace:
     """Compile what ``c_source.write`` put into ``folder``, with ``FLAGS`` and ``flags``, and run it on J.
 
-    current: int32 ``[T or 1, B, *shape of stage 0]``. net: only says which shapes to expect. Raises DeployError when
-    there is no C compiler, when it or the program fails, or when the header is damaged.
+    current: int32 ``[T or 1, B, *shape of stage 0]``. net: of which the folder is. Raises DeployError when there is no
+    C compiler, when it or the program fails, or when the folder is damaged or of another network.
     """
-    opened(folder / HEADER, *SEAL)
+    _check_origin(folder, net)
     with tempfile.TemporaryDirectory() as build:
         program = str(Path(build) / "qbsnn")
         execute([*compiler(), *FLAGS, *flags, str(folder / MAIN), "-o", program])
         # 1 says that a membrane overflowed under the policy "error"; the number is in the output
         return _parse(net, current.shape[1], execute([program], vectors(current), allowed=(0, 1)))
+
+
+def _check_origin(folder: Path, net: IntegerNetwork) -> None:
+    """Raise a DeployError where a header is damaged or of another network, or ``main.c`` is not the one beside it."""
+    found = re.search(ORIGIN.format("(.{64})", "(.{64})").replace("*", r"\*"), opened(folder / HEADER, *SEAL).decode())
+    if found is None:  # an earlier header, which does not say
+        return
+    if found[1] != digest(net):
+        raise DeployError(f"{folder / HEADER} is that of another network")
+    try:
+        program = (folder / MAIN).read_bytes()
+    except OSError as error:
+        raise DeployError(f"{folder / MAIN} cannot be read: {error.strerror}") from error
+    if hashlib.sha256(program).hexdigest() != found[2]:
+        raise DeployError(f"{folder / MAIN} is not the one that was written with {folder / HEADER}")
 
 
 def execute(command: list[str], text: str = "", allowed: Sequence[int] = (0,)) -> str:

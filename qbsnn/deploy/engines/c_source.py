@@ -7,6 +7,7 @@ weights before anything is written; membranes are ``int32_t`` and follow the net
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,13 +21,15 @@ from qbsnn import __version__
 from qbsnn.deploy.engines import reference
 from qbsnn.deploy.format.bounds import output_range
 from qbsnn.deploy.format.network import INPUT, IntBranch, IntegerNetwork, IntPool, Trace
-from qbsnn.deploy.format.seal import sealed
+from qbsnn.deploy.format.seal import digest, sealed
 from qbsnn.deploy.format.validation import check
 from qbsnn.errors import DeployError
 
 HEADER, MAIN, CURRENT, EXPECTED = "qbsnn_net.h", "main.c", "current.txt", "expected.txt"
 SEAL = (b"/* sha256 of all above this line: ", b" */\n")
 """Stands before and behind the digest in the last line of the header."""
+ORIGIN = f"/* of network {{}}, for {MAIN} {{}} */\n"
+"""What the header says of the digests of its network and of the program that was written with it."""
 SOURCES = Path(__file__).with_name("c")
 TYPES = (("uint8_t", 0, 2**8), ("int8_t", -(2**7), 2**7), ("int16_t", -(2**15), 2**15), ("int32_t", -(2**31), 2**31))
 Shape = tuple[int, ...]
@@ -37,8 +40,10 @@ def write(net: IntegerNetwork, folder: Path, current: NDArray[np.int32]) -> None
 
     current: int32 ``[T or 1, B, *shape of stage 0]``. Raises DeployError where a sum is not proved to fit int32.
     """
-    (folder / HEADER).write_bytes(sealed(header(net).encode("ascii"), *SEAL))
-    (folder / MAIN).write_bytes((SOURCES / MAIN).read_bytes())
+    program = (SOURCES / MAIN).read_bytes()
+    origin = ORIGIN.format(digest(net), hashlib.sha256(program).hexdigest())
+    (folder / HEADER).write_bytes(sealed((header(net) + origin).encode("ascii"), *SEAL))
+    (folder / MAIN).write_bytes(program)
     (folder / CURRENT).write_text(vectors(current), encoding="ascii")
     (folder / EXPECTED).write_text(printed(net, reference.run(net, current)), encoding="ascii")
 

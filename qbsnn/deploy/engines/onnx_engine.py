@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qbsnn.deploy.engines import onnx_exit
-from qbsnn.deploy.engines.onnx_graph import ENTRY, available, export
+from qbsnn.deploy.engines.onnx_graph import ENTRY, NETWORK, available, export
 from qbsnn.deploy.format.network import IntegerNetwork, Trace
-from qbsnn.deploy.format.seal import opened
+from qbsnn.deploy.format.seal import digest, opened
 from qbsnn.deploy.format.validation import check_current
 from qbsnn.errors import DeployError
 
@@ -27,7 +27,7 @@ class OnnxEngine:
         model: the file of a graph exported from ``net``, to run instead of a fresh one.
 
     Raises:
-        DeployError: a package is missing, or the file is damaged.
+        DeployError: a package is missing, or the file is damaged or says that it is of another network.
     """
 
     def __init__(self, net: IntegerNetwork, static: bool = False, model: Path | None = None) -> None:
@@ -41,6 +41,9 @@ class OnnxEngine:
         self.net, self.static = net, static
         content = export(net, static=static).SerializeToString() if model is None else opened(model, ENTRY)
         self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        own = digest((net, static))
+        if self.session.get_modelmeta().custom_metadata_map.get(NETWORK, own) != own:  # earlier files do not say
+            raise DeployError(f"{model} is that of another network, or {'not ' if static else ''}static")
 
     def run(self, current: NDArray[np.int32]) -> Trace:
         """Same contract as ``qbsnn.deploy.engines.reference.run``, but int32 may wrap and ``overflows`` is always 0.

@@ -24,7 +24,7 @@ from qbsnn.deploy.engines import onnx_exit
 from qbsnn.deploy.engines.onnx_neuron import Step
 from qbsnn.deploy.engines.onnx_nodes import Nodes
 from qbsnn.deploy.format.network import IntBranch, IntegerNetwork, IntPool, IntStage
-from qbsnn.deploy.format.seal import sealed
+from qbsnn.deploy.format.seal import digest, sealed
 from qbsnn.deploy.format.validation import check
 from qbsnn.errors import DeployError
 
@@ -39,6 +39,8 @@ ENTRY = b"\x72\x4a\x0a\x06sha256\x12\x40"
 stands here and whose value (field 2) of 64 bytes is the digest of all bytes before it. Two messages one after the other
 are one message to protobuf, so any ONNX reader takes the whole file.
 """
+NETWORK = "network"
+"""The entry of the metadata that says of which network the graph is, and whether it is static."""
 
 
 def available() -> str | None:
@@ -84,7 +86,8 @@ def export(net: IntegerNetwork, path: Path | str | None = None, *, static: bool 
         ir_version=helper.find_min_ir_version_for([opset]),
     )
     s_max = json.dumps({stage.name: stage.s_max for stage in net.stages})
-    helper.set_model_props(model, {"producer": "qbsnn", "semantics": "QB-INT 1", "T": str(net.T), "s_max": s_max})
+    entries = {"producer": "qbsnn", "semantics": "QB-INT 1", "T": str(net.T), "s_max": s_max}
+    helper.set_model_props(model, {**entries, NETWORK: digest((net, static))})
     onnx.checker.check_model(model, full_check=True)
     if path is not None:
         Path(path).write_bytes(sealed(model.SerializeToString(), ENTRY))

@@ -126,10 +126,13 @@ def _network(net: IntegerNetwork, arrays: Arrays) -> dict[str, Any]:
 def _input(quantized: Quantized, arrays: Arrays) -> dict[str, Any]:
     """How pixels become the current J: encoding, normalisation and the float first layer."""
     front = quantized.front
-    layer = next(iter(front.named_stages()))[1].parts[0].weight
+    name, stage = next(front.named_stages())
+    layer = stage.parts[0].weight
     assert layer is not None and layer.bias is not None, "absorb() gives every layer a bias"
     node: dict[str, Any] = {"kind": "linear"}
     if isinstance(layer, nn.Conv2d):
+        if pair(layer.dilation) != (1, 1):
+            raise DeployError(f"{name}: a bundle has no dilation, got a convolution with {layer.dilation}")
         stride, padding = list(pair(layer.stride)), list(pair(layer.padding))
         node = {"kind": "conv", "stride": stride, "padding": padding, "groups": layer.groups}
     node["weight"] = _keep(arrays, "input.weight", layer.weight.detach().cpu().numpy(), "<f4")

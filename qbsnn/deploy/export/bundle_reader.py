@@ -89,9 +89,9 @@ class Bundle(NamedTuple):
 
     def run(self, current: np.ndarray) -> Output:
         """Spikes, membranes and logits for the current J, int32 ``[T or 1, B, *shape of the first stage]``."""
-        steps, shape = self.manifest["T"], self.manifest["stages"][0]["shape"]
-        fits = current.dtype == np.int32 and list(current.shape[2:]) == shape and current.shape[0] in (1, steps)
-        _require(fits, f"J must be int32 [{steps} or 1, B, *{shape}], got {current.dtype} {list(current.shape)}")
+        steps, shape, given = self.manifest["T"], self.manifest["stages"][0]["shape"], list(current.shape)
+        fits = current.dtype == np.int32 and current.size > 0 and given[2:] == shape and given[0] in (1, steps)
+        _require(fits, f"J must be int32 [{steps} or 1, B, *{shape}], got {current.dtype} {given}")
         traces: list[tuple[np.ndarray, np.ndarray, int]] = []
         outputs: list[np.ndarray] = []
         for stage, shape in ((stage, stage["shape"]) for stage in self.manifest["stages"]):

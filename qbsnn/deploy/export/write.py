@@ -21,7 +21,7 @@ from qbsnn.deploy.export import bundle, bundle_reader, nir_graph, nir_reader
 from qbsnn.deploy.format.bounds import bounds
 from qbsnn.deploy.format.network import IntegerNetwork, Trace
 from qbsnn.deploy.verify.traces import compare, flip_weight, identical
-from qbsnn.errors import DeployError, VerificationError
+from qbsnn.errors import ArgumentError, DeployError, VerificationError
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,15 @@ def export(job: Job, kind: str, out: Path) -> Proof:
     """Write ``job`` in the format ``kind`` (a key of ``FORMATS``) to ``out``, which must not exist.
 
     Raises:
+        ArgumentError: there are no images, or more or fewer class names than classes.
         DeployError: the network has no such form, a package or compiler is missing, or ``out`` cannot be written.
         VerificationError: what was read back does not do the same. Nothing is left behind in either case.
     """
     form = FORMATS[kind]
+    if not job.encoded.numel():
+        raise ArgumentError(f"encoded must be images [T or 1, B, C, H, W], got {list(job.encoded.shape)}")
+    if len(job.classes) != len(job.net.readout.bias):
+        raise ArgumentError(f"classes must be the names of {len(job.net.readout.bias)} classes, got {len(job.classes)}")
     if os.path.lexists(out):
         raise DeployError(f"{out} exists already; name another path or remove it")
     current = job.quantized.current_of(job.encoded)

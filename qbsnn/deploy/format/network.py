@@ -67,7 +67,7 @@ class IntBranch:
 class IntPool:
     """Pooling of a stage's spikes: ``max`` (of the positions inside the map), or ``sum`` (no padding).
 
-    Output size is ⌊(size + 2·padding − kernel)/stride⌋ + 1.
+    The padding is at most half the kernel. Output size is ⌊(size + 2·padding − kernel)/stride⌋ + 1.
     """
 
     kind: Literal["max", "sum"]

@@ -1,9 +1,13 @@
-"""Files that end with the digest of all that stands before it, so that damage to them is noticed."""
+"""Digests: files that end with that of all before it, so that damage is noticed, and that of a network."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from qbsnn.errors import DeployError
 
@@ -37,3 +41,20 @@ def opened(path: Path, mark: bytes, end: bytes = b"") -> bytes:
     if sealed(content, mark, end) != found:
         raise DeployError(f"{path} is damaged: its digest is another one than the one at its end")
     return found
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a network, or of a part of one, in hexadecimal digits: of every field, array element and dtype.
+
+    >>> digest((1, None)) == digest((1, None)) != digest((1.0, None))
+    True
+    """
+    if isinstance(value, np.ndarray):
+        parts = [value.dtype.str, str(value.shape), hashlib.sha256(np.ascontiguousarray(value)).hexdigest()]
+    elif is_dataclass(value):
+        parts = [type(value).__name__, *(digest(getattr(value, field.name)) for field in fields(value))]
+    elif isinstance(value, tuple):
+        parts = [digest(part) for part in value]
+    else:
+        parts = [repr(value)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -44,14 +44,15 @@ def check(net: IntegerNetwork) -> list[Shape]:
     _require(bool(net.stages), "network", "it has no stages")
     _require(type(net.T) is int and net.T >= 1, "network", f"T must be an integer of at least 1, got {net.T!r}")
     bits, policies = net.membrane_bits, ("error", "saturate", "wrap")
-    _require(2 <= bits <= 32, "network", f"membrane_bits must be an integer from 2 to 32, got {bits}")
+    fits = type(bits) is int and 2 <= bits <= 32
+    _require(fits, "network", f"membrane_bits must be an integer from 2 to 32, got {bits}")
     _require(net.overflow in policies, "network", f"overflow must be one of {policies}, got {net.overflow!r}")
     names = [stage.name for stage in net.stages]
     pooled: list[Shape] = []
     for i, stage in enumerate(net.stages):
         at = f"stage {stage.name!r}"
         _require(names.count(stage.name) == 1, at, "its name is not unique")
-        ranked = len(stage.shape) in (1, 3) and min(stage.shape) >= 1
+        ranked = len(stage.shape) in (1, 3) and all(type(size) is int and size >= 1 for size in stage.shape)
         _require(ranked, at, f"shape must be (O,) or (O, H, W), got {stage.shape}")
         _check_vector(at, "bias", stage.bias, stage.shape[0])
         _check_vector(at, "theta", stage.theta, stage.shape[0])
@@ -69,6 +70,9 @@ def check(net: IntegerNetwork) -> list[Shape]:
     _require(readout.branch.kind == "linear", "readout", f"its branch must be linear, got {readout.branch.kind}")
     (classes,) = _branch_shape("readout", readout.branch, pooled)
     _check_vector("readout", "bias", readout.bias, classes)
+    number = isinstance(readout.scale, (int, float)) and type(readout.scale) is not bool
+    good = number and 0 < readout.scale < float("inf")
+    _require(good, "readout", f"scale must be a finite number above 0, got {readout.scale}")
     if (margin := net.exit_margin) is not None:
         fits = type(margin) is int and 0 <= margin < 2**32
         _require(fits, "network", f"exit_margin must be an integer from 0 to {2**32 - 1}, got {margin!r}")
@@ -86,9 +90,11 @@ def _check_neuron(at: str, stage: IntStage, membrane_bits: int) -> None:
     _require(low >= 1, at, f"theta must be at least 1, got {low}")
     most = 2 ** (membrane_bits - 1) - 1
     _require(high <= most, at, f"theta must be at most {most} to fit a {membrane_bits}-bit membrane, got {high}")
-    _require(1 <= stage.s_max <= 127, at, f"s_max must be an integer from 1 to 127, got {stage.s_max}")
+    fits = type(stage.s_max) is int and 1 <= stage.s_max <= 127
+    _require(fits, at, f"s_max must be an integer from 1 to 127, got {stage.s_max}")
     allowed = (0, -stage.s_max)
-    _require(stage.s_min in allowed, at, f"s_min must be 0 or −s_max = {allowed[1]}, got {stage.s_min}")
+    fits = type(stage.s_min) is int and stage.s_min in allowed
+    _require(fits, at, f"s_min must be 0 or −s_max = {allowed[1]}, got {stage.s_min}")
     kinds = ("floor", "round", "to_zero")
     _require(stage.rounding in kinds, at, f"rounding must be floor, round or to_zero, got {stage.rounding!r}")
     _require(stage.reset in ("soft", "hard"), at, f"reset must be soft or hard, got {stage.reset!r}")
@@ -103,6 +109,12 @@ def _check_leak(at: str, leak: Leak) -> None:
     _require(fits, at, f"the amount of a {leak.kind} leak must be an integer from 0 to {most}, got {leak.amount}")
 
 
+def _check_integers(at: str, **sizes: object) -> None:
+    for what, size in sizes.items():
+        whole = all(type(value) is int for value in (size if isinstance(size, tuple) else (size,)))
+        _require(whole, at, f"{what} must be integers, got {size}")
+
+
 def _check_vector(at: str, what: str, values: NDArray[Any] | None, size: int) -> None:
     found = "None" if values is None else f"{values.dtype} {values.shape}"
     _require(found == f"int32 ({size},)", at, f"{what} must be int32 ({size},), got {found}")
@@ -110,6 +122,7 @@ def _check_vector(at: str, what: str, values: NDArray[Any] | None, size: int) ->
 
 def _branch_shape(at: str, branch: IntBranch, pooled: list[Shape]) -> Shape:
     """The membrane shape that a branch other than the input one produces."""
+    _check_integers(at, source=branch.source, groups=branch.groups, stride=branch.stride, padding=branch.padding)
     _require(0 <= branch.source < len(pooled), at, f"source must be an earlier stage, got {branch.source}")
     source, weight = pooled[branch.source], branch.weight
     if branch.kind == "identity":
@@ -136,8 +149,10 @@ def _branch_shape(at: str, branch: IntBranch, pooled: list[Shape]) -> Shape:
 def _pooled_shape(at: str, spec: IntPool, shape: Shape) -> Shape:
     _require(len(shape) == 3, at, f"a pool needs the shape (O, H, W), got {shape}")
     _require(spec.kind in ("max", "sum"), at, f"unknown kind of pool {spec.kind!r}")
-    pads = all(p == 0 if spec.kind == "sum" else p < k for p, k in zip(spec.padding, spec.kernel, strict=True))
-    _require(pads, at, f"padding {spec.padding}: 0 for a sum pool, below the kernel {spec.kernel} for a max pool")
+    _check_integers(at, kernel=spec.kernel, stride=spec.stride, padding=spec.padding)
+    pads = all(p == 0 if spec.kind == "sum" else 2 * p <= k for p, k in zip(spec.padding, spec.kernel, strict=True))
+    right = f"0 for a sum pool, at most half the kernel {spec.kernel} for a max pool"
+    _require(pads, at, f"padding {spec.padding}: {right}")
     return (shape[0], *_spatial(at, shape, spec.kernel, spec.stride, spec.padding))
 
 

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from qbsnn.deploy.engines import c_engine, reference, scalar
 from qbsnn.deploy.engines import c_source as c_export
 from qbsnn.deploy.format.network import IntBranch, IntPool, Leak
+from qbsnn.deploy.format.seal import sealed
 from qbsnn.errors import DeployError
 from tests.deploy import networks
 from tests.deploy.export.exporting import trained
@@ -261,6 +262,8 @@ def test_a_warning_of_the_compiler_is_an_error(tmp_path):
     c_export.write(net, tmp_path, current)
     main = tmp_path / c_export.MAIN
     main.write_text(main.read_text().replace("int main(void)\n{", "int main(void)\n{\n    int unused;"))
+    header = c_export.header(net).encode("ascii")  # which does not say what main.c was
+    (tmp_path / c_export.HEADER).write_bytes(sealed(header, *c_export.SEAL))
     with pytest.raises(DeployError, match=r"ended with code 1: (?s:.*)unused"):
         c_engine.run(tmp_path, net, current)
 
@@ -270,3 +273,20 @@ def test_static_and_changing_currents(tmp_path, static):
     rng = np.random.default_rng(3)
     net = networks.make(rng, "residual", T=3)
     assert same(tmp_path, net, networks.make_current(rng, net, 2, static=static))
+
+
+def test_another_program_or_network_is_refused_and_an_earlier_header_runs(tmp_path):
+    net, current, expected = networks.worked_by_hand()
+    c_export.write(net, tmp_path, current)
+    with pytest.raises(DeployError, match=r"qbsnn_net\.h is that of another network"):
+        c_engine.run(tmp_path, replace(net, membrane_bits=31), current)
+    program = (tmp_path / "main.c").read_text()
+    (tmp_path / "main.c").write_text(program + "\n")
+    with pytest.raises(DeployError, match=r"main\.c is not the one that was written with .*qbsnn_net\.h"):
+        c_engine.run(tmp_path, net, current)
+    (tmp_path / "main.c").unlink()
+    with pytest.raises(DeployError, match=r"main\.c cannot be read"):
+        c_engine.run(tmp_path, net, current)
+    (tmp_path / "main.c").write_text(program)
+    (tmp_path / "qbsnn_net.h").write_bytes(sealed(c_export.header(net).encode("ascii"), *c_export.SEAL))
+    assert networks.mismatches(c_engine.run(tmp_path, net, current), expected) == 0

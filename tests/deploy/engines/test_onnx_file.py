@@ -1,11 +1,12 @@
 """ONNX files end with a digest, which their reader checks and other readers take for metadata."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from qbsnn.deploy.format.seal import opened
+from qbsnn.deploy.format.seal import opened, sealed
 from qbsnn.errors import DeployError
 from tests.deploy import networks
 
@@ -47,6 +48,30 @@ def test_no_flipped_bit_and_no_cut_passes(written):
         path.write_bytes(damaged)
         with pytest.raises(DeployError, match=r"net\.onnx is (damaged|cut short)"):
             OnnxEngine(net, model=path)
+
+
+def test_the_file_of_another_network_is_refused(written):
+    path, _ = written
+    net = networks.worked_by_hand()[0]
+    weight = net.readout.branch.weight.copy()
+    weight.flat[0] += 1
+    readout = replace(net.readout, branch=replace(net.readout.branch, weight=weight))
+    for other in (replace(net, readout=readout), replace(net, T=net.T + 1), replace(net, exit_margin=1)):
+        with pytest.raises(DeployError, match=r"net\.onnx is that of another network"):
+            OnnxEngine(other, model=path)
+    with pytest.raises(DeployError, match=r"net\.onnx is that of another network, or not static"):
+        OnnxEngine(net, static=True, model=path)
+
+
+def test_a_file_that_does_not_say_of_which_network_it_is_runs_as_before(written):
+    path, _ = written
+    net, current, expected = networks.worked_by_hand()
+    model = export(net)
+    entries = [entry for entry in model.metadata_props if entry.key != "network"]
+    del model.metadata_props[:]
+    model.metadata_props.extend(entries)
+    path.write_bytes(sealed(model.SerializeToString(), ENTRY))
+    assert networks.mismatches(OnnxEngine(net, model=path).run(current), expected) == 0
 
 
 def test_a_file_without_a_digest_and_an_absent_one_are_refused(written):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
+from torch import nn
 
 from qbsnn.deploy.convert.absorb import absorb
 from qbsnn.deploy.convert.quantize import quantize
@@ -19,6 +20,8 @@ from qbsnn.deploy.export import bundle, bundle_reader
 from qbsnn.deploy.export.bundle_reader import ARRAYS, MANIFEST, READER, SUMS, BundleError
 from qbsnn.deploy.verify.traces import identical
 from qbsnn.errors import DeployError
+from qbsnn.layers import INPUT, Branch, Encoder, Stage
+from qbsnn.models import SpikingNetwork
 from qbsnn.neurons import QBLIF
 from tests.deploy import networks, spiking
 from tests.deploy.export.exporting import as_trace, trained, with_front
@@ -280,6 +283,15 @@ def test_events_are_frames(tmp_path):
     assert bundle_reader.main([str(tmp_path), str(tmp_path / "frames.npy")]) == 0
 
 
+def test_a_dilated_first_layer_is_refused(tmp_path):
+    encoder = Encoder("direct", 2, [0.5], [0.3])
+    first = Stage([Branch(INPUT, nn.Conv2d(1, 8, 2, stride=2, padding=1, dilation=2))], QBLIF(s_max=4, delta=0.2))
+    stages = {"first": first, "readout": Stage([Branch("first", nn.Linear(8 * 16, 5))])}
+    quantized = quantize(absorb(SpikingNetwork(encoder, stages, 2, (1, 7, 7))))
+    with pytest.raises(DeployError, match=r"first: a bundle has no dilation, got a convolution with \(2, 2\)"):
+        bundle.write(quantized, tmp_path, "dilated", list("abcde"))
+
+
 def test_pickled_and_foreign_arrays_are_refused(copy):
     with np.load(copy / ARRAYS) as file:
         arrays = dict(file)
@@ -321,7 +333,7 @@ def test_bad_input_is_refused(made, tmp_path, capsys):
         with pytest.raises(BundleError, match="numbers from 0 to 1"):
             reader.current(wrong)
     current = quantized.current(pixels)
-    for wrong in (current.astype(np.int64), current[:, :, :1], np.repeat(current, 3, 0)):
+    for wrong in (current.astype(np.int64), current[:, :, :1], np.repeat(current, 3, 0), current[:, :0], current[0, 0]):
         with pytest.raises(BundleError, match="J must be int32"):
             reader.run(wrong)
     (tmp_path / "text.npy").write_text("no array")

@@ -13,7 +13,7 @@ from qbsnn.deploy.export import bundle, bundle_reader
 from qbsnn.deploy.export import write as exports
 from qbsnn.deploy.export.write import FORMATS, Format
 from qbsnn.deploy.verify.traces import identical
-from qbsnn.errors import DeployError
+from qbsnn.errors import ArgumentError, DeployError
 from tests.deploy import networks
 from tests.deploy.export.exporting import trained
 from tests.tool import TINY, Tool, one_paragraph
@@ -199,3 +199,16 @@ def test_identical_sees_every_field():
 def test_help_is_the_docstring(tool, capsys):
     assert tool(SCRIPT, "--help") == 0
     assert "format=onnx|bundle|nir|c" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_what_cannot_be_proved_or_named_is_refused_before_anything_is_written(tmp_path, kind):
+    quantized, pixels = trained("mlp")
+    encoded = quantized.front.encoder(pixels)
+    for images, classes, message in (
+        (encoded[:, :0], "abcde", r"encoded must be images \[T or 1, B, C, H, W\], got \[1, 0, 3, 8, 8\]"),
+        (encoded, "abc", "classes must be the names of 5 classes, got 3"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            exports.export(exports.Job(quantized, images, "mlp", list(classes)), kind, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
