@@ -20,7 +20,7 @@ from qbsnn.functional.drive import Drive, Layout, Part
 from qbsnn.functional.norm import Normal, affine, affine_backward
 from qbsnn.functional.scan import Step, scan
 from qbsnn.kernels.compiled import Kernel
-from qbsnn.kernels.reads import reads
+from qbsnn.kernels.reads import changing, comparable
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +28,9 @@ log = logging.getLogger(__name__)
 def fused_scan(step: Step, drive: Drive, compartments: int = 1, compiled: bool = True) -> Tensor:
     """Outputs of :func:`qbsnn.functional.scan.scan` over ``drive.total()``, bit for bit.
 
-    Kernels are shared by all layers and batch sizes with the same settings. They hold the constants of a step and what
-    its functions read besides their arguments, and are made anew where that is another number. A step that is no
-    ``partial`` over constants and tensors, each a scalar or one number per channel, or that reads what may change
-    unseen (:func:`~qbsnn.kernels.reads.reads`), runs as the plain scan, which is logged once.
+    Kernels are shared by all layers and batch sizes with the same settings. A step that is no ``partial`` over
+    constants and tensors, each a scalar or one number per channel, or that reads what may change
+    (:func:`~qbsnn.kernels.reads.changing`), runs as the plain scan, which is logged once.
 
     Args:
         step: (U_{t−1}, I_t) -> (U_t, o_t).
@@ -173,7 +172,7 @@ class _Program:
 
 
 class _Bound(NamedTuple):
-    """A step's function, its constants and its tensors; and all that a kernel of it holds, to compare."""
+    """A step's function, its constants and its tensors; and function and constants in a form to compare."""
 
     function: Callable[..., Any]
     constants: dict[str, Any]
@@ -199,12 +198,10 @@ def _split(step: Step) -> _Bound | None:
         return None
     tensors = {name: value for name, value in step.keywords.items() if isinstance(value, Tensor)}
     constants = {name: value for name, value in step.keywords.items() if name not in tensors}
-    try:
-        held = reads((step.func, *constants.items()))
-    except (TypeError, ValueError) as error:  # ValueError: a variable that it closes over is not set
-        _log_once(f"a neuron runs eagerly: its step reads what may change and is no argument of it, {error}")
+    if (found := changing((step.func, *constants.values()))) is not None:
+        _log_once(f"a neuron runs eagerly: its step reads {found}, which may change; functools.partial would bind it")
         return None
-    return _Bound(step.func, constants, tensors, held)
+    return _Bound(step.func, constants, tensors, comparable((step.func, *constants.items())))
 
 
 @cache

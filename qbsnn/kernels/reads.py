@@ -1,4 +1,4 @@
-"""What a function reads besides its arguments, as a value to compare: a kernel holds what was there at its making."""
+"""What a function reads besides its arguments: a kernel holds what was there when it was made."""
 
 from __future__ import annotations
 
@@ -9,91 +9,83 @@ from inspect import isbuiltin, isclass, isfunction, ismodule
 from numbers import Number
 from types import CodeType, FunctionType, MethodDescriptorType, ModuleType, NoneType
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 
 from qbsnn.functional.reset import Reset
 
-_CONSTANT = {int, float, bool, complex, str, bytes, NoneType, torch.dtype, torch.device}
+_CONSTANTS = (Number, str, bytes, NoneType, Enum, torch.dtype, torch.device)
 _FIXED = {"qbsnn", "torch", "math", "numpy", "builtins"}
 """Packages whose functions read nothing that changes."""
 
-CHANGES = 8
-"""For so many readings of one function are kernels made, which takes seconds each; one that changes more often may not
-have any."""
-_found: WeakKeyDictionary[FunctionType, set[Hashable]] = WeakKeyDictionary()
 
-
-def reads(value: Any, within: tuple[FunctionType, ...] = ()) -> Hashable:
-    """A constant, or a function with all that it reads: globals, what it closes over, defaults, attributes.
+def changing(value: Any) -> str | None:
+    """What a constant of a step, or a function that is one, reads that may change while a kernel holds it.
 
     Args:
-        value: What a kernel is to hold.
-        within: Functions that are being read.
+        value: A number or a text; a function, also as a ``partial`` or a reset; a tuple of such.
 
     Returns:
-        Something to compare. Where it is equal, a kernel that holds the one serves the other.
+        Its name or its kind; ``None`` where there is nothing. Numbers that a function is given by ``partial`` or as a
+        default are its own; those that it finds elsewhere may be set anew.
 
-    Raises:
-        TypeError: It may change unseen: a tensor, a module, a container, a method, an object with attributes.
+    >>> changing(partial(max, 2)) is None, changing([2])
+    (True, 'a list')
+    """
+    if isinstance(value, partial):
+        return _first(value.func, *value.args, *value.keywords.values())
+    if isinstance(value, Reset):
+        return changing(value.function)
+    if isinstance(value, tuple):
+        return _first(*value)
+    if isinstance(value, _CONSTANTS) or _is_fixed(value):
+        return None
+    return _read_by(value) if isfunction(value) else f"a {type(value).__name__}"
 
-    >>> reads(partial(max, 2)) == reads(partial(max, 2)) != reads(partial(max, 3))
+
+def comparable(value: Any) -> Hashable:
+    """A constant of a step that nothing changes, in a form to compare: two equal partials are different objects.
+
+    >>> comparable(partial(max, 2)) == comparable(partial(max, 2)) != comparable(partial(max, 3))
     True
     """
-    kind = type(value)
-    if kind in _CONSTANT:
-        return value
-    if kind is partial:
-        return reads((value.func, value.args, *sorted(value.keywords.items())), within)
-    if kind is Reset:
-        return reads(value.function, within)
-    if isinstance(value, tuple) and not callable(value):
-        return tuple([reads(part, within) for part in value])
-    if _is_fixed(value) or any(value is function for function in within):
-        return value
-    if isfunction(value):
-        found = tuple(_reads_in(value, name, part, within) for name, part in _read(value))
-        known = _found.setdefault(value, set())
-        if found not in known and len(known) == CHANGES:
-            raise TypeError(f"numbers of {value.__name__} that go on changing")
-        known.add(found)
-        return value, found
-    raise TypeError(f"a {type(value).__name__}")
+    if isinstance(value, partial):
+        return comparable((value.func, value.args, *sorted(value.keywords.items())))
+    if isinstance(value, Reset):
+        return comparable(value.function)
+    return tuple(map(comparable, value)) if isinstance(value, tuple) else (type(value), value)
 
 
-def _reads_in(function: FunctionType, name: str, value: Any, within: tuple[FunctionType, ...]) -> Hashable:
-    try:
-        return reads(value, (*within, function))
-    except TypeError as error:
-        raise TypeError(str(error) if " of " in str(error) else f"{error}, {name} of {function.__name__}") from None
+def _first(*values: Any) -> str | None:
+    return next((found for found in map(changing, values) if found is not None), None)
+
+
+def _read_by(function: FunctionType, callers: tuple[FunctionType, ...] = ()) -> str | None:
+    """The first thing that a function, or one that it calls, finds elsewhere and that is no function of a package."""
+    defaults = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+    if (found := _first(*defaults)) is not None or vars(function):
+        return f"{found or 'an attribute'} of {function.__name__}"
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    elsewhere = {name: function.__globals__.get(name) for name in _names(function.__code__)}
+    for name, value in (elsewhere | {name: cell.cell_contents for name, cell in cells}).items():
+        if value is None or _is_fixed(value) or any(value is each for each in (function, *callers)):
+            continue
+        if not isfunction(value):
+            return f"{name} in {function.__name__}"
+        if (found := _read_by(value, (function, *callers))) is not None:
+            return found
+    return None
 
 
 def _is_fixed(value: Any) -> bool:
-    """Whether it is a value, or a function or a class that reads nothing that changes."""
+    """Whether it is a package, a function or a class that reads nothing that changes."""
+    if ismodule(value):
+        return value.__name__.partition(".")[0] in _FIXED
     if isfunction(value) or isclass(value):
-        return _of_fixed(value.__module__)
+        return (value.__module__ or "").partition(".")[0] in _FIXED
     if isbuiltin(value):
         return isinstance(value.__self__, (ModuleType, type, NoneType))  # and no object
-    return isinstance(value, (MethodDescriptorType, Enum, Number))
-
-
-def _read(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """Names and values of what a function reads, and of what it reads from modules."""
-    code = function.__code__
-    yield from zip(code.co_freevars, (cell.cell_contents for cell in function.__closure__ or ()), strict=True)
-    yield from (("a default", value) for value in function.__defaults__ or ())
-    yield from (function.__kwdefaults__ or {}).items()
-    yield from vars(function).items()
-    names = sorted(set(_names(code)))
-    spaces = [function.__globals__]
-    for space in spaces:  # which grows
-        for name in names:
-            value = space.get(name)
-            if not ismodule(value):
-                yield name, value
-            elif not _of_fixed(value.__name__) and all(vars(value) is not known for known in spaces):
-                spaces.append(vars(value))
+    return isinstance(value, MethodDescriptorType)
 
 
 def _names(code: CodeType) -> Iterator[str]:
@@ -102,7 +94,3 @@ def _names(code: CodeType) -> Iterator[str]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _names(constant)
-
-
-def _of_fixed(module: str | None) -> bool:
-    return (module or "").partition(".")[0] in _FIXED
