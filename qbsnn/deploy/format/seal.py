@@ -50,7 +50,7 @@ def digest(value: Any) -> str:
     True
     """
     if isinstance(value, np.ndarray):
-        parts = [value.dtype.str, str(value.shape), hashlib.sha256(np.ascontiguousarray(value)).hexdigest()]
+        parts = [value.dtype.str, str(value.shape), hashlib.sha256(value.tobytes()).hexdigest()]
     elif is_dataclass(value):
         parts = [type(value).__name__, *(digest(getattr(value, field.name)) for field in fields(value))]
     elif isinstance(value, tuple):
