@@ -156,7 +156,7 @@ def _quantise_readout(stages: dict[str, Stage]) -> None:
 
 
 def _check_wiring(stages: dict[str, Stage]) -> None:
-    """Raise an ArgumentError, naming the stage, where a stage reads what is not there yet or nothing reads out."""
+    """Raise an ArgumentError, naming the stage, where one reads what is not there yet or the last does not read out."""
     known = [INPUT]
     for name, stage in stages.items():
         if not isinstance(stage, Stage):
@@ -167,3 +167,8 @@ def _check_wiring(stages: dict[str, Stage]) -> None:
         known.append(name)
     if len(known) == 1:
         raise ArgumentError("stages must hold a stage at least, the readout, got none")
+    if isinstance(stages[known[-1]].neuron, SpikingNeuron):
+        raise ArgumentError(
+            f"stages.{known[-1]} must be the readout, as it is the last, without a spiking neuron, got "
+            f"{type(stages[known[-1]].neuron).__name__}"
+        )
