@@ -26,7 +26,10 @@ class WeightQuantiser(nn.Module):
 
 
 def quantise(layer: nn.Module, bits: int, per_tensor: bool = False) -> None:
-    """Make ``layer.weight`` a quantised weight, in place; the optimiser goes on with the real-valued one."""
+    """Make ``layer.weight`` a quantised weight, in place, if it is none yet; the optimiser has the real-valued one."""
+    known = layer.parametrizations["weight"] if parametrize.is_parametrized(layer, "weight") else ()  # type: ignore[index]
+    if any(isinstance(part, WeightQuantiser) for part in known):
+        return
     parametrize.register_parametrization(layer, "weight", WeightQuantiser(bits, per_tensor))
 
 

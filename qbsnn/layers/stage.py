@@ -19,6 +19,7 @@ from qbsnn.errors import ArgumentError
 from qbsnn.functional.drive import Drive, Part
 from qbsnn.kernels.packing import PackedBursts, recompute
 from qbsnn.layers.norm import Normalising, TemporalScale
+from qbsnn.layers.quantised import quantise
 from qbsnn.neurons.base import Neuron, SpikingNeuron
 
 INPUT = "input"
@@ -86,6 +87,8 @@ def _copied(norm: nn.Module) -> dict[str, Tensor]:
 class Stage(nn.Module):
     """Branches, summed; then a neuron; then a pool. Without a neuron: the readout, which returns its current.
 
+    A neuron with ``weight_bits`` has the weights of the branches quantised.
+
     Raises:
         ArgumentError: The neuron is none, there is no branch, or a pool without neuron.
     """
@@ -99,6 +102,9 @@ class Stage(nn.Module):
         if neuron is None and pool is not None:
             raise ArgumentError(f"pool must be None in a stage without neuron, which returns its current, got {pool!r}")
         self.branches = nn.ModuleList(branches)
+        for branch in self.parts:
+            if neuron is not None and neuron.weight_bits is not None and branch.weight is not None:
+                quantise(branch.weight, neuron.weight_bits)
         self.neuron, self.pool = neuron, pool
         self.fused, self.checkpointed = False, False
 

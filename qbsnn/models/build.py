@@ -16,7 +16,6 @@ from qbsnn.bounds import ModelBounds
 from qbsnn.errors import ArgumentError
 from qbsnn.layers.encoder import Encoder
 from qbsnn.layers.norm import NORMS, TemporalScale
-from qbsnn.layers.quantised import quantise
 from qbsnn.layers.stage import INPUT, Branch, Stage
 from qbsnn.models.network import SpikingNetwork, check_shape
 from qbsnn.neurons.base import Neuron
@@ -135,9 +134,6 @@ class Builder:
         own = f"neurons.{name}" if name in self.neurons else "neuron"
         neuron = _made(own, self.neurons.pop(name, self.neuron), [stage.neuron for stage in self.stages.values()])
         neuron.size_to(shape)
-        for branch, _ in branches:
-            if neuron.weight_bits is not None and branch.weight is not None:
-                quantise(branch.weight, neuron.weight_bits)
         self.stages[name] = Stage([branch for branch, _ in branches], neuron)
         self.shapes[name] = shape
         return name
@@ -169,8 +165,6 @@ class Builder:
         if kind == "rate":
             vote = torch.eye(classes).repeat_interleave(population, 1) / population
             layer.weight = nn.Parameter(vote, requires_grad=False)
-        elif (neuron := self.stages[source].neuron) is not None and neuron.weight_bits is not None:
-            quantise(layer, neuron.weight_bits, per_tensor=True)
         integrator = LeakyIntegrator(self.options["readout_tau"]) if kind == "membrane" else None
         self.stages["readout"] = Stage([Branch(source, layer)], integrator)
         if self.neurons:

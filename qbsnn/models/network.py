@@ -15,6 +15,7 @@ from qbsnn.errors import ArgumentError, DataError, SettingsError
 from qbsnn.functional.loss import DECISIONS
 from qbsnn.kernels.packing import PackedBursts
 from qbsnn.layers.encoder import Encoder
+from qbsnn.layers.quantised import quantise, trained_weight
 from qbsnn.layers.stage import INPUT, Stage
 from qbsnn.neurons.base import SpikingNeuron
 
@@ -28,7 +29,8 @@ class SpikingNetwork(nn.Module):
 
     encoder: the input layer, of as many steps; stages: in execution order, the last one is the readout; T: time steps;
     in_shape: (C, H, W); decision: a key of ``DECISIONS``. A network of stateless neurons on direct input computes one
-    step, which stands for all T.
+    step, which stands for all T. The weights of the readout are quantised behind neurons with ``weight_bits``, unless
+    they are frozen.
 
     Raises:
         ArgumentError: A value is none of these, or the encoder has another number of steps than T or of channels.
@@ -58,6 +60,7 @@ class SpikingNetwork(nn.Module):
                 f"got {means}"
             )
         self.encoder, self.decision = encoder, checks.choice("decision", decision, DECISIONS)
+        _quantise_readout(stages)
         self.stages = nn.ModuleDict(stages)
         self.packs, self._packed_passes = False, 0
         last_use = {source: name for name, stage in stages.items() for source in stage.sources}
@@ -141,8 +144,19 @@ def check_shape(shape: Sequence[int]) -> tuple[int, int, int]:
     return c, h, w
 
 
+def _quantise_readout(stages: dict[str, Stage]) -> None:
+    """Put the readout's weights on one grid, so that classes can be compared, if those of the neurons before it are."""
+    *_, readout = stages.values()
+    for branch in readout.parts:
+        before = stages[branch.source].neuron if branch.source in stages else None
+        if before is None or before.weight_bits is None or branch.weight is None:
+            continue
+        if trained_weight(branch.weight).requires_grad:  # a vote of a population is no weight
+            quantise(branch.weight, before.weight_bits, per_tensor=True)
+
+
 def _check_wiring(stages: dict[str, Stage]) -> None:
-    """Raise an ArgumentError, naming the stage, where a stage reads what is not there yet or nothing reads out."""
+    """Raise an ArgumentError, naming the stage, where one reads what is not there yet or the last does not read out."""
     known = [INPUT]
     for name, stage in stages.items():
         if not isinstance(stage, Stage):
@@ -153,3 +167,8 @@ def _check_wiring(stages: dict[str, Stage]) -> None:
         known.append(name)
     if len(known) == 1:
         raise ArgumentError("stages must hold a stage at least, the readout, got none")
+    if isinstance(stages[known[-1]].neuron, SpikingNeuron):
+        raise ArgumentError(
+            f"stages.{known[-1]} must be the readout, as it is the last, without a spiking neuron, got "
+            f"{type(stages[known[-1]].neuron).__name__}"
+        )

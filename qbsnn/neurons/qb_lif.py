@@ -172,8 +172,9 @@ class TernaryBurst(QBLIF):
 class QATQBLIF(QBLIF):
     """QB-LIF in front of which weights are quantised to ``num_bits`` (2 to 8) in training, equation (Q1).
 
-    The network quantises the weights of every layer that feeds such a neuron, and of the readout behind the last one;
-    gradients go straight through. The other arguments are those of :class:`QBLIF`.
+    A stage quantises the weights of every layer that feeds such a neuron, and the network those of the readout behind
+    the last one, unless they are frozen; gradients go straight through. Set weights before a layer goes into its stage:
+    from then on ``weight`` is computed from what is trained. The other arguments are those of :class:`QBLIF`.
 
     >>> QATQBLIF(num_bits=4).weight_bits
     4

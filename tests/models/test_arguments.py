@@ -8,7 +8,7 @@ from torch import nn
 import qbsnn
 from qbsnn.errors import ArgumentError, DataError
 from qbsnn.functional import decided_cross_entropy, relsg_et, surrogate
-from qbsnn.layers import INPUT, Branch, Stage
+from qbsnn.layers import INPUT, Branch, Encoder, Stage
 from tests.test_python import network
 
 
@@ -66,6 +66,17 @@ def test_stages_that_cannot_be_are_refused():
     words = r"^pool must be None in a stage without neuron, which returns its current, got AvgPool2d\("
     with pytest.raises(ArgumentError, match=words):
         Stage([Branch(INPUT)], None, nn.AvgPool2d(2))
+
+
+@pytest.mark.parametrize("neuron", [qbsnn.QBLIF, qbsnn.QuantReLU])
+def test_a_last_stage_that_spikes_is_refused(neuron):
+    first, last = (Stage([Branch(source, nn.Linear(16, 16))], neuron()) for source in (INPUT, "readout"))
+    stages = {"first": first, "readout": Stage([Branch("first", nn.Linear(16, 3))])}
+    encoder = Encoder("direct", 2, [0.5], [0.3])
+    qbsnn.SpikingNetwork(encoder, stages, 2, (1, 4, 4))
+    words = rf"^stages\.last must be the readout, as it is the last, without a spiking neuron, got {neuron.__name__}"
+    with pytest.raises(ArgumentError, match=words):
+        qbsnn.SpikingNetwork(encoder, {**stages, "last": last}, 2, (1, 4, 4))
 
 
 @pytest.mark.parametrize(

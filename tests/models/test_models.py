@@ -7,10 +7,12 @@ import torch
 from torch import nn
 
 from qbsnn.errors import SettingsError
+from qbsnn.layers import INPUT, Branch, Encoder, Stage
 from qbsnn.layers.quantised import trained_weight
-from qbsnn.models import fast, mlp, resnet, vgg
+from qbsnn.models import SpikingNetwork, fast, mlp, resnet, vgg
 from qbsnn.models.vgg import TABLES
 from qbsnn.neurons import LIF, QATQBLIF, QBLIF, ReLU
+from qbsnn.neurons.relu import LeakyIntegrator
 
 CIFAR = {"in_shape": (3, 32, 32), "num_classes": 10, "mean": (0.5,) * 3, "std": (0.25,) * 3}
 IMAGENET = {"in_shape": (3, 224, 224), "num_classes": 1000, "mean": (0.5,) * 3, "std": (0.25,) * 3}
@@ -163,3 +165,33 @@ def test_groups_start_as_the_identity_with_quantised_weights_too():
     for name in ("conv1a", "conv1b"):
         kept = trained_weight(network.stages[name].parts[0].weight).detach()
         assert torch.equal(kept[:24], nn.init.dirac_(torch.empty_like(kept[:24])))
+
+
+def grid(weight):
+    """How many different magnitudes there are per output."""
+    return [len(row.detach().abs().unique()) for row in weight.flatten(1)]
+
+
+@pytest.mark.parametrize("last", [None, LeakyIntegrator(2.0)])
+def test_a_network_built_by_hand_quantises_the_weights_around_a_neuron_that_wants_it(last):
+    neuron = partial(QATQBLIF, num_bits=2)
+    stages = {
+        "a": Stage([Branch(INPUT, nn.Conv2d(3, 4, 3))], neuron()),
+        "b": Stage([Branch("a", nn.Conv2d(4, 4, 1)), Branch("a")], neuron()),
+        "c": Stage([Branch("b", nn.Conv2d(4, 4, 1))], QBLIF()),
+        "d": Stage([Branch("c", nn.Conv2d(4, 4, 1))], neuron()),
+        "readout": Stage([Branch("d", nn.Linear(144, 5))], last),
+    }
+    network = SpikingNetwork(Encoder("direct", 2, [0.5] * 3, [0.5] * 3), stages, 2, (3, 8, 8))
+    weights = {name: network.stages[name].parts[0].weight.weight for name in stages}
+    assert all(max(grid(weights[name])) <= 2 for name in "abd")
+    assert min(grid(weights["c"])) > 2 and len(weights["readout"].detach().abs().unique()) == 2
+    network(torch.rand(2, 3, 8, 8)).sum().backward()
+    assert all(p.grad is not None for p in network.parameters())
+    again = SpikingNetwork(network.encoder, dict(network.named_stages()), 2, (3, 8, 8))
+    assert list(again.state_dict()) == list(network.state_dict())
+
+
+def test_a_vote_is_left_alone():
+    network = mlp(QATQBLIF, (3, 8, 8), 5, mean=[0.5] * 3, std=[0.5] * 3, readout="rate")
+    assert "stages.readout.branches.0.weight.weight" in network.state_dict()
