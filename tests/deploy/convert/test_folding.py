@@ -40,15 +40,16 @@ def network(weight=None, norm=None, pool=None, neuron=QBLIF, shortcut=False) -> 
             None if pool is None else pool(),
         ),
     }
-    built = SpikingNetwork(Encoder("direct", 3, [0.5] * 3, [0.3] * 3), stages, 3, (3, 6, 6))
+    encoder = Encoder("direct", 3, [0.5] * 3, [0.3] * 3)
     with torch.no_grad():
-        features = built.eval()(torch.rand(1, 3, 6, 6)).flatten(2).shape[2]
+        spikes = stages["first"].eval()([encoder(torch.rand(1, 3, 6, 6))], 3)
+        features = stages["middle"].eval()([spikes] * len(stages["middle"].sources), 3).flatten(2).shape[2]
     last.size_to((20,))
     stages |= {
         "after": Stage([Branch("middle", nn.Linear(features, 20), BatchNorm1d(20))], last),
         "readout": Stage([Branch("after", nn.Linear(20, 5))]),
     }
-    return lively(SpikingNetwork(built.encoder, stages, 3, built.in_shape)).eval()
+    return lively(SpikingNetwork(encoder, stages, 3, (3, 6, 6))).eval()
 
 
 def quantised(bits):
