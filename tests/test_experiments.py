@@ -1,6 +1,7 @@
 """Every experiment trains a batch on files in the true layout and is proven; a table has one recipe for all neurons."""
 
 import inspect
+import re
 
 import pytest
 import torch
