@@ -102,6 +102,10 @@ class DataModule(lightning.LightningDataModule, Generic[Source]):
             source, labels, ids = self._opened(train=False)
             self._add("test", source, labels, ids, np.arange(len(labels)))
 
+    def cache_at(self, folder: str | Path | None) -> Path:
+        """The folder that a setting ``cache_dir`` names, by default ``cache`` below the root; absolute."""
+        return self.root / "cache" if folder is None else checks.path("cache_dir", folder, "a folder").absolute()
+
     def held_out(self, source: Source, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of the official training samples are for validation, a mask ``[N]``."""
         return hold_out(labels, self.val_fraction, self.split_seed, self.name)

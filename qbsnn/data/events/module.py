@@ -163,9 +163,7 @@ class EventDataModule(DataModule[Recordings]):
         self.mean, self.std = (0.0,) * self.in_shape[0], (1.0,) * self.in_shape[0]
         self.value = checks.choice("value", value, VALUES)
         self.cache = checks.choice("cache", cache, ("none", "memory", "disk"))
-        self.cache_dir = self.root / "cache"
-        if cache_dir is not None:
-            self.cache_dir = checks.path("cache_dir", cache_dir, "a folder").absolute()
+        self.cache_dir = self.cache_at(cache_dir)
         self.skip = checks.choice("on_bad_sample", on_bad_sample, ("raise", "skip")) == "skip"
         for key, number, high in (
             ("drop_events", drop_events, 0.9),

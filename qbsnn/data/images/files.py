@@ -137,9 +137,7 @@ class FileDataModule(DataModule[Labelled]):
         for key, pixels in (("crop", crop), ("cutout", cutout)):
             checks.integer(key, pixels, 0, size)
         self.cache = checks.choice("cache", cache, ("none", "memory", "disk"))
-        self.cache_dir = self.root / "cache"
-        if cache_dir is not None:
-            self.cache_dir = checks.path("cache_dir", cache_dir, "a folder").absolute()
+        self.cache_dir = self.cache_at(cache_dir)
         self.skip = checks.choice("on_bad_sample", on_bad_sample, ("raise", "skip")) == "skip"
         self.augment = Augment(seed, crop, flip, cutout, autoaugment)
         self.mix = Mix(mix, mix_alpha, self.num_classes, seed) if mix is not None else None

@@ -105,6 +105,11 @@ def check_integer(
     layers = _integer_layers(quantized, engine)
     unavailable = onnx_engine.available() if onnx_images else "switched off"
     engine_of_onnx = None
+    if unavailable is None:
+        try:
+            engine_of_onnx = onnx_engine.OnnxEngine(net, static=absorbed.encoder.coding == "direct")
+        except DeployError as error:
+            unavailable = str(error)
     images = right = right_absorbed = logit_mismatches = grid_mismatches = overflows = flip_mismatches = 0
     onnx_seen = onnx_mismatches = 0
     first_overflow, overflows_agree = None, True
@@ -136,15 +141,9 @@ def check_integer(
             leaving.mismatches += exit_differences(trace, independent)
         if images == 0:
             flip_mismatches = compare(trace, reference.run(flip_weight(net, trace), current))
-        if unavailable is None and onnx_seen < onnx_images:
-            if engine_of_onnx is None:
-                try:
-                    engine_of_onnx = onnx_engine.OnnxEngine(net, static=current.shape[0] == 1)
-                except DeployError as error:
-                    unavailable = str(error)
-            if engine_of_onnx is not None:
-                onnx_mismatches += compare(trace, engine_of_onnx.run(current))
-                onnx_seen += len(labels)
+        if engine_of_onnx is not None and onnx_seen < onnx_images:
+            onnx_mismatches += compare(trace, engine_of_onnx.run(current))
+            onnx_seen += len(labels)
         images += len(labels)
         # numpy's argmax takes the lowest index on ties, as QB-INT 1 says.
         right += int((trace.logits.argmax(1) == labels.cpu().numpy()).sum())

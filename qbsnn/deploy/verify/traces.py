@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from qbsnn.deploy.engines.reference import pool
 from qbsnn.deploy.format.network import IntBranch, IntegerNetwork, Trace
+from qbsnn.deploy.format.seal import digest
 
 
 def compare(a: Trace, b: Trace) -> int:
@@ -84,10 +85,4 @@ def differences(a: NDArray[Any], b: NDArray[Any]) -> int:
 
 def identical(a: Any, b: Any) -> bool:
     """Whether two networks, or parts of them, are equal in every field, array element and dtype."""
-    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
-        return a.dtype == b.dtype and np.array_equal(a, b)
-    if is_dataclass(a) and type(a) is type(b):
-        return all(identical(getattr(a, field.name), getattr(b, field.name)) for field in fields(a))
-    if isinstance(a, tuple) and isinstance(b, tuple):
-        return len(a) == len(b) and all(map(identical, a, b))
-    return type(a) is type(b) and bool(a == b)
+    return digest(a) == digest(b)
