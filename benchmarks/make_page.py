@@ -1,12 +1,13 @@
 """Write ``docs/benchmarks.md`` and its plots from the result files of one ``make bench``; print the table of goals.
 
 The page is made from ``outputs/benchmarks/*.json`` and from nothing else, except for the reasons in
-``benchmarks/notes.yaml`` beside goals that are not met. Results of different machines, versions or commits, results
-more than a day apart, results of ``small=true`` and absent results are refused. ``partial=true`` takes absent ones;
-``goals=true`` only prints. ``python -m benchmarks.make_page``
+``benchmarks/notes.yaml`` beside goals that are not met. The files that it was made from are kept beside it, in
+``docs/checks/benchmarks``; ``results=docs/checks/benchmarks`` makes the same page again. Results of different
+machines, versions or commits, results more than a day apart, results of ``small=true`` and absent results are refused.
+``partial=true`` takes absent ones; ``goals=true`` only prints. ``python -m benchmarks.make_page``
 
 What takes hours is measured by itself and has a page of its own:
-``python -m benchmarks.make_page results=docs/checks page=docs/time_to_accuracy.md partial=true``
+``python -m benchmarks.make_page results=docs/checks/time_to_accuracy page=docs/time_to_accuracy.md partial=true``
 """
 
 from __future__ import annotations
@@ -106,14 +107,26 @@ def notes(path: Path) -> dict[str, str]:
 
 
 def write(found: Found, reasons: dict[str, str], page: Path) -> None:
-    """Write the plots, then the page. A reason whose goal was not measured, as on another processor, is named."""
+    """Write the plots, the page, and beside it the files that it was made from.
+
+    A reason whose goal was not measured, as on another processor, is named.
+    """
     for goal in sorted(set(reasons) - {name for name, *_ in goals(found)}):
         print(f"not measured here, so its note is left out: {goal}")
     images = page.parent / "images"
     plots = draw_scaling(found["scaling"]["curves"], images) if "scaling" in found else []
     figures = [f"![Scaling in {path.stem[6:]}](images/{path.name})" for path in plots if path.suffix == ".png"]
     write_atomically(page, markdown(found, reasons, figures).encode())
+    kept(page).mkdir(parents=True, exist_ok=True)
+    for name, content in found.items():
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        write_atomically(kept(page) / f"{name}.json", text.encode())
     print(f"written to {page}")
+
+
+def kept(page: Path) -> Path:
+    """The folder of the files that a page was made from."""
+    return page.parent / "checks" / page.stem
 
 
 def goals(found: Found) -> list[tuple[str, str, float | None, str, bool]]:

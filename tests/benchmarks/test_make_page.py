@@ -138,6 +138,19 @@ def test_notes_of_another_form_are_refused(monkeypatch, results, capsys):
     assert "must hold lines 'goal: reason'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs/checks").iterdir() if path.is_dir()))
+def test_a_page_is_that_of_the_files_kept_beside_it(page, tmp_path):
+    published = ROOT / f"docs/{page}.md"
+    copy = tmp_path / published.name
+    found = make_page.load(make_page.kept(published), partial=True)
+    make_page.check(found)
+    make_page.write(found, make_page.notes(ROOT / "benchmarks/notes.yaml"), copy)
+    assert copy.read_text(encoding="utf-8") == published.read_text(encoding="utf-8")
+    for name in found:
+        kept = [make_page.kept(path) / f"{name}.json" for path in (copy, published)]
+        assert json.loads(kept[0].read_text(encoding="utf-8")) == json.loads(kept[1].read_text(encoding="utf-8"))
+
+
 def test_make_bench_measures_what_the_page_shows():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     listed = re.search(r"^BENCHMARKS := (.*)$", makefile, re.M).group(1).split()
