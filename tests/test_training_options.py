@@ -29,6 +29,7 @@ OPTIONS = {
     "cosine": ["optim=one_cycle", "optim.scheduler.shape=cosine"],
     "whiten": [*WHITEN],
     "ema": ["+callbacks.ema._target_=lightning.pytorch.callbacks.EMAWeightAveraging", "+callbacks.ema.decay=0.9"],
+    "norms": ["+callbacks.norms._target_=qbsnn.callbacks.PreciseNorms", "+callbacks.norms.images=32"],
     "steps": ["+callbacks.steps._target_=qbsnn.callbacks.StepSchedule", "+callbacks.steps.schedule=[[0,1],[0.5,2]]"],
     "reflect": ["data.crop=1", "data.padding=reflect"],
     "alternate": ["data.flip=alternate"],

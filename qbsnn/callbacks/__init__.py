@@ -5,6 +5,7 @@ from qbsnn.callbacks.diagnostics import TestDiagnostics
 from qbsnn.callbacks.early_exit import EarlyExit
 from qbsnn.callbacks.energy import EnergyEstimate
 from qbsnn.callbacks.monitor import BurstMonitor
+from qbsnn.callbacks.norms import PreciseNorms
 from qbsnn.callbacks.progress import progress_bar
 from qbsnn.callbacks.robustness import Robustness
 from qbsnn.callbacks.safeguards import DeltaGuard, GradientNorms, StopOnDivergence
@@ -21,6 +22,7 @@ __all__ = [
     "EnergyEstimate",
     "GradientNorms",
     "IntegerSimulation",
+    "PreciseNorms",
     "Robustness",
     "StepSchedule",
     "StopOnDivergence",

@@ -61,8 +61,9 @@ def test_an_average_that_is_the_best_epoch_is_tested_once(tool, monkeypatch):
 
 
 def test_a_stopped_run_ends_as_one_that_was_not(tool):
-    """Whitening, average, schedules per step, budget: all go on where they stopped, within the third epoch."""
+    """Whitening, average, norms, schedules per step, budget: all go on where they stopped, within the third epoch."""
     more = ["+callbacks.steps._target_=qbsnn.callbacks.StepSchedule", "+callbacks.steps.schedule=[[0,1],[0.5,2]]",
+            "+callbacks.norms._target_=qbsnn.callbacks.PreciseNorms", "+callbacks.norms.images=64",
             "callbacks.integer=null", "callbacks.absorption=null"]  # fmt: skip
     whole, parts = "hydra.run.dir=outputs/whole", "hydra.run.dir=outputs/parts"
     assert tool("train.py", *FAST, *more, "trainer.max_epochs=4", whole) == 0
@@ -80,6 +81,34 @@ def test_a_stopped_run_ends_as_one_that_was_not(tool):
     states = [torch.load(tool.folder / f"outputs/{name}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
               for name in ("whole", "parts")]  # fmt: skip
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items() if torch.is_tensor(value))
+
+
+def test_norms_have_the_statistics_of_the_weights_that_are_kept(tmp_path):
+    """They are an average that no step had; the first layer's statistics are worked out in float64."""
+    more = ["+callbacks.ema._target_=lightning.pytorch.callbacks.EMAWeightAveraging", "+callbacks.ema.decay=0.9",
+            "+callbacks.norms._target_=qbsnn.callbacks.PreciseNorms", "+callbacks.norms.images=64", "T=2", "model=mlp",
+            "model.hidden=[16,16]", "data.limit_train=256", "data.limit_val=16", "data.batch_size=32",
+            "trainer.max_epochs=2", "callbacks.checkpoint=null", "callbacks.progress=null", "~logger",
+            "trainer.enable_checkpointing=false", "compile=none", "trainer.accelerator=cpu"]  # fmt: skip
+    parts = build(composed(tmp_path, *more))
+    parts.trainer.fit(parts.module, datamodule=parts.data)
+    network, loader = parts.module.network, iter(parts.data.train_dataloader())
+    batches = [next(loader)[0] for _ in range(2)]
+    first, second = (network.stages[name].parts[0] for name in ("fc1", "fc2"))
+    assert first.norm.momentum == 0.1
+    weight = first.weight.weight.detach().double().numpy()
+    currents = [network.encoder(pixels)[0].flatten(1).double().numpy() @ weight.T for pixels in batches]
+    mean = sum(current.mean(0) for current in currents) / 2
+    variance = sum(current.var(0, ddof=1) for current in currents) / 2
+    assert abs(first.norm.running_mean.numpy() - mean).max() < 1e-5
+    assert abs(first.norm.running_var.numpy() / variance - 1).max() < 1e-2  # an image is one sample of T equal ones
+    found = second.norm.running_mean.clone()
+    second.norm.reset_running_stats()
+    second.norm.momentum = None
+    network.train()
+    for pixels in batches:
+        network(pixels)
+    assert torch.allclose(second.norm.running_mean, found, atol=1e-6)
 
 
 def test_norms_are_measured_anew_when_the_steps_change(tmp_path):
