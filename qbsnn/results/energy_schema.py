@@ -95,6 +95,7 @@ class Energy:
         totals: By model, the estimates of each network.
         layers: The counts by layer.
         skipped: Why nothing was counted.
+        mode: As of ``Integer``: with ``qat``, ``network`` is the one that was trained further on the grid.
     """
 
     checkpoint: str
@@ -111,6 +112,7 @@ class Energy:
     totals: dict[str, dict[str, Parts]]
     layers: list[EnergyLayer]
     skipped: str | None = None
+    mode: str = "ptq"
 
     def with_accumulates(self, share: float) -> float:
         """The relative energy with that share of the accumulates; products of real numbers stay as they are."""
