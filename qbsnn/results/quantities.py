@@ -139,9 +139,7 @@ def _estimates(result: Result) -> dict[str, float]:
 
 def _exit_energy(result: Result) -> float | None:
     block, left = ran(result.energy), ran(result.early_exit)
-    if not (block and block.images and left and left.acs_whole) or block.mode == "qat":  # the exit is another network's
-        return None
-    return block.with_accumulates(left.share)
+    return block.with_accumulates(left.share) if block and block.images and left and left.acs_whole else None
 
 
 def _over(other: str) -> Callable[[Result], dict[str, float]]:
