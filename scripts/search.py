@@ -38,7 +38,7 @@ def main(given: Search) -> None:
     if "complete" not in counts:
         print("no trial was completed: nothing to recommend")
         return
-    print(f"best: trial {study.best_trial.number}, {search.MONITOR} {study.best_value:.4f}")
+    print(f"best: trial {study.best_trial.number}, {search.told(study.best_value)}")
     print(f"train it: {search.retraining(study, fixed)}")
 
 

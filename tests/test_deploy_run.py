@@ -215,3 +215,20 @@ def test_every_epoch_of_fine_tuning_is_validated_however_training_was(tool, monk
            "trainer.num_sanity_val_steps=1"]  # fmt: skip
     assert tool("train.py", *SMALL, *few) == 0
     assert len(seen) == 2 * 2  # the start and one epoch, of the network on the grid and of the float network
+
+
+def test_fine_tuning_keeps_the_budget_and_the_filters_and_the_energy_is_the_deployed_networks(tool):
+    words = ["model=fast", "model.channels=[16,16]", "optim=one_cycle", "callbacks=fast", "callbacks.whiten.images=128",
+             "callbacks.ema.decay=0.8", "callbacks.absorption=null", "callbacks.integer.onnx_images=0", "T=2",
+             "budget=energy", "budget.every=1", "deploy=qat", "deploy.bits=4", "deploy.epochs=3", "deploy.lr=0.01",
+             "data.limit_train=512", "data.limit_test=128", "trainer.max_epochs=6", "report=false"]  # fmt: skip
+    assert tool("train.py", *words) == 0
+    result, folder = tool.result(), tool.runs()[-1] / "checkpoints"
+    block, energy = result["integer"], result["energy"]
+    assert block["mode"] == energy["mode"] == "qat"
+    assert energy["mean_rate"] == pytest.approx(block["spikes"] / block["positions"], rel=1e-12)
+    assert energy["relative_synapses"] < 0.19
+    stem = "stages.stem.branches.0.weight.weight"
+    kept = checkpoints.load(folder / "best.ckpt")["state_dict"][f"network.{stem}"]
+    shares = (checkpoints.load(folder / "qat.ckpt")["grid"][stem] / kept).flatten(1)
+    torch.testing.assert_close(shares, shares[:, :1].expand_as(shares))  # absorption scales each filter, no more

@@ -147,6 +147,10 @@ def test_resnet19_on_cifar10_files_in_the_true_layout(tool):
         (["seed=${nowhere}"], "the settings do not resolve"),
         (["deploy=qat", "trainer.limit_val_batches=0"], "deploy=qat chooses its epoch by validation"),
         (["callbacks=early_stopping", "trainer.limit_val_batches=0"], "callbacks.early_stopping needs validation"),
+        (
+            ["callbacks=early_stopping", "callbacks.early_stopping.monitor=val/loss"],
+            "callbacks.early_stopping.mode must be min for monitor=val/loss, got max",
+        ),
         (["teacher=nowhere.ckpt"], "teacher: checkpoint nowhere.ckpt does not exist"),
         (["T=(("], ""),
     ],

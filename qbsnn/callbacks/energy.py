@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import lightning
@@ -17,7 +18,8 @@ from qbsnn.training.module import Classifier
 class EnergyEstimate(Listener):
     """Estimates the energy of the network that is tested, see :mod:`qbsnn.energy`.
 
-    Only sums per position are taken from each batch: no second pass over the test set.
+    Only sums per position are taken from each batch: no second pass over the test set. Where training on the grid made
+    the network that is deployed, it is that one's energy, and each batch passes through it too.
     """
 
     block = "energy"
@@ -29,10 +31,15 @@ class EnergyEstimate(Listener):
         """Listen."""
         assert isinstance(pl_module, Classifier)
         try:
-            self._meter = ActivityMeter(pl_module.network)
+            self._meter = ActivityMeter(pl_module.network if self.grid is None else self.grid)
             self._meter.attach()
         except DeployError as error:
             self._meter = error
+
+    def on_test_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, *given: Any) -> None:
+        """Show the meter what the grid network emits."""
+        if self.grid is not None and isinstance(self._meter, ActivityMeter):
+            self._meter.hear(self.grid.trace(self.grid.encoder(batch[0]))[1])
 
     def on_test_end(self, trainer: Any, pl_module: Any) -> None:
         """Stop listening."""
@@ -44,6 +51,6 @@ class EnergyEstimate(Listener):
         try:
             if not isinstance(self._meter, ActivityMeter):
                 raise self._meter or EnergyError("nothing was tested")
-            return estimate(self._meter, name)
+            return replace(estimate(self._meter, name), mode="ptq" if self.grid is None else "qat")
         except (DeployError, EnergyError) as error:
             return {"checkpoint": name, "skipped": str(error)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -179,6 +180,11 @@ class ActivityMeter:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+
+    def hear(self, bursts: Sequence[Tensor]) -> None:
+        """Take in the bursts ``[T, B, ...]`` of the spiking stages of a network whose neurons are not called."""
+        for (name, stage, neuron), output in zip(self.network.spiking_stages(), bursts, strict=True):
+            self._listen(name, stage, neuron, None, output)
 
     def traffic(self) -> tuple[dict[str, Traffic], dict[str, Traffic]]:
         """(emitted, sent) by stage."""

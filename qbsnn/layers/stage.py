@@ -70,7 +70,7 @@ class Branch(nn.Module):
         y = self.weight(merged.flatten(1) if isinstance(self.weight, nn.Linear) else merged)
         normal = self.norm.normal(y, frozen) if isinstance(self.norm, Normalising) else None
         if normal is None and self.norm is not None:
-            y = functional_call(self.norm, _copied(self.norm), (y,)) if frozen else self.norm(y)
+            y = _frozen(self.norm, y) if frozen else self.norm(y)
         part = Part(y.unflatten(0, x.shape[:2]), normal)
         return part if self.temporal is None else Part(self.temporal(part.value()))
 
@@ -79,9 +79,10 @@ class Branch(nn.Module):
         return f"source={self.source}"
 
 
-def _copied(norm: nn.Module) -> dict[str, Tensor]:
-    """The running statistics of a norm of another library, for a pass that is to leave them alone."""
-    return {name: value.clone() for name, value in norm.named_buffers()}
+def _frozen(module: nn.Module, x: Tensor) -> Tensor:
+    """What a norm of another library, or a pool with a norm in it, gives in a pass that leaves its statistics alone."""
+    output: Tensor = functional_call(module, {name: value.clone() for name, value in module.named_buffers()}, (x,))
+    return output
 
 
 class Stage(nn.Module):
@@ -129,11 +130,16 @@ class Stage(nn.Module):
         """Summed current ``[T or 1, B, ...]``; one step is repeated over T (as a view) only for a stateful neuron."""
         return self.drive(inputs, steps).total()
 
-    def emit(self, output: Tensor) -> Tensor:
-        """What leaves the stage when its neuron put out ``output`` ``[T, B, ...]``: the pooled output."""
+    def emit(self, output: Tensor, frozen: bool = False) -> Tensor:
+        """What leaves the stage when its neuron put out ``output`` ``[T, B, ...]``: the pooled output.
+
+        frozen: as of :meth:`Branch.part`.
+        """
         if self.pool is None:
             return output
-        return self.pool(output.flatten(0, 1)).unflatten(0, output.shape[:2])
+        merged = output.flatten(0, 1)
+        pooled: Tensor = _frozen(self.pool, merged) if frozen else self.pool(merged)
+        return pooled.unflatten(0, output.shape[:2])
 
     def forward(self, inputs: Sequence[Tensor], steps: int, bursts: PackedBursts | None = None) -> Tensor:
         """Output ``[T or 1, B, ...]`` for one input per branch; ``bursts`` hears of the spikes that were emitted."""
@@ -147,10 +153,10 @@ class Stage(nn.Module):
         if self.neuron is None:
             return drive.total()
         if not isinstance(self.neuron, SpikingNeuron):
-            return self.emit(self.neuron(drive.total()))
+            return self.emit(self.neuron(drive.total()), again)
         output = self.neuron(drive if self.fused else drive.total())
         if bursts is None or again:
-            return self.emit(output)
+            return self.emit(output, again)
         unit = self.neuron.emission_scale() if self.neuron.graded else None
         levels = (self.neuron.s_min, self.neuron.s_max)
         bursts.note(output, unit, levels)

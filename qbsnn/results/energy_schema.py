@@ -95,6 +95,7 @@ class Energy:
         totals: By model, the estimates of each network.
         layers: The counts by layer.
         skipped: Why nothing was counted.
+        mode: As of ``Integer``: with ``qat``, ``network`` is the one that was trained further on the grid.
     """
 
     checkpoint: str
@@ -111,8 +112,14 @@ class Energy:
     totals: dict[str, dict[str, Parts]]
     layers: list[EnergyLayer]
     skipped: str | None = None
+    mode: str = "ptq"
 
-    def with_accumulates(self, share: float) -> float:
-        """The relative energy with that share of the accumulates; products of real numbers stay as they are."""
+    def with_accumulates(self, share: float) -> float | None:
+        """The relative energy with that share of the accumulates; products of real numbers stay as they are.
+
+        ``None`` with ``mode`` qat: early exit in floating point is another network's.
+        """
+        if self.mode == "qat":
+            return None
         products = sum(layer.macs for layer in self.layers) / (self.images * sum(layer.dense for layer in self.layers))
         return products + (self.relative_synapses - products) * share

@@ -106,7 +106,8 @@ class Integer:
 
     Args:
         flip_mismatches: What the same comparison reports after one weight was changed by one unit; must not be 0.
-        absorbed_acc: Accuracy of the absorbed network on these images.
+        absorbed_acc: Accuracy of the network before rounding on these images: the absorbed one, or with ``mode`` qat
+            that of the weights that training on the grid left.
         overflows: Membranes that did not fit ``register_bits``; under the policy ``error`` there may be none.
         mode: ``ptq``, the rounded network, or ``qat``, fine-tuned on the grid and better on validation images.
         theta: ``pow2`` or ``integer``, the kind of thresholds.

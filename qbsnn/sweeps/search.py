@@ -30,6 +30,7 @@ from qbsnn.errors import SettingsError
 from qbsnn.sweeps.plan import refuse_of_files, written
 from qbsnn.training.building import build_object, check
 from qbsnn.training.devices import processes
+from qbsnn.training.module import Classifier
 from qbsnn.training.run import train
 from qbsnn.training.settings import validate
 
@@ -82,21 +83,43 @@ class SearchSettings(BaseModel):
 
 
 class PruneTrial(Callback):
-    """Reports the validation accuracy of every epoch, and ends a trial that the study's pruner gives up."""
+    """Reports the score of every epoch, and ends a trial that the study's pruner gives up.
+
+    With a budget of energy the pruner sees nothing before the target is the final one, which nobody has to keep before.
+
+    Attributes:
+        excess: by how much the best epoch exceeds the budget, as a share of it; 0 where there is none.
+    """
 
     def __init__(self, trial: optuna.Trial) -> None:
-        self.trial = trial
+        self.trial, self.excess = trial, 0.0
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Report; raises optuna.TrialPruned."""
         import optuna
 
-        epoch = trainer.current_epoch
-        if MONITOR not in trainer.callback_metrics:  # no validation has come yet
+        assert isinstance(pl_module, Classifier)
+        epoch, metrics = trainer.current_epoch, trainer.callback_metrics
+        if MONITOR not in metrics:  # no validation has come yet
             return
-        self.trial.report(float(trainer.callback_metrics[MONITOR]), epoch)
+        if pl_module.budget is not None and pl_module.progress() < pl_module.budget.end:
+            return
+        self.trial.report(score(float(metrics[MONITOR]), float(metrics.get("val/excess", 0.0))), epoch)
         if self.trial.should_prune():
             raise optuna.TrialPruned(f"given up after epoch {epoch + 1}")
+
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Note the excess of the best epoch."""
+        self.excess = getattr(trainer.checkpoint_callback, "best_excess", 0.0)
+
+
+def score(accuracy: float, excess: float) -> float:
+    """What trials are ranked by: those that keep their budget by accuracy, behind them the others by their excess.
+
+    >>> score(0.9, 0.0), score(0.95, 0.2)
+    (0.9, -0.2)
+    """
+    return -excess if excess > 0 else accuracy
 
 
 def settings(conf: Path, choice: str, overrides: list[str]) -> SearchSettings:
@@ -177,15 +200,16 @@ def search(conf: Path, wanted: SearchSettings, fixed: list[str], folder: Path) -
         chosen = [f"{key}={_text(value)}" for key, value in values.items()]
         trial.set_user_attr("overrides", chosen)
         cfg = composed(conf, [*fixed, *chosen], runs / f"trial_{trial.number:04d}")
+        watch = PruneTrial(trial)
         try:
-            result = train(cfg, [PruneTrial(trial)])
+            result = train(cfg, [watch])
         except optuna.TrialPruned:
             raise
         except Exception as error:
             trial.set_user_attr("error", f"{type(error).__name__}: {error}")
             raise
         assert result is not None
-        return result.metrics.best[MONITOR]
+        return score(result.metrics.best[MONITOR], watch.excess)
 
     while (count := _ended(study)) < wanted.n_trials:
         # a sampler per trial: one for all would repeat its first proposals when the search goes on
@@ -254,7 +278,16 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else written(value)
 
 
+def told(value: float) -> str:
+    """A score in words.
+
+    >>> told(0.9), told(-0.2)
+    ('val/acc 0.9000', 'over its budget by 20 %')
+    """
+    return f"{MONITOR} {value:.4f}" if value >= 0 else f"over its budget by {-value:.0%}".replace("%", " %")
+
+
 def _tell(total: int, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-    score = f"{MONITOR} {trial.value:.4f}" if trial.state.name == "COMPLETE" else trial.state.name.lower()
+    found = told(trial.values[0]) if trial.state.name == "COMPLETE" else trial.state.name.lower()
     words = [*trial.user_attrs.get("overrides", []), *([error] if (error := trial.user_attrs.get("error")) else [])]
-    print(f"trial {trial.number} ({_ended(study)} of {total}): {score}  {' '.join(words)}", flush=True)
+    print(f"trial {trial.number} ({_ended(study)} of {total}): {found}  {' '.join(words)}", flush=True)

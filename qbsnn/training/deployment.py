@@ -121,9 +121,14 @@ class Check(ABC):
 
 
 class Listener(Callback, ABC):
-    """A callback that is present when the chosen weights are tested, and has its block of the result afterwards."""
+    """A callback that is present when the chosen weights are tested, and has its block of the result afterwards.
+
+    Attributes:
+        grid: the network that is deployed, where training on the grid made it; else ``None``.
+    """
 
     block: str
+    grid: GridNetwork | None = None
 
     @abstractmethod
     def found(self, name: str) -> Any:
@@ -211,6 +216,12 @@ def prove(
                 raise
             found[check.block] = {"checkpoint": name, "skipped": str(error)}
     return found
+
+
+def tuned_grid(network: Converted) -> GridNetwork | None:
+    """The grid network that is deployed, where training on the grid made it."""
+    deployed = network.deployed
+    return deployed.grid if isinstance(deployed, Deployed) and deployed.mode == "qat" else None
 
 
 def calibration(settings: DeploySettings, data: DataModule) -> Tensor | None:

@@ -2,8 +2,10 @@
 
 The network that post-training quantisation gives is trained further in its own integer arithmetic
 (:mod:`qbsnn.deploy.convert.grid`), and the float network for as many epochs at the same learning rate, because more
-epochs help by themselves. Of each the best epoch by validation is taken, the start included. Both are stored in
-``qat.ckpt`` beside the checkpoint they come from, so that evaluating that checkpoint finds them.
+epochs help by themselves. Both keep the run's budget of energy, whose target acts from the first step on, and what is
+frozen; an average of the weights and a teacher take no part. Of each the best epoch by validation is taken, the start
+included, and where a budget is exceeded the one that exceeds it least. Both are stored in ``qat.ckpt`` beside the
+checkpoint they come from, so that evaluating that checkpoint finds them.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from qbsnn.training.deployment import Tuned
 from qbsnn.training.devices.processes import one_process
 from qbsnn.training.module import Classifier, classifier
 from qbsnn.training.settings import deploy_settings
+from qbsnn.training.setup import build_budget
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +61,9 @@ def fine_tune(
     """
     group = deploy_settings(settings)
     log.info("fine-tuning on the integer grid, then the float network, %d epochs each", group.epochs)
-    grid, kept = _fit(GridNetwork(quantized), settings, precision, data)
+    if settings.get("teacher") or any("Averaging" in str(node) for node in (settings.get("callbacks") or {}).values()):
+        log.info("the teacher and the average of the weights, where there are such, take no part in it")
+    grid, kept = _fit(GridNetwork(quantized, network), settings, precision, data)
     floating, _ = _fit(copy.deepcopy(network), settings, precision, data)
     contents = {"grid": grid, "float": floating, "kept": kept, "deploy": group.grid, "base": _digest(network)}
     checkpoints.AtomicCheckpointIO().save_checkpoint(contents, path)
@@ -94,11 +99,15 @@ def _fit(
 ) -> tuple[dict[str, Tensor], bool]:
     """The weights of the best epoch, and whether that is better than the start."""
     group, optim = deploy_settings(settings), settings["optim"]
+    budget = build_budget(settings, network)
+    if budget is not None:
+        budget.begin = budget.end = 0.0  # the target is the final one
     module = classifier(
         network.train(),
         data.num_classes,
         {**settings, "optim": {**optim, "optimizer": {**optim["optimizer"], "lr": group.lr}, "scheduler": None}},
         partial(CosineAnnealingLR, T_max=group.epochs),
+        budget,
     )
     best = _Best()
     shown = build_all({"progress": (settings.get("callbacks") or {}).get("progress")}, "callbacks")
@@ -115,18 +124,23 @@ def _fit(
 
 
 class _Best(Callback):
-    """Remembers the weights with the highest validation accuracy, among equals the lowest loss."""
+    """Remembers the weights with the least excess of a budget, then the highest validation accuracy and lowest loss."""
 
     def __init__(self) -> None:
         self.weights: dict[str, Tensor] = {}
-        self.score: tuple[float, float] | None = None
+        self.score: tuple[float, float, float] | None = None
         self.improved = False
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Learn from the first batch, which was computed before a step, what the start spends."""
+        if self.score is not None and pl_module.budget is not None and trainer.current_epoch == batch_idx == 0:
+            self.score = (-pl_module.budget.excess(), *self.score[1:])
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Compare, and copy the weights."""
         assert isinstance(pl_module, Classifier)
         metrics = trainer.callback_metrics
-        score = (float(metrics["val/acc"]), -float(metrics["val/loss"]))
+        score = (-float(metrics.get("val/excess", 0.0)), float(metrics["val/acc"]), -float(metrics["val/loss"]))
         if self.score is None or score > self.score:
             self.improved = self.score is not None
             self.score = score

@@ -1,4 +1,4 @@
-"""Parameter groups, optimisers with fused kernels, and how many steps they make."""
+"""Parameter groups, optimisers with fused kernels, how many steps they make, and averages of weights."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.callbacks import Callback, WeightAveraging
 from torch import nn
 from torch.optim import Optimizer
+
+from qbsnn.errors import SettingsError
 
 
 def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:
@@ -61,3 +64,38 @@ def fit_steps(trainer: lightning.Trainer) -> int:
     epochs = trainer.max_epochs or 1
     steps = epochs * -(-batches // trainer.accumulate_grad_batches)
     return min(steps, trainer.max_steps) if trainer.max_steps >= 0 else steps
+
+
+class AverageFollows(Callback):
+    """Has an average of weights follow the current ones until its first update: Lightning's keeps the initial ones.
+
+    Args:
+        name: of the average among the callbacks.
+        average: Lightning's callback.
+    """
+
+    def __init__(self, name: str, average: WeightAveraging) -> None:
+        self.name, self.average = name, average
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Refuse an average that is never updated; raises SettingsError."""
+        steps, epochs, due = fit_steps(trainer), trainer.max_epochs or 1, self.average.should_update
+        if any(due(step_idx=i) for i in range(steps)) or any(due(epoch_idx=i) for i in range(epochs)):
+            return
+        keys = ("update_every_n_steps", "update_starting_at_step", "update_starting_at_epoch")
+        given = ", ".join(f"{key}={getattr(self.average, key, None)}" for key in keys)
+        raise SettingsError(
+            f"callbacks.{self.name} averages nothing in {steps} steps with {given}: update_every_n_steps must be at "
+            f"least 1 and have a multiple from update_starting_at_step to {steps - 1}, or update_starting_at_epoch be "
+            f"at most {epochs - 1}"
+        )
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Follow before the average is validated."""
+        average = self.average._average_model
+        if average is not None and not average.n_averaged:
+            average.module.load_state_dict(pl_module.state_dict())
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Follow where no validation comes before the average is saved, or takes the place of the current weights."""
+        self.on_validation_start(trainer, pl_module)

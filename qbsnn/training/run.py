@@ -32,7 +32,7 @@ from qbsnn.results.fingerprint import fingerprint
 from qbsnn.results.schema import Metrics, Result, Timing
 from qbsnn.training import checkpoints, fine_tuning
 from qbsnn.training.building import build_all
-from qbsnn.training.deployment import Listener, Tuned, convert, frozen, prove
+from qbsnn.training.deployment import Listener, Tuned, convert, frozen, prove, tuned_grid
 from qbsnn.training.devices import processes
 from qbsnn.training.devices.signals import SIGNALS
 from qbsnn.training.record import Record, claim, held, recorded
@@ -239,6 +239,8 @@ def measure(parts: Parts, name: str, tune: Tune) -> tuple[dict[str, float], dict
         group = deploy_settings(parts.settings)
         converted = convert(frozen(parts.module.network, device), group, parts.data, tune)
         blocks |= prove(parts.checks, converted, parts.data.test_dataloader, name)
+        for listener in parts.listeners:
+            listener.grid = tuned_grid(converted)
     tested = test(parts, parts.listeners)
     return tested, blocks | {listener.block: listener.found(name) for listener in parts.listeners}
 

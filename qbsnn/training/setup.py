@@ -13,7 +13,7 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, Timer, WeightAveraging
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from qbsnn.checks import nearest, place
@@ -35,13 +35,19 @@ from qbsnn.training.devices.auto import Execution
 from qbsnn.training.devices.host import host_info
 from qbsnn.training.devices.sync_norm import SyncNorm
 from qbsnn.training.module import Classifier, classifier
-from qbsnn.training.optim import make_optimizer, parameter_groups
+from qbsnn.training.optim import AverageFollows, make_optimizer, parameter_groups
 from qbsnn.training.record import begin
 from qbsnn.training.resume import Resumption
 
 log = logging.getLogger(__name__)
-LOGGED = ("train/loss", "train/acc", "val/loss", "val/acc", "lr")
-"""What a callback may monitor."""
+LOGGED: dict[str, str | None] = {
+    "train/loss": "min",
+    "train/acc": "max",
+    "val/loss": "min",
+    "val/acc": "max",
+    "lr": None,
+}
+"""What a callback may monitor, and which way is better; ``None`` where neither is."""
 
 
 @dataclass(frozen=True)
@@ -98,13 +104,14 @@ def build(settings: dict[str, Any], callbacks: Sequence[Callback] = ()) -> Parts
     rehearse(module, settings)
     resumption = Resumption(settings["paths"]["run"])
     built = build_all(settings.get("callbacks"), "callbacks")
-    check_callbacks(built, settings)
+    named = check_callbacks(built, settings)
+    follow = [AverageFollows(*item) for item in named.items() if isinstance(item[1], WeightAveraging)]
     checks = [callback for callback in built if isinstance(callback, Check)]
     listeners = [callback for callback in built if isinstance(callback, Listener)]
     trainer = build_trainer(
         {**wanted, "precision": chosen},
         build_all(settings.get("logger"), "logger"),
-        [*of_training(built), Curves(settings["paths"]["run"]), resumption, execution, *callbacks],
+        [*of_training(built), *follow, Curves(settings["paths"]["run"]), resumption, execution, *callbacks],
     )
     result = begin(
         settings,
@@ -140,25 +147,30 @@ def rehearse(module: Classifier, settings: dict[str, Any]) -> None:
                 raise ValueError(f"the loss of logits that are 0 must be a finite scalar, got {loss}")
 
 
-def check_callbacks(built: Sequence[Any], settings: dict[str, Any]) -> None:
-    """Check what the callbacks of a run are and what they monitor.
+def check_callbacks(built: Sequence[Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """The callbacks of a run by name, once it is checked what they are and what they monitor.
 
     Raises:
-        SettingsError: an entry is no callback, or monitors what no run logs.
+        SettingsError: an entry is no callback, or monitors what no run logs, or in the wrong direction.
     """
     names = [name for name, node in (settings.get("callbacks") or {}).items() if node]
     budget = settings.get("budget") or {}
-    logged = (
-        (*LOGGED, "val/excess", "train/budget", f"train/{budget['quantity']}") if budget.get("_target_") else LOGGED
-    )
-    for name, callback in zip(names, built, strict=True):
+    logged = dict(LOGGED)
+    if budget.get("_target_"):
+        logged |= {"val/excess": "min", "train/budget": None, f"train/{budget['quantity']}": "min"}
+    named = dict(zip(names, built, strict=True))
+    for name, callback in named.items():
         if not isinstance(callback, (Callback, Check, Listener)):
             raise SettingsError(f"callbacks.{name} is no callback, but a {type(callback).__name__}")
         monitor = getattr(callback, "monitor", None)
         if monitor is not None and monitor not in logged:
             raise SettingsError(f"callbacks.{name}.monitor: {monitor!r} is not logged: {nearest(str(monitor), logged)}")
+        better = logged.get(str(monitor))
+        if better and isinstance(callback, (EarlyStopping, ModelCheckpoint)) and callback.mode != better:
+            raise SettingsError(f"callbacks.{name}.mode must be {better} for monitor={monitor}, got {callback.mode}")
         if isinstance(callback, EarlyStopping) and settings["trainer"].get("limit_val_batches") == 0:
             raise SettingsError(f"callbacks.{name} needs validation: trainer.limit_val_batches must not be 0")
+    return named
 
 
 def _check_rates(optimizer: torch.optim.Optimizer, epoch: int) -> None:

@@ -5,6 +5,9 @@ from functools import partial
 import pytest
 import torch
 
+from qbsnn.deploy.convert.absorb import absorb
+from qbsnn.deploy.convert.grid import GridNetwork
+from qbsnn.deploy.convert.quantize import quantize
 from qbsnn.energy.activity import ActivityMeter
 from qbsnn.energy.estimate import estimate
 from qbsnn.models import mlp, resnet, vgg
@@ -88,3 +91,20 @@ def test_a_relu_network_on_spike_coded_input_keeps_no_membranes():
     assert (first.steps, first.compares, first.leaks) == (6, 16 * 6 * 5, 0)
     assert first.acs > 0 == first.macs  # binary input; what follows multiplies in every step
     assert all(layer.macs > 0 for layer in found.layers[1:])
+
+
+@pytest.mark.parametrize("make", MAKES.values(), ids=MAKES)
+def test_the_same_bursts_cost_the_same_in_the_grid_network(make):
+    torch.manual_seed(0)
+    network = make(partial(QBLIF, s_max=8, delta=0.1, output="graded"), T=4).eval()
+    grid, counts = GridNetwork(quantize(absorb(network))).eval(), []
+    trained, other, pixels = ActivityMeter(network), ActivityMeter(grid), torch.rand(5, 1, 8, 8)
+    for _, _, neuron in network.spiking_stages():
+        neuron.register_forward_hook(lambda neuron, _, output: counts.append(neuron.counts(output)))
+    trained.attach()
+    other.attach()
+    with torch.no_grad():
+        network(pixels)
+        grid.encoder(pixels)
+        other.hear(counts)
+    assert estimate(other, "best") == estimate(trained, "best")

@@ -32,13 +32,16 @@ def test_gradients_are_the_same_in_channels_last_memory(fused, batch, size):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("as_pool", [False, True])
 @pytest.mark.parametrize("momentum", [0.1, None])
-def test_a_norm_of_torch_counts_a_batch_once_however_the_network_runs(momentum):
+def test_a_norm_of_torch_counts_a_batch_once_however_the_network_runs(momentum, as_pool):
     def after(memory):
         torch.manual_seed(0)
         norm = nn.BatchNorm2d(4, momentum=momentum)
         stages = {
-            "a": Stage([Branch(INPUT, nn.Conv2d(3, 4, 3), norm)], QBLIF()),
+            "a": Stage(
+                [Branch(INPUT, nn.Conv2d(3, 4, 3), None if as_pool else norm)], QBLIF(), norm if as_pool else None
+            ),
             "readout": Stage([Branch("a", nn.Linear(4 * 4, 2))]),
         }
         network = SpikingNetwork(Encoder("direct", 2, [0.5] * 3, [0.5] * 3), stages, 2, (3, 4, 4))

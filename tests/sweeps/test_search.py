@@ -65,6 +65,21 @@ def test_a_trial_below_the_threshold_is_pruned_in_its_first_epoch(tool, capsys):
     assert tool.result()["error"] == "TrialPruned: given up after epoch 1"
 
 
+def test_a_trial_above_its_budget_ranks_behind_all_that_keep_theirs(tool, capsys):
+    (tool.folder / "mine.yaml").write_text(
+        "n_trials: 2\nseed: 0\nsampler: {_target_: optuna.samplers.BruteForceSampler}\n"
+        "space: {budget.target: [0.001, 2.0]}\n"
+    )
+    assert tool("scripts/search.py", *RUN, "budget=energy", "budget.every=1", "search=mine.yaml") == 0
+    found = {trial.params["budget.target"]: trial for trial in study(tool, "mine").trials}
+    assert found[0.001].value < 0 < found[2.0].value
+    # in the first epoch the target still falls
+    assert all(list(trial.intermediate_values) == [1] for trial in found.values())
+    shown = capsys.readouterr().out
+    assert f": over its budget by {-found[0.001].value:.0%}".replace("%", " %") in shown
+    assert f"best: trial {found[2.0].number}, val/acc" in shown
+
+
 def test_a_trial_that_fails_does_not_stop_the_search(tool, capsys):
     file = tool.folder / "mine.yaml"
     file.write_text(

@@ -126,6 +126,21 @@ def test_a_fit_that_was_complete_is_not_trained_again(tool, stop_at, monkeypatch
     assert not any(part.exists() for part in left)
 
 
+def test_an_average_follows_the_weights_until_its_first_update(tool, whole):
+    late = [*SHORT, *AVERAGED, "hydra.run.dir=outputs/late"]
+    assert tool("train.py", *late, "+callbacks.ema.update_starting_at_step=14") == 0
+    epochs, others = ([row for row in curves(run) if row["val/loss"]] for run in (tool.folder / "outputs/late", whole))
+    assert epochs[:3] == others[:3] and epochs[3]["val/loss"] != others[3]["val/loss"]
+
+
+@pytest.mark.parametrize(("key", "value"), [("update_starting_at_step", 16), ("update_every_n_steps", 0)])
+def test_an_average_that_never_starts_is_refused_before_training(tool, capsys, stop_at, key, value):
+    stop_at(1)
+    assert tool("train.py", *SHORT, *AVERAGED, f"+callbacks.ema.{key}={value}") == 1
+    message = one_paragraph(capsys.readouterr().err)
+    assert "callbacks.ema averages nothing in 16 steps with " in message and f"{key}={value}" in message
+
+
 @pytest.mark.parametrize("part", ["train", "val", "test"])
 def test_a_share_below_one_batch_is_refused_before_training(tool, capsys, part):
     limit = f"trainer.limit_{part}_batches"

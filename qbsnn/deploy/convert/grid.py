@@ -21,6 +21,7 @@ from qbsnn.deploy.format.bounds import membrane_bound, output_range
 from qbsnn.deploy.format.network import IntegerNetwork, IntStage, Leak
 from qbsnn.functional.exact import exact_float, exact_for_sums, full_float32
 from qbsnn.functional.surrogate import Surrogate
+from qbsnn.layers.quantised import trained_weight
 from qbsnn.layers.stage import INPUT, Branch, Stage
 from qbsnn.models.network import SpikingNetwork, Tap
 from qbsnn.neurons.base import SpikingNeuron
@@ -98,16 +99,20 @@ class GridNetwork(SpikingNetwork):
     """Pixels ``[B, C, H, W]`` to logits ``[T, B, classes]``, computed as the deployed network computes them.
 
     Its parameters are the absorbed weights of ``quantized``, which are not changed; its grid is fixed. ``integers()``
-    converts what has been learned.
+    converts what has been learned. What ``trained``, the network before absorption, has frozen stays frozen: weights,
+    and biases all of whose origins are.
     """
 
-    def __init__(self, quantized: Quantized) -> None:
+    def __init__(self, quantized: Quantized, trained: SpikingNetwork | None = None) -> None:
         shadow = copy.deepcopy(quantized.front)
         stages = {name: stage.requires_grad_(True) for name, stage in shadow.named_stages()}
         for stage in stages.values():
             for branch in stage.parts:
                 if branch.gain is not None:
                     branch.gain.requires_grad_(False)
+        for name, stage in trained.named_stages() if trained is not None else ():
+            for own, origin in zip(stages[name].parts, stage.parts, strict=True):
+                _freeze(own, origin)
         super().__init__(shadow.encoder, stages, shadow.T, shadow.in_shape, shadow.decision)
         self.origin = quantized
         self.numbers = {stage.name: i for i, stage in enumerate(quantized.net.stages)}
@@ -198,6 +203,16 @@ class GridNetwork(SpikingNetwork):
         q = _factor(branch, unit, self.origin.settings.q_max)
         b = through(branch.weight.bias.double() * scale, (branch.weight.bias.detach().double() * scale).round())
         return (_apply(branch, q, x.double()) + b) / scale
+
+
+def _freeze(own: Branch, origin: Branch) -> None:
+    """Freeze of an absorbed branch what was frozen in the one that it comes from."""
+    layer = origin.weight
+    if own.weight is None or own.weight.bias is None or layer is None:
+        return
+    own.weight.weight.requires_grad_(trained_weight(layer).requires_grad)
+    origins = [bias for bias in (layer.bias, getattr(origin.norm, "bias", None)) if bias is not None]
+    own.weight.bias.requires_grad_(not origins or any(bias.requires_grad for bias in origins))
 
 
 def _factor(branch: Branch, unit: Tensor, q_max: int) -> Tensor:

@@ -186,5 +186,6 @@ def _facts(verdict: Verdict, block: Integer) -> None:
             f"({most.name}) differ from the absorbed network. A fact to know, not a check.",
         )
     integer, absorbed = percent(block.acc), percent(block.absorbed_acc)
-    verdict.add("note", f"Accuracy on these images: absorbed {absorbed}, integer {integer}.")
+    before = "before rounding" if block.mode == "qat" else "absorbed"
+    verdict.add("note", f"Accuracy on these images: {before} {absorbed}, integer {integer}.")
     verdict.add("note", f"Checkpoint: {block.checkpoint}.")

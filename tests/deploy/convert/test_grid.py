@@ -115,6 +115,19 @@ def test_the_argument_is_not_changed_and_its_grid_is_fixed():
     assert trained.plan is quantized.plan
 
 
+def test_what_was_frozen_stays_frozen():
+    network = make("vgg5-max", QBLIF)
+    quantized = quantize(absorb(network))
+    for name in ("conv1", "fc1"):
+        network.stages[name].parts[0].weight.weight.requires_grad_(False)
+    network.stages["conv2"].parts[0].norm.bias.requires_grad_(False)
+    grid = GridNetwork(quantized, network)
+    frozen = [name for name, parameter in grid.named_parameters() if not parameter.requires_grad]
+    bases = {"conv1": "weight", "conv2": "bias", "fc1": "weight"}
+    assert frozen == [f"stages.{name}.branches.0.weight.{what}" for name, what in bases.items()]
+    assert all(parameter.requires_grad for parameter in GridNetwork(quantized).parameters())
+
+
 @pytest.mark.parametrize("leak", networks.LEAKS, ids=str)
 def test_leaks_in_floating_point_are_the_integer_ones(leak):
     v = torch.arange(-3000, 3001, dtype=torch.float64)
