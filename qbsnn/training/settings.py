@@ -174,6 +174,9 @@ def screen(cfg: DictConfig) -> dict[str, Any]:
 def _check_together(plain: Node) -> None:
     """Refuse settings that only make sense apart."""
     trainer = plain["trainer"]
+    for group in ("model", "data"):
+        if (steps := plain[group].get("T", plain["T"])) != plain["T"]:
+            raise SettingsError(f"{group}.T follows T, which is {plain['T']}, got {steps}: write T={steps} instead")
     if plain.get("deploy", {}).get("mode") == "qat" and trainer.get("limit_val_batches") == 0:
         raise SettingsError("deploy=qat chooses its epoch by validation: trainer.limit_val_batches must not be 0")
     if plain.get("test", True) and trainer.get("limit_test_batches") == 0:

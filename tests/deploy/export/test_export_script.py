@@ -55,10 +55,7 @@ def test_every_format_is_written_and_proved(tool, capsys, checkpoint, kind):
 
 
 def test_out_names_the_place_and_keys_change_the_configuration(tool, checkpoint):
-    assert (
-        tool(SCRIPT, f"ckpt={checkpoint}", "format=bundle", "out=here/net", "model.T=3", "deploy.bits=4", "name=four")
-        == 0
-    )
+    assert tool(SCRIPT, f"ckpt={checkpoint}", "format=bundle", "out=here/net", "T=3", "deploy.bits=4", "name=four") == 0
     assert {path.parent.name for path in tool.left_behind()} == {"net"}
     manifest = json.loads((tool.folder / "here/net/manifest.json").read_text())
     assert (manifest["T"], manifest["name"], manifest["classes"]) == (3, "four", list("0123456789"))
