@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import shutil
+import signal
 import sys
 import textwrap
 import traceback
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 Value = TypeVar("Value")
 INDENT = " " * 14
 LONGEST = 1000  # characters of an error
+CTRL_C = 128 + signal.SIGINT  # exit code
 TRACE = "QBSNN_TRACE"
 """Environment variable: when it is set, errors that are told in a paragraph are shown with their stack traces too."""
 
@@ -175,6 +177,8 @@ def launch(main: Callable[[], object], conf: Path, config_name: str) -> None:
                 print(_help(conf, config_name, [word for word in sys.argv[1:] if not word.startswith("-")]))
             else:
                 main()
+    except KeyboardInterrupt:
+        sys.exit(CTRL_C)
     except QBSNNError as error:
         fail(error)
     except Exception as error:  # Hydra could not make the run directory, or write into it
@@ -199,6 +203,8 @@ def script(main: Callable[[Given], object], keys: type[Given], doc: str | None) 
         return
     try:
         main(read(keys, sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(CTRL_C)
     except QBSNNError as problem:
         fail(problem)
         sys.exit(1)

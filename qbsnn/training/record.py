@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import shutil
 import sys
@@ -20,6 +21,7 @@ from lightning.pytorch.loggers import Logger
 from qbsnn.errors import BusyError, EnvironmentFault, SettingsError, VerificationError, environment_fault
 from qbsnn.report.run.page import build as write_page
 from qbsnn.results.fingerprint import EPOCHS, differing
+from qbsnn.results.files import from_here
 from qbsnn.results.reading import read_result
 from qbsnn.results.run_files import CURVE_FILE, LOCK
 from qbsnn.results.schema import Absorption, Host, Integer, Result
@@ -29,6 +31,10 @@ from qbsnn.tracking.wandb_logger import ID_FILE
 from qbsnn.training.devices.host import git_state
 from qbsnn.training.resume import STEPS
 from qbsnn.training.settings import for_files, identify
+
+log = logging.getLogger(__name__)
+FILES = ("result.json", "report.html", "diagnostics.npz", CURVE_FILE, STEPS, ID_FILE, "figures", "checkpoints")
+"""What a run leaves in its directory."""
 
 
 def begin(settings: dict[str, Any], host: Host, **facts: Any) -> Result:
@@ -79,7 +85,8 @@ PATIENCE = 5.0  # seconds to wait for a lock, which a killed process may leave t
 def held(folder: Path) -> Iterator[None]:
     """Hold a run directory: the process that writes into it has its lock, which the system frees when it ends.
 
-    What an earlier process left that was killed within a write, a ``.part``, is removed.
+    What an earlier process left that was killed within a write, a ``.part``, is removed. What :func:`claim` set aside
+    is put back if the body fails before its first checkpoint.
 
     Raises:
         BusyError: another process has it.
@@ -89,7 +96,14 @@ def held(folder: Path) -> Iterator[None]:
         with FileLock(folder / LOCK, timeout=PATIENCE):
             for part in folder.rglob(".*.part"):
                 part.unlink()
-            yield
+            _settle(folder)
+            try:
+                yield
+            except BaseException:
+                _settle(folder)
+                raise
+            for name in FILES:
+                _remove(_aside(folder / name))
     except Timeout:
         raise BusyError(
             f"another process writes into {folder}: wait for its end, or use another hydra.run.dir"
@@ -137,6 +151,10 @@ def recorded(
             record.keep(status="interrupted" if stopped else "failed", error=words)
             if fault is not None:
                 raise fault from error
+            if stopped:
+                _say_how_to_go_on(folder)
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from None
             raise
     finally:
         timing = replace(record.result.timing, total_seconds=before() + time.perf_counter() - started)
@@ -148,6 +166,14 @@ def recorded(
         finally:
             runs.log_files(loggers, folder, record.result)
             close_loggers(record.result.status in ("failed", "interrupted"))
+
+
+def _say_how_to_go_on(folder: Path) -> None:
+    place = shlex.quote(str(from_here(folder.resolve())))
+    if any(folder.glob("checkpoints/*.ckpt")):
+        log.info("stopped; go on with: python train.py resume=%s", place)
+    else:
+        log.info("stopped before there was a checkpoint in %s", place)
 
 
 def _fault(error: BaseException, folder: Path) -> EnvironmentFault | None:
@@ -207,7 +233,7 @@ def claim(folder: Path, identity: dict[str, Any], overwrite: bool, resume: bool 
     Args:
         folder: the run directory.
         identity: of the experiment, see :mod:`qbsnn.results.fingerprint`.
-        overwrite: whether to remove what is there and start over.
+        overwrite: whether to set aside what is there and start over.
         resume: whether the experiment may have more epochs than it had.
         again: whether it may be finished.
 
@@ -216,9 +242,9 @@ def claim(folder: Path, identity: dict[str, Any], overwrite: bool, resume: bool 
         SettingsError: it holds another experiment; the message names the settings that differ.
     """
     if overwrite:
-        files = "result.json", "report.html", "diagnostics.npz", CURVE_FILE, STEPS, ID_FILE
-        for path in (folder / name for name in ("checkpoints", "figures", *files)):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        for path in (folder / name for name in reversed(FILES)):  # checkpoints first, see _settle
+            if path.exists():
+                path.replace(_aside(path))
         return
     file = folder / "result.json"
     if not file.is_file():
@@ -234,6 +260,27 @@ def claim(folder: Path, identity: dict[str, Any], overwrite: bool, resume: bool 
         )
     if before.status == "finished" and not again:
         raise BusyError(f"another process has finished the run in {folder}")
+
+
+def _settle(folder: Path) -> None:
+    """Put back what was set aside for a run that has no checkpoint; where it has one, remove it.
+
+    Checkpoints are put back last and set aside first, so that this can be done again after a kill in between.
+    """
+    begun = any(folder.glob("checkpoints/*.ckpt"))
+    for path in [folder / name for name in FILES if _aside(folder / name).exists()]:
+        _remove(_aside(path) if begun else path)
+        if not begun:
+            _aside(path).replace(path)
+            log.info("%s is again what it was before this run", path)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.before")
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _of(identity: dict[str, Any], key: str) -> str:

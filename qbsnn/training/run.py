@@ -28,6 +28,7 @@ from qbsnn.functional.exact import full_float32
 from qbsnn.models.execution import uncompiled
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.models.weights import load_network, load_weights
+from qbsnn.results.files import from_here
 from qbsnn.results.fingerprint import fingerprint
 from qbsnn.results.schema import Metrics, Result, Timing
 from qbsnn.training import checkpoints, fine_tuning
@@ -128,6 +129,7 @@ def fit(parts: Parts) -> Fitted:
     settings, trainer, result = parts.settings, parts.trainer, parts.result
     facts = f"{result.params:,} parameters, T = {settings['T']}, {result.precision}"
     log.info("%s: %s, on %s", settings["name"], facts, result.host.device)
+    log.info("folder: %s", from_here(parts.folder.resolve()))
     checkpoint = unfinished(settings, trainer.is_global_zero)
     if checkpoint is not None:
         log.info("going on from %s", checkpoint)
