@@ -31,6 +31,7 @@ def main(given: Export) -> None:
     import torch
 
     from qbsnn.cli.checkpoints import deployed_network, first_images, opened
+    from qbsnn.deploy.convert.profiles import misfits
     from qbsnn.deploy.export.write import FORMATS, Job, export
 
     kind = choice("format", given.format, FORMATS)
@@ -45,6 +46,7 @@ def main(given: Export) -> None:
         proof = export(job, kind, out)
     print(f"{out}: {job.name}, T = {job.net.T}, {len(job.net.stages)} layers; {proof.remark}")
     print(f"checked on {proof.images} test images: {proof.spikes:,} spikes, 0 of {proof.values:,} values differ")
+    print(*(f"warning: {line}\n" for line in misfits(deployed.quantized)), sep="", end="")
     if proof.silent:
         print(f"warning: no spikes in {', '.join(proof.silent)}: the check says nothing of these layers")
 

@@ -29,6 +29,7 @@ from qbsnn.cli.keys import Given, help_text, read
 from qbsnn.errors import QBSNNError, SettingsError, environment_fault
 from qbsnn.results.schema import Result
 from qbsnn.sweeps.plan import folder_name
+from qbsnn.training.devices.signals import SIGNALS
 
 log = logging.getLogger(__name__)
 Value = TypeVar("Value")
@@ -202,7 +203,8 @@ def script(main: Callable[[Given], object], keys: type[Given], doc: str | None) 
         print(help_text(keys, doc))
         return
     try:
-        main(read(keys, sys.argv[1:]))
+        with SIGNALS.listening():  # so that what was begun is cleared away
+            main(read(keys, sys.argv[1:]))
     except KeyboardInterrupt:
         sys.exit(CTRL_C)
     except QBSNNError as problem:
