@@ -73,6 +73,11 @@ WRONG = {
     "optim.scheduler.T_max=0": "optim.scheduler.T_max must be an integer of at least 1, got 0",
     "optim.loss.label_smoothing=7": "optim.loss.label_smoothing must be a number of at least 0 and at most 1, got 7",
     "trainer.max_epochs=0": "trainer.max_epochs must be an integer of at least 1, got 0",
+    "trainer.limit_train_batches=-3": "trainer.limit_train_batches must be a number of at least 0 or null, got -3",
+    "trainer.val_check_interval=0": "trainer.val_check_interval must be a number above 0 or null, got 0",
+    "trainer.gradient_clip_val=x": "trainer.gradient_clip_val must be a number of at least 0 or null, got 'x'",
+    "trainer.devices=null": "trainer.devices must be an integer or a text or a list, got None",
+    "init_from=3": "init_from must be a text or null, got 3",
     "deploy.bits=9": "deploy.bits must be an integer from 2 to 8, got 9",
     "callbacks.checkpoint.dirpath=/tmp": "callbacks.checkpoint.dirpath must be a folder in the run directory",
 }
