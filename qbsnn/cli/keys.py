@@ -13,6 +13,8 @@ from pydantic.fields import FieldInfo
 from qbsnn.checked import explained
 from qbsnn.checks import nearest
 from qbsnn.errors import SettingsError
+from qbsnn.results.files import runs_below
+from qbsnn.results.run_files import checkpoint_of
 
 WIDTH = 110
 
@@ -46,6 +48,7 @@ class CheckpointKeys(Overriding):
     def _there(cls, ckpt: Path) -> Path:
         if not ckpt.exists():
             raise ValueError(f"checkpoint {ckpt.resolve()} does not exist")
+        checkpoint_of(ckpt)
         return ckpt
 
 
@@ -60,7 +63,8 @@ class ResumeKeys(Overriding):
     @classmethod
     def _begun(cls, resume: Path) -> Path:
         if not (resume / "checkpoints").is_dir():
-            raise ValueError(f"{resume} has no checkpoint to go on from: there is no folder {resume / 'checkpoints'}")
+            absent = f"there is no folder {resume / 'checkpoints'}{runs_below(resume)}"
+            raise ValueError(f"{resume} has no checkpoint to go on from: {absent}")
         return resume
 
 

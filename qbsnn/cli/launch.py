@@ -156,7 +156,8 @@ def fail(error: Exception) -> None:
 
 def fail_for_the_machine(error: Exception) -> None:
     """Print what the machine did not give; an error of another kind is raised again."""
-    fault = environment_fault(error)
+    place = HydraConfig.get().runtime.output_dir if HydraConfig.initialized() else Path.cwd()
+    fault = environment_fault(error, place)
     if fault is None:
         raise error
     fault.__cause__ = None if fault is error else error

@@ -178,7 +178,7 @@ def _say_how_to_go_on(folder: Path) -> None:
 
 def _fault(error: BaseException, folder: Path) -> EnvironmentFault | None:
     """What the machine did not give, with the checkpoint that training can go on from."""
-    fault = environment_fault(error)
+    fault = environment_fault(error, folder)
     if fault is None:
         return None
     files = sorted(folder.glob("checkpoints/*.ckpt"), key=lambda path: path.stat().st_mtime)

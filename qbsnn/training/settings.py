@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
@@ -165,10 +166,18 @@ def screen(cfg: DictConfig) -> dict[str, Any]:
     if not isinstance(single, Mapping) or not all(isinstance(node, Mapping) for node in single.values()):
         raise SettingsError(f"model.neurons must give stages their neurons, {{STAGE: {{_target_: ...}}}}, got {single}")
     _check_bounds(plain, trust)
+    _check_root(plain["data"], OmegaConf.to_container(cfg, resolve=False)["data"])  # type: ignore[index, call-overload]
     check_outputs(plain)
     _check_together(plain)
     plain = with_digests(plain)
     return {**plain, "trust": trust} if trust else plain
+
+
+def _check_root(data: Node, written: Node) -> None:
+    """Refuse to take the folder of all sets for the user's own files, unless it looks like that."""
+    own = data.get("_target_") in ("qbsnn.data.ImageFolder", "qbsnn.data.EventFolder") and not data.get("table")
+    if own and written.get("root") == "${paths.data}" and not any(Path(data["root"]).glob("[Tt]rain")):
+        raise SettingsError("data.root is not set: write data.root=FOLDER, the folder that holds train/<class>/")
 
 
 def _check_together(plain: Node) -> None:

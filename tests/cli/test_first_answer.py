@@ -15,7 +15,7 @@ from qbsnn.errors import SettingsError
 from qbsnn.training.building import RULES, locate
 from qbsnn.training.defaults import arguments
 from qbsnn.training.settings import screen
-from tests.tool import ROOT
+from tests.tool import ROOT, one_paragraph
 
 CONF = ROOT / "conf"
 
@@ -102,6 +102,26 @@ def test_every_bound_is_of_an_argument_that_something_takes(group):
             taken |= set(arguments(locate(group, target)))
     assert set(BOUNDS[group].model_fields) <= taken
     assert set(BOUNDS) <= set(RULES)
+
+
+@pytest.mark.parametrize("data", ["image_folder", "event_folder"])
+def test_files_of_ones_own_are_not_sought_among_the_sets(tool, capsys, data):
+    (tool.folder / "data/MNIST/raw").mkdir(parents=True)
+    (tool.folder / "data/NMNIST/Test").mkdir(parents=True)
+    assert tool("train.py", f"data={data}") == 1
+    assert "data.root is not set: write data.root=FOLDER" in one_paragraph(capsys.readouterr().err)
+    assert tool.left_behind() == []
+
+
+@pytest.mark.parametrize(
+    ("script", "key"), [("evaluate.py", "ckpt"), ("train.py", "resume"), ("train.py", "init_from")]
+)
+def test_the_folder_of_all_runs_is_no_run(tool, capsys, script, key):
+    for name in "abcd":
+        (tool.folder / f"outputs/runs/{name}/checkpoints").mkdir(parents=True)
+    assert tool(script, f"{key}=outputs") == 1
+    message = one_paragraph(capsys.readouterr().err)
+    assert "; runs below it: outputs/runs/b, outputs/runs/c, outputs/runs/d" in message
 
 
 def test_a_first_checkpoint_that_is_absent_is_missed_at_once(tool, capsys):
