@@ -5,10 +5,11 @@ The checkpoint carries its configuration; other words change single keys of it. 
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from qbsnn.checks import choice
 from qbsnn.cli import launch as cli
@@ -24,6 +25,13 @@ class Export(CheckpointKeys):
     allow_metadata_only: bool = Field(
         default=False, description="let NIR carry what plain readers would misread as metadata"
     )
+
+    @field_validator("out")
+    @classmethod
+    def _free(cls, out: Path | None) -> Path | None:
+        if out is not None and os.path.lexists(out):
+            raise ValueError(f"{out} exists already; name another path or remove it")
+        return out
 
 
 def main(given: Export) -> None:

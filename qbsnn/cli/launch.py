@@ -143,6 +143,14 @@ def _print_what_can_be_printed() -> None:
             stream.reconfigure(errors="replace")
 
 
+def log_to_stdout() -> None:
+    """Say what a run says, as Hydra has it said."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+    logging.getLogger().setLevel(logging.INFO)
+
+
 def fail(error: Exception) -> None:
     """Print an error as one paragraph on stderr and remember it; with its stack trace where ``QBSNN_TRACE`` is set."""
     if _failures is not None:

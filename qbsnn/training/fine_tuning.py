@@ -26,6 +26,7 @@ from qbsnn.deploy.convert.quantized import Quantized
 from qbsnn.deploy.convert.settings import DeploySettings
 from qbsnn.errors import CheckpointError
 from qbsnn.models.network import SpikingNetwork
+from qbsnn.results.formatting import counted
 from qbsnn.training import checkpoints
 from qbsnn.training.building import build_all, build_object
 from qbsnn.training.deployment import Tuned
@@ -57,7 +58,7 @@ def fine_tune(
         path: of the file to write.
     """
     group = deploy_settings(settings)
-    log.info("fine-tuning on the integer grid, then the float network, %d epochs each", group.epochs)
+    log.info("fine-tuning on the integer grid, then the float network, %s each", counted(group.epochs, "epoch"))
     grid, kept = _fit(GridNetwork(quantized), settings, precision, data)
     floating, _ = _fit(copy.deepcopy(network), settings, precision, data)
     contents = {"grid": grid, "float": floating, "kept": kept, "deploy": group.grid, "base": _digest(network)}

@@ -58,6 +58,14 @@ def begin(settings: dict[str, Any], host: Host, **facts: Any) -> Result:
     )
 
 
+def continued(result: Result, before: Result | None) -> Result:
+    """A result with the command that began the run, and also with its own where that makes the run longer."""
+    if before is None:
+        return result
+    longer = result.identity.get(EPOCHS) != before.identity.get(EPOCHS)
+    return replace(result, command=f"{before.command} && {result.command}" if longer else before.command)
+
+
 class Record:
     """Collects the values of a run into its result.
 
@@ -169,11 +177,8 @@ def recorded(
 
 
 def _say_how_to_go_on(folder: Path) -> None:
-    place = shlex.quote(str(from_here(folder.resolve())))
-    if any(folder.glob("checkpoints/*.ckpt")):
-        log.info("stopped; go on with: python train.py resume=%s", place)
-    else:
-        log.info("stopped before there was a checkpoint in %s", place)
+    place, begun = shlex.quote(str(from_here(folder.resolve()))), any(folder.glob("checkpoints/*.ckpt"))
+    log.info("stopped; %s%s", "go on with: python train.py resume=" if begun else "no checkpoint is in ", place)
 
 
 def _fault(error: BaseException, folder: Path) -> EnvironmentFault | None:
@@ -227,7 +232,9 @@ def _disagreement(block: Absorption | Integer) -> str:
     return ", ".join(facts)
 
 
-def claim(folder: Path, identity: dict[str, Any], overwrite: bool, resume: bool = False, again: bool = True) -> None:
+def claim(
+    folder: Path, identity: dict[str, Any], overwrite: bool, resume: bool = False, again: bool = True
+) -> Result | None:
     """See that a run directory is free for an experiment, or holds this very one.
 
     Args:
@@ -237,6 +244,9 @@ def claim(folder: Path, identity: dict[str, Any], overwrite: bool, resume: bool 
         resume: whether the experiment may have more epochs than it had.
         again: whether it may be finished.
 
+    Returns:
+        What an earlier start of this experiment left there; ``None`` if there is nothing, or not any more.
+
     Raises:
         BusyError: it may not and is, so another process has finished it meanwhile.
         SettingsError: it holds another experiment; the message names the settings that differ.
@@ -245,10 +255,10 @@ def claim(folder: Path, identity: dict[str, Any], overwrite: bool, resume: bool 
         for path in (folder / name for name in reversed(FILES)):  # checkpoints first, see _settle
             if path.exists():
                 path.replace(_aside(path))
-        return
+        return None
     file = folder / "result.json"
     if not file.is_file():
-        return
+        return None
     before = read_result(file)
     there = before.identity or identify(before.config)
     if keys := [key for key in differing(there, identity) if not (resume and key == EPOCHS)]:
@@ -260,6 +270,7 @@ def claim(folder: Path, identity: dict[str, Any], overwrite: bool, resume: bool 
         )
     if before.status == "finished" and not again:
         raise BusyError(f"another process has finished the run in {folder}")
+    return before
 
 
 def _settle(folder: Path) -> None:
@@ -284,4 +295,6 @@ def _remove(path: Path) -> None:
 
 
 def _of(identity: dict[str, Any], key: str) -> str:
-    return json.dumps(identity[key]) if key in identity else "its default"
+    node = ".".join(key.split(".")[:2])  # a callback, which may not be there at all
+    gone = key.endswith("._target_") or (node.startswith("callbacks.") and f"{node}._target_" not in identity)
+    return json.dumps(identity[key]) if key in identity else "absent" if gone else "its default"

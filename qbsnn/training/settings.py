@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, Field
 
-from qbsnn.bounds import BOUNDS
+from qbsnn.bounds import BOUNDS, check_target
 from qbsnn.checked import Checked
 from qbsnn.checks import nearest, place
 from qbsnn.deploy.convert.settings import DeploySettings
@@ -166,14 +166,17 @@ def screen(cfg: DictConfig) -> dict[str, Any]:
     if not isinstance(single, Mapping) or not all(isinstance(node, Mapping) for node in single.values()):
         raise SettingsError(f"model.neurons must give stages their neurons, {{STAGE: {{_target_: ...}}}}, got {single}")
     _check_bounds(plain, trust)
-    _check_root(plain["data"], OmegaConf.to_container(cfg, resolve=False)["data"])  # type: ignore[index, call-overload]
+    if isinstance(target := plain.get("budget", {}).get("target"), int | float):
+        with place("budget"):
+            check_target(target, plain["budget"].get("quantity", "energy"))
+    _check_root(plain["data"], OmegaConf.to_container(cfg.data, resolve=False))
     check_outputs(plain)
     _check_together(plain)
     plain = with_digests(plain)
     return {**plain, "trust": trust} if trust else plain
 
 
-def _check_root(data: Node, written: Node) -> None:
+def _check_root(data: Node, written: Any) -> None:
     """Refuse to take the folder of all sets for the user's own files, unless it looks like that."""
     own = data.get("_target_") in ("qbsnn.data.ImageFolder", "qbsnn.data.EventFolder") and not data.get("table")
     if own and written.get("root") == "${paths.data}" and not any(Path(data["root"]).glob("[Tt]rain")):

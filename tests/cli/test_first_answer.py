@@ -39,6 +39,12 @@ finally:
         (["train.py", "--help"], 0, "trainer.max_epochs="),
         (["train.py", "resume=absent"], 1, "absent has no checkpoint to go on from"),
         (["evaluate.py", "ckpt=absent.ckpt"], 1, "absent.ckpt does not exist"),
+        (["evaluate.py", "ckpt=.", "deploy.bits=9"], 1, "error: deploy.bits must be an integer from 2 to 8, got 9"),
+        (
+            ["scripts/export.py", "ckpt=a.ckpt", "format=c", "out=."],
+            1,
+            ". exists already; name another path",
+        ),
         (["scripts/export.py", "ckpt=a.ckpt", "fromat=c"], 1, "does not exist; format is missing: write format="),
     ],
 )
@@ -78,6 +84,7 @@ WRONG = {
     "trainer.gradient_clip_val=x": "trainer.gradient_clip_val must be a number of at least 0 or null, got 'x'",
     "trainer.devices=null": "trainer.devices must be an integer or a text or a list, got None",
     "init_from=3": "init_from must be a text or null, got 3",
+    "budget={_target_:qbsnn.energy.budget.EnergyBudget,target:15}": "budget.target must be a share of at most 2 of the",
     "deploy.bits=9": "deploy.bits must be an integer from 2 to 8, got 9",
     "callbacks.checkpoint.dirpath=/tmp": "callbacks.checkpoint.dirpath must be a folder in the run directory",
 }

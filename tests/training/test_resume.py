@@ -196,6 +196,9 @@ def test_another_experiment_in_a_used_directory_is_refused_unless_it_may_overwri
     text = one_paragraph(capsys.readouterr().err)
     assert "holds another experiment" in text and "trainer.max_epochs (4 there, 3 here)" in text
     assert "seed (0 there, 1 here)" in text and "overwrite=true" in text
+    assert tool("train.py", *SHORT, "callbacks.absorption=null", "hydra.run.dir=outputs/parts") == 1
+    text = one_paragraph(capsys.readouterr().err)
+    assert 'callbacks.absorption._target_ ("qbsnn.callbacks.AbsorptionCheck" there, absent here)' in text
     assert {path: path.read_bytes() for path in kept} == kept
     assert tool("train.py", *SHORT, "seed=1", "overwrite=true", "hydra.run.dir=outputs/parts") == 0
     assert starts(tool.folder / "outputs/parts") == [(0, 0), (1, 4), (2, 8), (3, 12)]
