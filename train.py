@@ -45,6 +45,7 @@ def go_on(given: ResumeKeys) -> None:
     from qbsnn.cli.resuming import resumed
     from qbsnn.training.run import train
 
+    cli.log_to_stdout()
     result = train(resumed(given, Path(__file__).parent / "conf/logger"))
     if result is not None:
         cli.conclude(result)

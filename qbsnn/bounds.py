@@ -130,6 +130,18 @@ class LossBounds(Bounds):
     label_smoothing: float = Field(ge=0, le=1)
 
 
+LARGEST = 2.0  # relative energy that anybody can mean; above it a share was written as per cent
+
+
+def check_target(target: float, quantity: str) -> None:
+    """Refuse a budget of energy that is no share; raises ArgumentError."""
+    if quantity == "energy" and target > LARGEST:
+        raise ArgumentError(
+            f"target must be a share of at most {LARGEST:g} of the dense ReLU network's energy, as 0.15 for 15 %, "
+            f"got {target!r}"
+        )
+
+
 BOUNDS: Mapping[str, type[Bounds]] = {
     "neuron": NeuronBounds,
     "model": ModelBounds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -22,6 +23,12 @@ _KINDS = {
 }
 """pydantic's name of an error -> what a value must be, where the field's bounds do not say it."""
 
+_NAMES = {"string": "a text", "object": "a mapping, {KEY: VALUE}", "array": "a list"}
+"""JSON's name of a type -> what a value may be, where it may be another one too."""
+
+_BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum"}
+"""pydantic's name of a bound that all of a union have -> JSON's."""
+
 
 class Checked(BaseModel):
     """Base of a frozen group of settings: its fields are the one place of their defaults, bounds and meaning.
@@ -36,7 +43,8 @@ class Checked(BaseModel):
         try:
             super().__init__(**fields)
         except ValidationError as error:
-            raise ArgumentError("; ".join(explained(type(self), item) for item in error.errors())) from None
+            told = dict.fromkeys(explained(type(self), item) for item in error.errors())  # one for all of a union
+            raise ArgumentError("; ".join(told)) from None
 
 
 def explained(model: type[BaseModel], item: Any) -> str:
@@ -49,21 +57,36 @@ def explained(model: type[BaseModel], item: Any) -> str:
     Returns:
         A sentence that begins with the field's dotted name.
     """
-    where = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "value_error":
+        return str(item["ctx"]["error"])
+    field = model.model_json_schema()["properties"].get(str(item["loc"][0]), {})
+    options = list(_options(field))
+    loc = list(item["loc"])
+    if sum(option.get("type") != "null" for option in options) > 1:
+        del loc[1:2]  # the member of the union
+    where = ".".join(str(part) for part in loc)
     if item["type"] == "extra_forbidden":
         return f"{where} is not a setting: {nearest(str(item['loc'][-1]), model.model_fields)}"
     if item["type"] == "missing":
         return f"{where} is missing"
-    if item["type"] == "value_error":
-        return str(item["ctx"]["error"])
     came = repr(item["input"]) if len(repr(item["input"])) <= LONGEST else f"{repr(item['input'])[:LONGEST]} ..."
-    field = model.model_json_schema()["properties"].get(str(item["loc"][0]), {})
-    right = " or ".join(words for option in field.get("anyOf", [field]) if (words := _described(option)))
-    if len(item["loc"]) > 1 or not right:
+    union = {option.get("type"): option for option in options} if len(options) > 1 else {}
+    if "number" in union:
+        union.pop("integer", None)
+    words = [_described(option) or _NAMES.get(str(kind), "") for kind, option in union.items()]
+    right = " or ".join(filter(None, words)) or _described(field)
+    if len(loc) > 1 or not right:
         right = _KINDS.get(item["type"], "")
     if not right:
         return f"{where}: {item['msg'][0].lower()}{item['msg'][1:]}, got {came}"
     return f"{where} must be {right}, got {came}"
+
+
+def _options(field: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The types that a value of this JSON schema may have."""
+    bounds = {name: field[key] for key, name in _BOUNDS.items() if key in field}
+    for option in field.get("anyOf", [field]):
+        yield from _options(option | bounds) if "anyOf" in option else [option | bounds]
 
 
 def _described(field: dict[str, Any]) -> str:
@@ -73,6 +96,8 @@ def _described(field: dict[str, Any]) -> str:
     low, high = field.get("minimum"), field.get("maximum")
     above, below = field.get("exclusiveMinimum"), field.get("exclusiveMaximum")
     if field.get("type") == "integer":
+        if low is None:
+            return "an integer"
         return f"an integer from {low} to {high}" if high is not None else f"an integer of at least {low}"
     if field.get("type") == "number":
         least = f"above {above:g}" if above is not None else f"of at least {low or 0:g}"

@@ -77,11 +77,12 @@ _TORCH = {
 }
 
 
-def environment_fault(error: BaseException) -> EnvironmentFault | None:
+def environment_fault(error: BaseException, place: object = "") -> EnvironmentFault | None:
     """What the machine did not give, if that is why an error came; libraries tell it in many ways.
 
     Args:
         error: any error. The errors that it came from are looked at too.
+        place: what was written into, for an error of a disk that names no file.
 
     Returns:
         An error that says it in a sentence; ``None`` where the machine is not the cause.
@@ -100,7 +101,8 @@ def environment_fault(error: BaseException) -> EnvironmentFault | None:
             return link
     for link in chain:
         if isinstance(link, OSError) and link.errno in _SYSTEM:
-            return EnvironmentFault(": ".join([_SYSTEM[link.errno], *([str(link.filename)] if link.filename else [])]))
+            file = link.filename or ("" if link.errno in (errno.ENOMEM, errno.EMFILE) else place)
+            return EnvironmentFault(": ".join(map(str, filter(None, [_SYSTEM[link.errno], file]))))
         if isinstance(link, MemoryError):
             return EnvironmentFault(f"there is too little memory{f': {link}' if str(link) else ''}")
         if isinstance(link, RuntimeError):

@@ -5,10 +5,11 @@ The checkpoint carries its configuration; other words change single keys of it. 
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from qbsnn.checks import choice
 from qbsnn.cli import launch as cli
@@ -25,12 +26,20 @@ class Export(CheckpointKeys):
         default=False, description="let NIR carry what plain readers would misread as metadata"
     )
 
+    @field_validator("out")
+    @classmethod
+    def _free(cls, out: Path | None) -> Path | None:
+        if out is not None and os.path.lexists(out):
+            raise ValueError(f"{out} exists already; name another path or remove it")
+        return out
+
 
 def main(given: Export) -> None:
     """Quantise, export, prove, and say where it is."""
     import torch
 
     from qbsnn.cli.checkpoints import deployed_network, first_images, opened
+    from qbsnn.deploy.convert.profiles import misfits
     from qbsnn.deploy.export.write import FORMATS, Job, export
 
     kind = choice("format", given.format, FORMATS)
@@ -45,6 +54,7 @@ def main(given: Export) -> None:
         proof = export(job, kind, out)
     print(f"{out}: {job.name}, T = {job.net.T}, {len(job.net.stages)} layers; {proof.remark}")
     print(f"checked on {proof.images} test images: {proof.spikes:,} spikes, 0 of {proof.values:,} values differ")
+    print(*(f"warning: {line}\n" for line in misfits(deployed.quantized)), sep="", end="")
     if proof.silent:
         print(f"warning: no spikes in {', '.join(proof.silent)}: the check says nothing of these layers")
 

@@ -38,6 +38,7 @@ class Tables(Keys):
 def main(given: Tables) -> None:
     from qbsnn.report.tables.documents import find_plan, store_sweeps, write_table
     from qbsnn.report.tables.pages import write_pages
+    from qbsnn.results.sweeps import read_cells
 
     if (given.table is None) == (given.docs is None and given.store is None):
         raise SettingsError("give table=NAME, or store=NAME to keep results, or docs=true for all pages")
@@ -45,6 +46,8 @@ def main(given: Tables) -> None:
         plan = find_plan(given.table, CONF)
         for path in write_table(plan, given.sweeps, given.out or Path("outputs/tables"), given.figure):
             print(path)
+        cells = read_cells(given.sweeps / plan.name)
+        print(f"{sum(cell.status == 'done' for cell in cells)} of {len(cells)} cells are finished")
         return
     for name in ("out", "figure"):
         if getattr(given, name) is not None:

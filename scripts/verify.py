@@ -23,17 +23,19 @@ class Verification(CheckpointKeys):
 
 def main(given: Verification) -> None:
     from qbsnn.cli.checkpoints import deployed_network, first_images, opened
+    from qbsnn.deploy.convert.profiles import misfits
     from qbsnn.deploy.verify.agreement import Row, compare_engines
 
     parts, deployed = deployed_network(opened(given), given.outputs / "verify")
     quantized = deployed.quantized
 
     totals: dict[tuple[str, str], Row] = {}
-    seen, wrong = 0, None
+    seen, wrong, spiked = 0, None, set()
     images = first_images(parts.data, given.images)
     compared = compare_engines(quantized, deployed.grid, images, given.scalar, parts.module.network.compiled)
     for rows, yardstick in compared:
         seen += len(yardstick.logits)
+        spiked |= {stage.name for stage, s in zip(quantized.net.stages, yardstick.spikes, strict=True) if s.any()}
         for row in rows:
             total = totals.setdefault((row.engine, row.layer), Row(row.engine, row.layer))
             total.spikes, total.membranes = total.spikes + row.spikes, total.membranes + row.membranes
@@ -45,8 +47,11 @@ def main(given: Verification) -> None:
         if wrong:
             break
     show(list(totals.values()), seen, deployed.mode)
+    print(*(f"warning: {line}\n" for line in misfits(quantized)), sep="", end="")
     if wrong:
         raise VerificationError(f"engines differ: {wrong}")
+    silent = ", ".join(stage.name for stage in quantized.net.stages if stage.name not in spiked)
+    print("all engines agree" + (f"; this says nothing of layers without spikes: {silent}" if silent else ""))
 
 
 def show(rows: list, images: int, mode: str) -> None:

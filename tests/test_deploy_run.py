@@ -127,6 +127,13 @@ def test_the_script_prints_zeros_for_every_engine_and_layer(tuned, tool, capsys)
     assert all(set(row[1:-1]) == {"0+0"} for row in rows)
     (overflows,) = [line.split() for line in lines if line.startswith("overflows")]
     assert overflows[1:-1] == ["0+0"] * 3  # of torch, int8 and scalar
+    assert lines[-1] == "all engines agree"
+
+
+def test_the_script_says_what_does_not_fit_the_profile(tuned, tool, capsys):
+    run, _ = tuned
+    assert verify(tool, run, "images=20", "scalar=0", "deploy.mode=ptq", "neuron.s_max=64", "deploy.profile=xylo") == 0
+    assert "\nwarning: does not fit xylo: conv1: burst 64, allowed: at most 31\n" in capsys.readouterr().out
 
 
 def test_the_script_names_the_first_difference(tuned, tool, capsys, monkeypatch):

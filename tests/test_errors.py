@@ -40,6 +40,11 @@ def test_it_is_told(name):
     assert isinstance(fault, EnvironmentFault) and words in str(fault)
 
 
+def test_a_full_disk_that_names_no_file_is_named_by_the_place():
+    assert str(environment_fault(OSError(errno.ENOSPC, "x"), "outputs/a")) == "the disk is full: outputs/a"
+    assert str(environment_fault(OSError(errno.EMFILE, "x"), "outputs/a")) == "too many files are open"
+
+
 def test_an_error_that_hides_another_is_looked_through():
     with pytest.raises(RuntimeError) as error:
         try:

@@ -42,8 +42,16 @@ def test_an_extended_run_is_the_longer_one(trained):
     assert trained("train.py", *SMALL, "trainer.max_epochs=4", "hydra.run.dir=outputs/b") == 0
     ours, theirs = (last(trained, name)["state_dict"] for name in "ab")
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert result["command"].endswith("hydra.run.dir=outputs/a && train.py resume=outputs/a trainer.max_epochs=4")
     rows = (trained.folder / "outputs/a/metrics.csv").read_text().splitlines()
     assert len(rows) == 1 + 4
+
+
+def test_a_finished_run_is_only_tested_again_and_keeps_its_command(trained, capsys):
+    before = json.loads((trained.folder / "outputs/a/result.json").read_text())
+    assert trained("train.py", "resume=outputs/a") == 0
+    assert "INFO: all epochs had been trained before; the network is tested again\n" in capsys.readouterr().out
+    assert json.loads((trained.folder / "outputs/a/result.json").read_text())["command"] == before["command"]
 
 
 def test_a_moved_run_goes_on_where_it_lies(trained):
@@ -87,4 +95,4 @@ def test_a_schedule_that_ends_with_the_first_epochs_is_said(trained, caplog):
     words = [word for word in SMALL if "scheduler" not in word]
     assert trained("train.py", *words, "trainer.max_epochs=1", "hydra.run.dir=outputs/c") == 0
     assert trained("train.py", "resume=outputs/c", "trainer.max_epochs=2") == 0
-    assert "CosineAnnealingLR was made for 1 epochs" in caplog.text and "the learning rate may be 0" in caplog.text
+    assert "CosineAnnealingLR was made for 1 epoch and" in caplog.text and "the learning rate may be 0" in caplog.text

@@ -35,6 +35,14 @@ OF_TRAINING = (
 )
 """Settings, with all below them, that nothing but training reads."""
 
+FOLLOWERS = {
+    "T": ("model.T", "data.T"),
+    "seed": ("model.seed", "data.seed"),
+    "model.decision": ("optim.loss.decision",),
+    "neuron.num_bits": ("deploy.bits",),
+}
+"""A key, and those to which ``conf/`` gives its value. A checkpoint holds their values, so they are changed with it."""
+
 
 def load(path: str | Path, trust: str | Sequence[str] = ()) -> SpikingNetwork:
     """The trained network of a checkpoint or of a run, in evaluation mode on the CPU.
@@ -122,6 +130,9 @@ def stored_config(
 ) -> DictConfig:
     """The configuration that a checkpoint carries, changed for a new run.
 
+    Where the data lie is said by ``paths.data``, else by the environment variable ``QBSNN_DATA``, else by the
+    checkpoint. ``FOLLOWERS`` follow their key unless the run had another value there, or they are given too.
+
     Args:
         contents: of the checkpoint.
         checkpoint: its file.
@@ -140,11 +151,14 @@ def stored_config(
         cfg.logger = loggers
     OmegaConf.set_struct(cfg, True)
     keys = list(dotted(config))
-    for override in overrides:
-        key, value = _assignment(override)
+    given = [_assignment(override) for override in overrides]
+    _follow(cfg, config, dict(given))
+    for key, value in given:
         added = key.startswith("+callbacks.")
         if not added and key not in keys:
             raise SettingsError(f"{key} is not a setting of this checkpoint: {suggestion(key, keys)}")
+        if key == "paths.run":
+            raise SettingsError(f"{key} is chosen by this tool; paths.outputs=DIR says below which folder")
         if key in GROUPS and value is not None:
             raise SettingsError(
                 f"{key}={value}: a checkpoint holds the settings of {key}, not the name of a choice; "
@@ -152,6 +166,17 @@ def stored_config(
             )
         OmegaConf.update(cfg, key.removeprefix("+"), value, force_add=True)  # also below a key that is there
     return cfg
+
+
+def _follow(cfg: DictConfig, config: dict[str, Any], given: dict[str, Any]) -> None:
+    """Change what was made of keys that are given."""
+    for key, followers in FOLLOWERS.items():
+        for follower in followers if key in given else ():
+            if (before := OmegaConf.select(cfg, follower)) is not None and before == OmegaConf.select(cfg, key):
+                OmegaConf.update(cfg, follower, given[key])
+    before, place = config["paths"].get("data"), given.get("paths.data", os.environ.get("QBSNN_DATA"))
+    if before and place and "data" in config:
+        cfg.paths.data, cfg.data = str(place), _relocate(config["data"], before, str(place))
 
 
 def _assignment(override: str) -> tuple[str, Any]:
@@ -177,7 +202,7 @@ def _single(group: str, keys: Sequence[str]) -> str:
 
 
 def _relocate(node: Any, old: str, new: str) -> Any:
-    """Replace the run directory in every path of a configuration."""
+    """Replace a folder in every path of a configuration."""
     if isinstance(node, dict):
         return {key: _relocate(value, old, new) for key, value in node.items()}
     if isinstance(node, list):

@@ -20,6 +20,9 @@ from qbsnn.errors import SettingsError
 NEEDED = ("paths", "data", "model", "neuron", "optim", "trainer", "deploy", "hydra")
 """Groups that a run cannot do without."""
 
+CHOICES = ("experiment", "sweep", "debug")
+"""Groups whose options set other groups, so that no setting has their name."""
+
 NO_NAME = "Config group override must be a string or a list"  # Hydra's words, in a ValueError
 
 
@@ -92,7 +95,8 @@ def _no_setting(key: str, conf: Path, config_name: str, words: Sequence[str]) ->
     if "/" in key:
         groups = [path.relative_to(conf).as_posix() for path in conf.rglob("*") if path.is_dir()]
         return f"{key} is no group: {nearest(key, groups)}"
-    return f"{key} is not a setting: {suggestion(key, list(dotted(_composed(conf, config_name, words))))}"
+    keys = dict.fromkeys([*dotted(_composed(conf, config_name, words)), *CHOICES])
+    return f"{key} is not a setting: {suggestion(key, list(keys))}"
 
 
 def _composed(conf: Path, config_name: str, words: Sequence[str]) -> Any:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
+from omegaconf import OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
+from yaml import YAMLError
 
 from qbsnn.checked import explained
-from qbsnn.checks import nearest
+from qbsnn.checks import nearest, place
+from qbsnn.deploy.convert.settings import DeploySettings
 from qbsnn.errors import SettingsError
+from qbsnn.results.files import runs_below
+from qbsnn.results.run_files import checkpoint_of
 
 WIDTH = 110
 
@@ -41,11 +47,23 @@ class CheckpointKeys(Overriding):
     trust: tuple[str, ...] = Field(default=(), description="packages of yours that the configuration may name")
     ckpt: Path = Field(description="the checkpoint, such as outputs/runs/RUN/checkpoints/best.ckpt, or a run's folder")
 
+    @field_validator("overrides")
+    @classmethod
+    def _deployed(cls, words: tuple[str, ...]) -> tuple[str, ...]:
+        for key, _, text in (
+            word.removeprefix("deploy.").partition("=") for word in words if word.startswith("deploy.")
+        ):
+            if key in DeploySettings.model_fields:
+                with place("deploy"), suppress(YAMLError):  # long before the checkpoint could be read
+                    DeploySettings(**OmegaConf.from_dotlist([f"{key}={text}"]))  # type: ignore[arg-type]
+        return words
+
     @field_validator("ckpt")
     @classmethod
     def _there(cls, ckpt: Path) -> Path:
         if not ckpt.exists():
             raise ValueError(f"checkpoint {ckpt.resolve()} does not exist")
+        checkpoint_of(ckpt)
         return ckpt
 
 
@@ -60,7 +78,8 @@ class ResumeKeys(Overriding):
     @classmethod
     def _begun(cls, resume: Path) -> Path:
         if not (resume / "checkpoints").is_dir():
-            raise ValueError(f"{resume} has no checkpoint to go on from: there is no folder {resume / 'checkpoints'}")
+            absent = f"there is no folder {resume / 'checkpoints'}{runs_below(resume)}"
+            raise ValueError(f"{resume} has no checkpoint to go on from: {absent}")
         return resume
 
 
@@ -118,11 +137,10 @@ def read(keys: type[Given], words: Iterable[str]) -> Given:
             example = f"{word}=VALUE" if word in own else f"{wanted}={word}"
             raise SettingsError(f"{word} is no key=value: did you mean {example}? --help shows all keys")
     try:
-        made = keys.model_validate(values)
+        return keys.model_validate(values | ({"overrides": tuple(others)} if others else {}))
     except ValidationError as error:
         wrong = [_explained(keys, item) for item in error.errors()]
         raise SettingsError("; ".join([*wrong, "--help shows all keys"])) from None
-    return made.model_copy(update={"overrides": tuple(others)}) if others else made
 
 
 def help_text(keys: type[Keys], doc: str | None) -> str:

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import shutil
+import signal
 import sys
 import textwrap
 import traceback
@@ -28,11 +29,13 @@ from qbsnn.cli.keys import Given, help_text, read
 from qbsnn.errors import QBSNNError, SettingsError, environment_fault
 from qbsnn.results.schema import Result
 from qbsnn.sweeps.plan import folder_name
+from qbsnn.training.devices.signals import SIGNALS
 
 log = logging.getLogger(__name__)
 Value = TypeVar("Value")
 INDENT = " " * 14
 LONGEST = 1000  # characters of an error
+CTRL_C = 128 + signal.SIGINT  # exit code
 TRACE = "QBSNN_TRACE"
 """Environment variable: when it is set, errors that are told in a paragraph are shown with their stack traces too."""
 
@@ -140,6 +143,14 @@ def _print_what_can_be_printed() -> None:
             stream.reconfigure(errors="replace")
 
 
+def log_to_stdout() -> None:
+    """Say what a run says, as Hydra has it said."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+    logging.getLogger().setLevel(logging.INFO)
+
+
 def fail(error: Exception) -> None:
     """Print an error as one paragraph on stderr and remember it; with its stack trace where ``QBSNN_TRACE`` is set."""
     if _failures is not None:
@@ -153,7 +164,8 @@ def fail(error: Exception) -> None:
 
 def fail_for_the_machine(error: Exception) -> None:
     """Print what the machine did not give; an error of another kind is raised again."""
-    fault = environment_fault(error)
+    place = HydraConfig.get().runtime.output_dir if HydraConfig.initialized() else Path.cwd()
+    fault = environment_fault(error, place)
     if fault is None:
         raise error
     fault.__cause__ = None if fault is error else error
@@ -175,6 +187,8 @@ def launch(main: Callable[[], object], conf: Path, config_name: str) -> None:
                 print(_help(conf, config_name, [word for word in sys.argv[1:] if not word.startswith("-")]))
             else:
                 main()
+    except KeyboardInterrupt:
+        sys.exit(CTRL_C)
     except QBSNNError as error:
         fail(error)
     except Exception as error:  # Hydra could not make the run directory, or write into it
@@ -198,7 +212,10 @@ def script(main: Callable[[Given], object], keys: type[Given], doc: str | None) 
         print(help_text(keys, doc))
         return
     try:
-        main(read(keys, sys.argv[1:]))
+        with SIGNALS.listening():  # so that what was begun is cleared away
+            main(read(keys, sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(CTRL_C)
     except QBSNNError as problem:
         fail(problem)
         sys.exit(1)

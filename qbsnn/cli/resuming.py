@@ -12,6 +12,7 @@ from qbsnn.cli.checkpoints import stored_config
 from qbsnn.cli.keys import ResumeKeys
 from qbsnn.errors import CheckpointError, SettingsError
 from qbsnn.results.fingerprint import EPOCHS, dropped
+from qbsnn.results.formatting import counted
 from qbsnn.results.run_files import BEST, LAST, RESUME
 from qbsnn.tracking.runs import chosen_loggers
 from qbsnn.training import checkpoints
@@ -54,9 +55,9 @@ def resumed(given: ResumeKeys, conf: Path) -> DictConfig:
     schedule = str((cfg.optim.get("scheduler") or {}).get("_target_", ""))
     if asked > before and schedule and "steps" not in arguments(locate("optim.scheduler", schedule, given.trust)):
         log.warning(
-            "%s was made for %d epochs and goes on by its own rule beyond them: the learning rate may be 0, or rise "
+            "%s was made for %s and goes on by its own rule beyond them: the learning rate may be 0, or rise "
             "(the column lr of metrics.csv). A schedule per step, such as optim=one_cycle, is stretched instead",
-            schedule.rpartition(".")[2], before,
+            schedule.rpartition(".")[2], counted(before, "epoch"),
         )  # fmt: skip
     with open_dict(cfg):
         cfg.resume, cfg.overwrite = True, False

@@ -28,9 +28,9 @@ def meant(key: str, keys: Sequence[str]) -> list[str]:
     These are the keys that end like the wrong one, part by part; else those whose every part is close to its part;
     else those whose last part is the same.
 
-    >>> keys = ["T", "neuron.s_max", "neuron.tau", "optim.optimizer.lr", "model"]
-    >>> meant("lr", keys), meant("neuron.smax", keys), meant("model.tau", keys), meant("nope", keys)
-    (['optim.optimizer.lr'], ['neuron.s_max'], ['neuron.tau'], [])
+    >>> keys = ["T", "neuron.s_max", "neuron.tau", "optim.optimizer.lr", "model", "deploy.mode"]
+    >>> meant("lr", keys), meant("neuron.smax", keys), meant("model.tau", keys), meant("modle", keys), meant("no", keys)
+    (['optim.optimizer.lr'], ['neuron.s_max'], ['neuron.tau'], ['model'], [])
     """
     wrong = key.split(".")
     others = {name: name.split(".") for name in keys if name != key}
@@ -63,9 +63,12 @@ def suggestion(key: str, keys: Sequence[str]) -> str:
 
 
 def _closeness(wrong: Sequence[str], parts: Sequence[str]) -> float:
-    """How close the last parts of a key are to a wrong one: the smallest ratio of two names; 0 if there are fewer."""
+    """How close the last parts of a key are to a wrong one: the smallest ratio of two names; 0 if there are fewer.
+
+    A key of as many parts, such as a group, is meant rather than one that lies deeper.
+    """
     if len(parts) < len(wrong):
         return 0.0
     pairs = zip(wrong, parts[-len(wrong) :], strict=True)
     score = min(difflib.SequenceMatcher(None, one, other).ratio() for one, other in pairs)
-    return score - 0.01 * (len(parts) - len(wrong))
+    return score - 0.1 * (len(parts) - len(wrong))

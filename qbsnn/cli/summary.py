@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from qbsnn.callbacks.progress import summary_table
+from qbsnn.results.files import from_here
 from qbsnn.results.formatting import NONE, SPACE, counted, percent
 from qbsnn.results.quantities import SUMMARY, listed, texts
 from qbsnn.results.run_files import BEST
@@ -32,9 +33,9 @@ def summarise(result: Result) -> None:
     folder = Path(result.config["paths"]["run"])
     for name, what in (("report.html", "report"), ("result.json", "numbers")):
         if (folder / name).is_file():
-            rows.append((what, str(_short(folder / name))))
+            rows.append((what, str(from_here(folder / name))))
     if "best" in result.checkpoints:
-        rows.append(("checkpoint", str(_short(folder / result.checkpoints["best"]))))
+        rows.append(("checkpoint", str(from_here(folder / result.checkpoints["best"]))))
     s_max = result.config["neuron"].get("s_max")
     settings = [f"s_max = {s_max}"] * (s_max is not None) + [f"T = {result.config['T']}", f"seed {result.seed}"]
     summary_table(rows, f"qbsnn: {', '.join([result.config['name'], *settings])}")
@@ -110,8 +111,3 @@ def _energy(block: Energy | dict[str, str] | None) -> list[tuple[str, str]]:
 
 def _why_not(block: dict[str, str] | None) -> str:
     return "not run" if block is None else f"none: {block['skipped']}"
-
-
-def _short(path: Path) -> Path:
-    """The path as seen from here, where that is shorter."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

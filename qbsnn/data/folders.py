@@ -122,6 +122,9 @@ def unpack(folder: Path, archive: Archive, verify: bool) -> None:
 def steps(folder: Path, archives: Sequence[Archive]) -> str:
     """What to do by hand to get the archives."""
     parts = [f"{archive.url} as {archive.name}" for archive in archives]
+    bases = {archive.url.removesuffix(archive.name) for archive in archives}
+    if len(archives) > 1 and len(bases) == 1:
+        parts = [f"{', '.join(archive.name for archive in archives)} from {bases.pop()}"]
     return f"save {' and '.join(parts)} in {folder}; it is unpacked at the next start."
 
 

@@ -14,15 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from qbsnn import checks
+from qbsnn.bounds import check_target
 from qbsnn.energy.spending import Spending
 from qbsnn.errors import ArgumentError
+from qbsnn.results.formatting import counted
 from qbsnn.results.quantities import asked
 from qbsnn.results.schema import Result, ran
 
 QUANTITIES = {"energy": Spending.relative, "accumulates": Spending.per_synapse}
 MEMORY = 0.9  # of the running mean that is shown and by which epochs are judged
 TOLERANCE = 0.05  # by which a budget may be exceeded and still counts as kept
-LARGEST = 2.0  # relative energy that anybody can mean; above it a share was written as per cent
 
 
 class EnergyBudget(nn.Module):
@@ -63,11 +64,7 @@ class EnergyBudget(nn.Module):
         self.every = checks.integer("every", every, 1)
         self.floor = checks.number("floor", floor, 0)
         self.quantity = checks.choice("quantity", quantity, QUANTITIES)
-        if self.quantity == "energy" and self.target > LARGEST:
-            raise ArgumentError(
-                f"target must be a share of at most {LARGEST:g} of the dense ReLU network's energy, as 0.15 for 15 %, "
-                f"got {target!r}"
-            )
+        check_target(target, quantity)
         if not isinstance(layers, Mapping | None) or not all(isinstance(name, str) for name in layers or {}):
             raise ArgumentError(f"layers must give stages their largest mean burst, as {{conv1: 0.2}}, got {layers!r}")
         self.layers = {name: checks.number(f"layers.{name}", top, 0, open_low=True)
@@ -95,14 +92,12 @@ class EnergyBudget(nn.Module):
 
         The first penalty after ``begin`` says where the target begins, so it takes a second one.
         """
-        charged = range(0, batches, self.every)
-        late = [batch for batch in charged if batch >= self.begin * batches]
+        late = [batch for batch in range(0, batches, self.every) if batch >= self.begin * batches]
         if len(late) > 1:
             return None
         return (
-            f"the target of the budget never acts: budget.every={self.every} charges {len(charged)} of the {batches} "
-            f"batches of this training, and {len(late)} of them from budget.begin={self.begin:g} on, where it takes "
-            "two. Train for longer, or set budget.every=1"
+            f"the target of the budget never acts: it is applied to {counted(len(late), 'batch', 'batches')} after "
+            f"{100 * self.begin:g} % of training, and it needs at least 2. Train for longer, or set budget.every=1"
         )
 
     def due(self, step: int) -> bool:

@@ -111,7 +111,7 @@ def choose(
 
     def at(costs: Costs, least: str = "about", most: str = "about") -> tuple[str, str]:
         takes, saves = count * costs.kernel, steps * costs.eager
-        reason = f"compiling takes {least} {takes:.0f} s and saves {most} {saves:.0f} s"
+        reason = f"compiling would take {least} {takes:.0f} s and save {most} {saves:.0f} s"
         return ("block" if saves > 2 * takes else "none"), reason
 
     if device.type != "cpu":

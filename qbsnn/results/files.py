@@ -13,6 +13,17 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qbsnn"
 
 
+def from_here(path: Path) -> Path:
+    """The path as seen from the working directory, where that is shorter."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def runs_below(folder: Path) -> str:
+    """Up to three runs below a folder that is none itself, as the end of an error; empty where there are none."""
+    found = sorted(folder.glob("*/**/checkpoints"))[-3:]
+    return f"; runs below it: {', '.join(str(from_here(path.parent.resolve())) for path in found)}" if found else ""
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write ``content`` beside ``path``, flush it to disk, then rename it onto ``path``.
 

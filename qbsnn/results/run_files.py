@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qbsnn.errors import DataError
+from qbsnn.errors import CheckpointError, DataError
+from qbsnn.results.files import runs_below
 
 BEST, LAST, RESUME = Path("best.ckpt"), Path("last.ckpt"), Path("resume.ckpt")
 """Checkpoints of a run: of the best epoch by validation, of the last one, of a moment within an epoch."""
@@ -25,12 +26,18 @@ LOCK = ".lock"
 
 
 def checkpoint_of(path: str | Path) -> Path:
-    """A checkpoint itself; of the folder of a run the best one by validation, or the last where there is no best."""
+    """A checkpoint itself; of the folder of a run the best one by validation, or the last where there is no best.
+
+    Raises:
+        CheckpointError: The folder has neither.
+    """
     path = Path(path).resolve()
     if not path.is_dir():
         return path
     found = [path / "checkpoints" / name for name in (BEST, LAST)]
-    return next((file for file in found if file.exists()), found[0])
+    if not any(file.exists() for file in found):
+        raise CheckpointError(f"checkpoint {found[0]} does not exist: {path} is no run's folder{runs_below(path)}")
+    return next(file for file in found if file.exists())
 
 
 @dataclass

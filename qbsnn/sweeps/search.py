@@ -155,6 +155,8 @@ def _refused(item: Any) -> str:
     if len(item["loc"]) > 1 and item["loc"][0] == "space" and item["type"] not in ("value_error", "extra_forbidden"):
         key = f"{item['loc'][0]}.{item['loc'][1]}"
         return f"{key} must be a list of values, or {{low: 1, high: 4}}; got {item['input']!r} there"
+    if item["type"] == "value_error" and len(item["loc"]) > 1:
+        return f"{item['loc'][0]}.{item['loc'][1]}: {item['ctx']['error']}"
     return explained(SearchSettings, item)
 
 

@@ -99,7 +99,8 @@ def with_digests(settings: Mapping[str, Any]) -> dict[str, Any]:
         if Path(path).is_dir():
             from qbsnn.results.run_files import checkpoint_of  # imports NumPy
 
-            path = found[key] = str(checkpoint_of(path))
+            with named(key):
+                path = found[key] = str(checkpoint_of(path))
         if not known or Path(path).exists():
             from qbsnn.training.checkpoints import digest  # imports PyTorch, which nothing else needs at this stage
 

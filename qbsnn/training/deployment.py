@@ -32,6 +32,7 @@ from qbsnn.deploy.engines.torch_engine import Overflows
 from qbsnn.deploy.verify.margins import with_exit
 from qbsnn.errors import DeployError
 from qbsnn.models.network import SpikingNetwork
+from qbsnn.results.formatting import counted
 from qbsnn.results.schema import Absorption, Integer
 
 log = logging.getLogger(__name__)
@@ -116,7 +117,7 @@ class Check(ABC):
         what = f"{self.block}: comparing spike by spike"
         if sys.stdout.isatty():
             return track(islice(batches, total), what, total)
-        log.info("%s, %d batches of test images", what, total)
+        log.info("%s, %s of test images", what, counted(total, "batch", "batches"))
         return islice(batches, total)
 
 

@@ -28,6 +28,7 @@ from qbsnn.deploy.convert.quantized import Quantized
 from qbsnn.deploy.convert.settings import DeploySettings
 from qbsnn.errors import CheckpointError
 from qbsnn.models.network import SpikingNetwork
+from qbsnn.results.formatting import counted
 from qbsnn.training import checkpoints
 from qbsnn.training.building import build_all, build_object
 from qbsnn.training.deployment import Tuned
@@ -60,7 +61,7 @@ def fine_tune(
         path: of the file to write.
     """
     group = deploy_settings(settings)
-    log.info("fine-tuning on the integer grid, then the float network, %d epochs each", group.epochs)
+    log.info("fine-tuning on the integer grid, then the float network, %s each", counted(group.epochs, "epoch"))
     if settings.get("teacher") or any("Averaging" in str(node) for node in (settings.get("callbacks") or {}).values()):
         log.info("the teacher and the average of the weights, where there are such, take no part in it")
     grid, kept = _fit(GridNetwork(quantized, network), settings, precision, data)

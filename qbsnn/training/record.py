@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import shutil
 import sys
@@ -19,6 +20,7 @@ from lightning.pytorch.loggers import Logger
 
 from qbsnn.errors import BusyError, EnvironmentFault, SettingsError, VerificationError, environment_fault
 from qbsnn.report.run.page import build as write_page
+from qbsnn.results.files import from_here
 from qbsnn.results.fingerprint import EPOCHS, differing
 from qbsnn.results.reading import read_result
 from qbsnn.results.run_files import CURVE_FILE, LOCK
@@ -29,6 +31,10 @@ from qbsnn.tracking.wandb_logger import ID_FILE
 from qbsnn.training.devices.host import git_state
 from qbsnn.training.resume import STEPS
 from qbsnn.training.settings import for_files, identify
+
+log = logging.getLogger(__name__)
+FILES = ("result.json", "report.html", "diagnostics.npz", CURVE_FILE, STEPS, ID_FILE, "figures", "checkpoints")
+"""What a run leaves in its directory."""
 
 
 def begin(settings: dict[str, Any], host: Host, **facts: Any) -> Result:
@@ -50,6 +56,14 @@ def begin(settings: dict[str, Any], host: Host, **facts: Any) -> Result:
         started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         **facts,
     )
+
+
+def continued(result: Result, before: Result | None) -> Result:
+    """A result with the command that began the run, and also with its own where that makes the run longer."""
+    if before is None:
+        return result
+    longer = result.identity.get(EPOCHS) != before.identity.get(EPOCHS)
+    return replace(result, command=f"{before.command} && {result.command}" if longer else before.command)
 
 
 class Record:
@@ -79,7 +93,8 @@ PATIENCE = 5.0  # seconds to wait for a lock, which a killed process may leave t
 def held(folder: Path) -> Iterator[None]:
     """Hold a run directory: the process that writes into it has its lock, which the system frees when it ends.
 
-    What an earlier process left that was killed within a write, a ``.part``, is removed.
+    What an earlier process left that was killed within a write, a ``.part``, is removed. What :func:`claim` set aside
+    is put back if the body fails before its first checkpoint.
 
     Raises:
         BusyError: another process has it.
@@ -89,7 +104,14 @@ def held(folder: Path) -> Iterator[None]:
         with FileLock(folder / LOCK, timeout=PATIENCE):
             for part in folder.rglob(".*.part"):
                 part.unlink()
-            yield
+            _settle(folder)
+            try:
+                yield
+            except BaseException:
+                _settle(folder)
+                raise
+            for name in FILES:
+                _remove(_aside(folder / name))
     except Timeout:
         raise BusyError(
             f"another process writes into {folder}: wait for its end, or use another hydra.run.dir"
@@ -137,6 +159,10 @@ def recorded(
             record.keep(status="interrupted" if stopped else "failed", error=words)
             if fault is not None:
                 raise fault from error
+            if stopped:
+                _say_how_to_go_on(folder)
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from None
             raise
     finally:
         timing = replace(record.result.timing, total_seconds=before() + time.perf_counter() - started)
@@ -150,9 +176,14 @@ def recorded(
             close_loggers(record.result.status in ("failed", "interrupted"))
 
 
+def _say_how_to_go_on(folder: Path) -> None:
+    place, begun = shlex.quote(str(from_here(folder.resolve()))), any(folder.glob("checkpoints/*.ckpt"))
+    log.info("stopped; %s%s", "go on with: python train.py resume=" if begun else "no checkpoint is in ", place)
+
+
 def _fault(error: BaseException, folder: Path) -> EnvironmentFault | None:
     """What the machine did not give, with the checkpoint that training can go on from."""
-    fault = environment_fault(error)
+    fault = environment_fault(error, folder)
     if fault is None:
         return None
     files = sorted(folder.glob("checkpoints/*.ckpt"), key=lambda path: path.stat().st_mtime)
@@ -201,28 +232,33 @@ def _disagreement(block: Absorption | Integer) -> str:
     return ", ".join(facts)
 
 
-def claim(folder: Path, identity: dict[str, Any], overwrite: bool, resume: bool = False, again: bool = True) -> None:
+def claim(
+    folder: Path, identity: dict[str, Any], overwrite: bool, resume: bool = False, again: bool = True
+) -> Result | None:
     """See that a run directory is free for an experiment, or holds this very one.
 
     Args:
         folder: the run directory.
         identity: of the experiment, see :mod:`qbsnn.results.fingerprint`.
-        overwrite: whether to remove what is there and start over.
+        overwrite: whether to set aside what is there and start over.
         resume: whether the experiment may have more epochs than it had.
         again: whether it may be finished.
+
+    Returns:
+        What an earlier start of this experiment left there; ``None`` if there is nothing, or not any more.
 
     Raises:
         BusyError: it may not and is, so another process has finished it meanwhile.
         SettingsError: it holds another experiment; the message names the settings that differ.
     """
     if overwrite:
-        files = "result.json", "report.html", "diagnostics.npz", CURVE_FILE, STEPS, ID_FILE
-        for path in (folder / name for name in ("checkpoints", "figures", *files)):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        return
+        for path in (folder / name for name in reversed(FILES)):  # checkpoints first, see _settle
+            if path.exists():
+                path.replace(_aside(path))
+        return None
     file = folder / "result.json"
     if not file.is_file():
-        return
+        return None
     before = read_result(file)
     there = before.identity or identify(before.config)
     if keys := [key for key in differing(there, identity) if not (resume and key == EPOCHS)]:
@@ -234,7 +270,31 @@ def claim(folder: Path, identity: dict[str, Any], overwrite: bool, resume: bool 
         )
     if before.status == "finished" and not again:
         raise BusyError(f"another process has finished the run in {folder}")
+    return before
+
+
+def _settle(folder: Path) -> None:
+    """Put back what was set aside for a run that has no checkpoint; where it has one, remove it.
+
+    Checkpoints are put back last and set aside first, so that this can be done again after a kill in between.
+    """
+    begun = any(folder.glob("checkpoints/*.ckpt"))
+    for path in [folder / name for name in FILES if _aside(folder / name).exists()]:
+        _remove(_aside(path) if begun else path)
+        if not begun:
+            _aside(path).replace(path)
+            log.info("%s is again what it was before this run", path)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.before")
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _of(identity: dict[str, Any], key: str) -> str:
-    return json.dumps(identity[key]) if key in identity else "its default"
+    node = ".".join(key.split(".")[:2])  # a callback, which may not be there at all
+    gone = key.endswith("._target_") or (node.startswith("callbacks.") and f"{node}._target_" not in identity)
+    return json.dumps(identity[key]) if key in identity else "absent" if gone else "its default"

@@ -28,6 +28,7 @@ from qbsnn.functional.exact import full_float32
 from qbsnn.models.execution import uncompiled
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.models.weights import load_network, load_weights
+from qbsnn.results.files import from_here
 from qbsnn.results.fingerprint import fingerprint
 from qbsnn.results.schema import Metrics, Result, Timing
 from qbsnn.training import checkpoints, fine_tuning
@@ -35,7 +36,7 @@ from qbsnn.training.building import build_all
 from qbsnn.training.deployment import Listener, Tuned, convert, frozen, prove, tuned_grid
 from qbsnn.training.devices import processes
 from qbsnn.training.devices.signals import SIGNALS
-from qbsnn.training.record import Record, claim, held, recorded
+from qbsnn.training.record import Record, claim, continued, held, recorded
 from qbsnn.training.resume import out_of_time, unfinished
 from qbsnn.training.settings import deploy_settings, identify, validate
 from qbsnn.training.setup import Parts, build, build_trainer, check_share_of_tests, of_training, quieten
@@ -116,8 +117,7 @@ def evaluate(checkpoint: Path, cfg: DictConfig, contents: dict[str, Any]) -> Res
     class_names.check(contents, checkpoint, parts.data)
     with SIGNALS.listening(), _recorded(parts, checkpoints={"best": str(checkpoint)}) as record:
         load_weights(parts.module, contents, checkpoint)
-        tune = partial(_stored, parts, checkpoint)
-        tested, blocks = measure(parts, str(checkpoint), tune)
+        tested, blocks = measure(parts, str(checkpoint), partial(_stored, parts, checkpoint))
         record.keep(metrics=Metrics(best=tested), **blocks)
         _say_missed(record.result)
     return record.result
@@ -128,6 +128,7 @@ def fit(parts: Parts) -> Fitted:
     settings, trainer, result = parts.settings, parts.trainer, parts.result
     facts = f"{result.params:,} parameters, T = {settings['T']}, {result.precision}"
     log.info("%s: %s, on %s", settings["name"], facts, result.host.device)
+    log.info("folder: %s", from_here(parts.folder.resolve()))
     checkpoint = unfinished(settings, trainer.is_global_zero)
     if checkpoint is not None:
         log.info("going on from %s", checkpoint)
@@ -142,6 +143,7 @@ def fit(parts: Parts) -> Fitted:
     if checkpoint is not None and parts.resumption.idle:
         # The average of weights takes their place at the end of training, which an earlier process saw.
         load_weights(parts.module, checkpoints.load(checkpoint), checkpoint)
+        log.info("all epochs had been trained before; the network is tested again")
     seconds = parts.resumption.seconds + time.perf_counter() - started
     progress: Any = trainer.fit_loop
     in_batch = min(parts.data.batch_size, parts.data.split_sizes()["train"])
@@ -290,7 +292,7 @@ def _recorded(parts: Parts, again: bool = True, **fields: Any) -> Iterator[Recor
         return
     with held(parts.folder):
         overwrite, resume = (parts.settings.get(key, False) for key in ("overwrite", "resume"))
-        claim(parts.folder, result.identity, overwrite, resume, again)
+        result = continued(result, claim(parts.folder, result.identity, overwrite, resume, again))
         seconds = lambda: parts.resumption.seconds  # noqa: E731
         with recorded(result, parts.folder, parts.trainer.loggers, parts.data.describe, seconds) as record:
             yield record

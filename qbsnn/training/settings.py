@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, Field
 
-from qbsnn.bounds import BOUNDS
+from qbsnn.bounds import BOUNDS, check_target
 from qbsnn.checked import Checked
 from qbsnn.checks import nearest, place
 from qbsnn.deploy.convert.settings import DeploySettings
@@ -165,15 +166,29 @@ def screen(cfg: DictConfig) -> dict[str, Any]:
     if not isinstance(single, Mapping) or not all(isinstance(node, Mapping) for node in single.values()):
         raise SettingsError(f"model.neurons must give stages their neurons, {{STAGE: {{_target_: ...}}}}, got {single}")
     _check_bounds(plain, trust)
+    if isinstance(target := plain.get("budget", {}).get("target"), int | float):
+        with place("budget"):
+            check_target(target, plain["budget"].get("quantity", "energy"))
+    _check_root(plain["data"], OmegaConf.to_container(cfg.data, resolve=False))
     check_outputs(plain)
     _check_together(plain)
     plain = with_digests(plain)
     return {**plain, "trust": trust} if trust else plain
 
 
+def _check_root(data: Node, written: Any) -> None:
+    """Refuse to take the folder of all sets for the user's own files, unless it looks like that."""
+    own = data.get("_target_") in ("qbsnn.data.ImageFolder", "qbsnn.data.EventFolder") and not data.get("table")
+    if own and written.get("root") == "${paths.data}" and not any(Path(data["root"]).glob("[Tt]rain")):
+        raise SettingsError("data.root is not set: write data.root=FOLDER, the folder that holds train/<class>/")
+
+
 def _check_together(plain: Node) -> None:
     """Refuse settings that only make sense apart."""
     trainer = plain["trainer"]
+    for group in ("model", "data"):
+        if (steps := plain[group].get("T", plain["T"])) != plain["T"]:
+            raise SettingsError(f"{group}.T follows T, which is {plain['T']}, got {steps}: write T={steps} instead")
     if plain.get("deploy", {}).get("mode") == "qat" and trainer.get("limit_val_batches") == 0:
         raise SettingsError("deploy=qat chooses its epoch by validation: trainer.limit_val_batches must not be 0")
     if plain.get("test", True) and trainer.get("limit_test_batches") == 0:

@@ -1,13 +1,16 @@
 """What may be said beside ``ckpt=`` and ``resume=``."""
 
 import json
+import re
 import shutil
 
 import pytest
+import yaml
 
 from qbsnn.cli import checkpoints
+from qbsnn.results.fingerprint import leaves
 from qbsnn.training.settings import validate
-from tests.tool import TINY, Tool, one_paragraph
+from tests.tool import ROOT, TINY, Tool, one_paragraph
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +34,52 @@ def test_the_summary_names_the_checkpoint_that_it_is_of(tool, trained, capsys):
     assert "(last.ckpt)" in said and "best by validation" not in said
 
 
+def test_what_was_made_of_a_key_follows_it(tool, trained, capsys):
+    assert tool("evaluate.py", f"ckpt={trained}", "report=false", "T=3", "seed=5", "model.decision=last") == 0
+    assert "T = 3, seed 5" in capsys.readouterr().out
+    config = tool.result()["config"]
+    assert [config["T"], config["model"]["T"], config["seed"], config["data"]["seed"]] == [3, 3, 5, 5]
+    assert config["optim"]["loss"]["decision"] == "last"
+    assert tool("evaluate.py", f"ckpt={trained}", "model.T=3") == 1
+    assert "model.T follows T, which is 4, got 3: write T=3 instead" in one_paragraph(capsys.readouterr().err)
+
+
+def stored(*overrides):
+    config = {
+        "seed": 0,
+        "paths": {"run": "/a/run", "data": "/a/data"},
+        "data": {"root": "/a/data/imagenet", "seed": 7, "cache_dir": None},
+    }
+    return checkpoints.stored_config({"qbsnn": {"config": config}}, ROOT / "a.ckpt", overrides, ROOT)
+
+
+def test_the_folder_of_the_data_is_the_one_that_is_named_now(monkeypatch):
+    assert stored().data.root == "/a/data/imagenet"
+    monkeypatch.setenv("QBSNN_DATA", "/b")
+    assert stored().data.root == "/b/imagenet" and stored().paths.data == "/b"
+    assert stored("paths.data=/c").data.root == "/c/imagenet"
+    assert stored("data.root=/d", "paths.data=/c").data.root == "/d"
+    assert stored("seed=3").data.seed == 7  # which the run had set itself
+
+
+def test_what_conf_makes_of_other_keys_is_known():
+    made = {}
+    groups = {*checkpoints.GROUPS, "optim.loss"} - {"callbacks", "logger"}
+    for path in (ROOT / "conf").glob("**/*.yaml"):
+        group, text = path.parent.relative_to(ROOT / "conf").as_posix().replace("/", "."), path.read_text()
+        for key, value in leaves(yaml.safe_load(text) or {}) if group in groups else ():
+            if source := re.match(r"\$\{([\w.]+)", str(value)):
+                made.setdefault(source[1], set()).add(key if "@package _global_" in text else f"{group}.{key}")
+    of_runs = {source for source in made if source in checkpoints.OF_TRAINING or source.startswith("paths.")}
+    assert {source: made[source] for source in made.keys() - of_runs} == {
+        source: set(followers) for source, followers in checkpoints.FOLLOWERS.items()
+    }
+
+
 @pytest.mark.parametrize(
     ("word", "message"),
     [
+        ("paths.run=x", "paths.run is chosen by this tool; paths.outputs=DIR says below which folder"),
         (
             "~callbacks.energy",
             "nothing can be taken out of a checkpoint's settings; callbacks.energy=null switches it off",

@@ -71,6 +71,8 @@ def test_completion_of_bash_knows_groups_and_keys(tool, capsys, monkeypatch):
     ("arguments", "words"),
     [
         (["modell=vgg5"], "modell is not a setting: did you mean model?"),
+        (["modle=vgg5"], "modle is not a setting: did you mean model?"),
+        (["experimnt=digits"], "experimnt is not a setting: did you mean experiment?"),
         (["optim/los=tet"], "optim/los is no group: did you mean optim/loss?"),
         (["optim/loss=tett"], "optim/loss=tett: no such optim/loss; did you mean tet?"),
         (["experiment=digits_smok"], "did you mean digits_smoke?"),

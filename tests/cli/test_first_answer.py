@@ -15,7 +15,7 @@ from qbsnn.errors import SettingsError
 from qbsnn.training.building import RULES, locate
 from qbsnn.training.defaults import arguments
 from qbsnn.training.settings import screen
-from tests.tool import ROOT
+from tests.tool import ROOT, one_paragraph
 
 CONF = ROOT / "conf"
 
@@ -39,6 +39,12 @@ finally:
         (["train.py", "--help"], 0, "trainer.max_epochs="),
         (["train.py", "resume=absent"], 1, "absent has no checkpoint to go on from"),
         (["evaluate.py", "ckpt=absent.ckpt"], 1, "absent.ckpt does not exist"),
+        (["evaluate.py", "ckpt=.", "deploy.bits=9"], 1, "error: deploy.bits must be an integer from 2 to 8, got 9"),
+        (
+            ["scripts/export.py", "ckpt=a.ckpt", "format=c", "out=."],
+            1,
+            ". exists already; name another path",
+        ),
         (["scripts/export.py", "ckpt=a.ckpt", "fromat=c"], 1, "does not exist; format is missing: write format="),
     ],
 )
@@ -73,6 +79,12 @@ WRONG = {
     "optim.scheduler.T_max=0": "optim.scheduler.T_max must be an integer of at least 1, got 0",
     "optim.loss.label_smoothing=7": "optim.loss.label_smoothing must be a number of at least 0 and at most 1, got 7",
     "trainer.max_epochs=0": "trainer.max_epochs must be an integer of at least 1, got 0",
+    "trainer.limit_train_batches=-3": "trainer.limit_train_batches must be a number of at least 0 or null, got -3",
+    "trainer.val_check_interval=0": "trainer.val_check_interval must be a number above 0 or null, got 0",
+    "trainer.gradient_clip_val=x": "trainer.gradient_clip_val must be a number of at least 0 or null, got 'x'",
+    "trainer.devices=null": "trainer.devices must be an integer or a text or a list, got None",
+    "init_from=3": "init_from must be a text or null, got 3",
+    "budget={_target_:qbsnn.energy.budget.EnergyBudget,target:15}": "budget.target must be a share of at most 2 of the",
     "deploy.bits=9": "deploy.bits must be an integer from 2 to 8, got 9",
     "callbacks.checkpoint.dirpath=/tmp": "callbacks.checkpoint.dirpath must be a folder in the run directory",
 }
@@ -97,6 +109,26 @@ def test_every_bound_is_of_an_argument_that_something_takes(group):
             taken |= set(arguments(locate(group, target)))
     assert set(BOUNDS[group].model_fields) <= taken
     assert set(BOUNDS) <= set(RULES)
+
+
+@pytest.mark.parametrize("data", ["image_folder", "event_folder"])
+def test_files_of_ones_own_are_not_sought_among_the_sets(tool, capsys, data):
+    (tool.folder / "data/MNIST/raw").mkdir(parents=True)
+    (tool.folder / "data/NMNIST/Test").mkdir(parents=True)
+    assert tool("train.py", f"data={data}") == 1
+    assert "data.root is not set: write data.root=FOLDER" in one_paragraph(capsys.readouterr().err)
+    assert tool.left_behind() == []
+
+
+@pytest.mark.parametrize(
+    ("script", "key"), [("evaluate.py", "ckpt"), ("train.py", "resume"), ("train.py", "init_from")]
+)
+def test_the_folder_of_all_runs_is_no_run(tool, capsys, script, key):
+    for name in "abcd":
+        (tool.folder / f"outputs/runs/{name}/checkpoints").mkdir(parents=True)
+    assert tool(script, f"{key}=outputs") == 1
+    message = one_paragraph(capsys.readouterr().err)
+    assert "; runs below it: outputs/runs/b, outputs/runs/c, outputs/runs/d" in message
 
 
 def test_a_first_checkpoint_that_is_absent_is_missed_at_once(tool, capsys):

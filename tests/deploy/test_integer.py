@@ -247,7 +247,9 @@ def test_a_silent_layer_proves_nothing():
 
 
 def test_what_does_not_fit_is_refused_by_name():
-    with pytest.raises(DeployError, match=r"fc1: the shift leak needs tau to be a power of two .* got tau = 3"):
+    with pytest.raises(
+        DeployError, match=r"fc1: leak=shift_floor shifts, so tau must be a power of two .* got tau = 3"
+    ):
         quantize(absorb(make("mlp", partial(QBLIF, tau=3.0))), DeploySettings(leak="shift_floor"))
     with pytest.raises(DeployError, match=r"fc1: QBLIF is not absorbed; call absorb\(network\) first"):
         quantize(make("mlp", NEURONS["counts"]))

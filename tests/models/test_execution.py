@@ -183,11 +183,11 @@ def test_auto_compiles_long_fits_of_large_networks_only(monkeypatch):
         (
             100,
             None,
-            "none: compiling takes at least 4 s and saves at most 1 s",
+            "none: compiling would take at least 4 s and save at most 1 s",
         ),  # 6.4e6 · 100 ns = 0.64 s ≤ 2 · 2 · 2 s
-        (4_000_000, None, "block: compiling takes at most 120 s and saves at least 256 s"),
-        (10_000, Costs(10e-9, 1.5), "block: compiling takes about 3 s and saves about 6 s"),
-        (10_000, Costs(10e-9, 1.7), "none: compiling takes about 3 s and saves about 6 s"),
+        (4_000_000, None, "block: compiling would take at most 120 s and save at least 256 s"),
+        (10_000, Costs(10e-9, 1.5), "block: compiling would take about 3 s and save about 6 s"),
+        (10_000, Costs(10e-9, 1.7), "none: compiling would take about 3 s and save about 6 s"),
     ],
 )
 def test_costs_are_asked_for_where_they_decide(monkeypatch, batches, costs, said):

@@ -106,7 +106,10 @@ def test_a_trial_that_fails_does_not_stop_the_search(tool, capsys):
         (["search.trials=3"], "search.trials is not a setting: did you mean n_trials?"),
         (["search.foo=0"], "search.foo is not a setting: there are: n_trials, name, pruner, sampler, seed, space"),
         (["search.space.T=5"], "search.space.T must be a list of values, or {low: 1, high: 4}; got 5"),
-        (["search.space.neuron.beta={low: 3, high: 2}"], "low must be below high, got 3 and 2"),
+        (
+            ["search.space.neuron.beta={low: 3, high: 2}"],
+            "search.space.neuron.beta: low must be below high, got 3 and 2",
+        ),
         (["search.space.neuron.beta={low: 0, high: 2, log: true}"], "a logarithmic scale needs low above 0, got 0"),
         (["search.space.neuron.beta=[1]"], "space.neuron.beta must list two values or more, got [1]"),
         (["search.space.neuron.betta=[1, 2]"], "neuron.betta"),

@@ -13,6 +13,7 @@ import torch
 from qbsnn.data.images.resident import ImageSplit
 from qbsnn.errors import DataError
 from qbsnn.training.module import Classifier
+from qbsnn.training.record import claim, held
 from qbsnn.training.resume import unfinished
 from tests.tool import TINY, Tool, one_paragraph
 
@@ -210,10 +211,56 @@ def test_another_experiment_in_a_used_directory_is_refused_unless_it_may_overwri
     text = one_paragraph(capsys.readouterr().err)
     assert "holds another experiment" in text and "trainer.max_epochs (4 there, 3 here)" in text
     assert "seed (0 there, 1 here)" in text and "overwrite=true" in text
+    assert tool("train.py", *SHORT, "callbacks.absorption=null", "hydra.run.dir=outputs/parts") == 1
+    text = one_paragraph(capsys.readouterr().err)
+    assert 'callbacks.absorption._target_ ("qbsnn.callbacks.AbsorptionCheck" there, absent here)' in text
     assert {path: path.read_bytes() for path in kept} == kept
     assert tool("train.py", *SHORT, "seed=1", "overwrite=true", "hydra.run.dir=outputs/parts") == 0
     assert starts(tool.folder / "outputs/parts") == [(0, 0), (1, 4), (2, 8), (3, 12)]
     assert len(curves(tool.folder / "outputs/parts")) == 4
+
+
+def test_what_is_overwritten_is_there_again_if_training_does_not_begin(tool, stop_at, whole):
+    run = tool.folder / "outputs/parts"
+    shutil.copytree(whole, run)
+
+    def files():
+        paths = [path for path in run.rglob("*") if path.is_file() and path.parent.name != ".hydra"]
+        return {path: path.read_bytes() for path in paths if path.name not in ("train.log", ".lock")}
+
+    before = files()
+    words = [*SHORT, "seed=1", "overwrite=true", "hydra.run.dir=outputs/parts"]
+    stop_at(1)
+    assert tool("train.py", *words) == 1
+    assert files() == before
+    claim(run, {}, overwrite=True)  # by a process that is killed then
+    assert not any((run / name).exists() for name in ("result.json", "checkpoints"))
+    with held(run):
+        assert files() == before
+    stop_at(6)
+    assert tool("train.py", *words) == 1
+    assert (read(run)["status"], read(run)["seed"]) == ("failed", 1)
+    assert not list(run.glob(".*.before"))
+
+
+def test_ctrl_c_says_how_to_go_on(tool, monkeypatch, capsys):
+    def step(self, batch, batch_idx):
+        if self.trainer.global_step == 5:
+            raise KeyboardInterrupt
+        return honest(self, batch, batch_idx)
+
+    honest, handler = Classifier.training_step, signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(Classifier, "training_step", step)
+    try:
+        assert tool("train.py", *SHORT, "hydra.run.dir=outputs/parts") == 128 + signal.SIGINT
+    finally:
+        signal.signal(signal.SIGINT, handler)  # Lightning switches it off
+    said = capsys.readouterr().out
+    assert "INFO: folder: outputs/parts\n" in said
+    assert "INFO: stopped; go on with: python train.py resume=outputs/parts\n" in said
+    assert tool.result()["status"] == "interrupted"
+    monkeypatch.setattr(Classifier, "training_step", honest)
+    assert tool("train.py", "resume=outputs/parts") == 0
 
 
 def test_sigterm_ends_a_run_after_its_batch_with_an_exit_code_and_saves_it(tool, monkeypatch, whole):

@@ -68,8 +68,8 @@ def _largest_theta(name: str, stage: Stage, settings: DeploySettings) -> int:
     return limit
 
 
-def leak_of(name: str, decay: float, steps: int, kind: str = "auto") -> Leak:
-    """The integer leak of a neuron with decay λ = 1 − 1/τ; ``kind`` as in :class:`DeploySettings`.
+def leak_of(name: str, decay: float, steps: int, kind: str = "auto", profile: str | None = None) -> Leak:
+    """The integer leak of a neuron with decay λ = 1 − 1/τ; ``kind`` as in :class:`DeploySettings`, or of a profile.
 
     None where λ = 1, or where one step leaves nothing to leak. Raises DeployError where τ has no such leak.
 
@@ -81,10 +81,11 @@ def leak_of(name: str, decay: float, steps: int, kind: str = "auto") -> Leak:
     tau = 1 / (1 - decay)
     power = round(math.log2(tau))
     shift = power if math.isclose(2.0**power, tau, rel_tol=1e-6) else None
+    setting = f"profile={profile}" if profile else f"leak={kind}"
     if kind == "none":
-        raise DeployError(f"{name}: its neurons leak (tau = {tau:g}), and the setting is to have no leak")
+        raise DeployError(f"{name}: its neurons leak (tau = {tau:g}), and {setting} has no leak")
     if kind in ("shift_floor", "shift_xylo") and shift is None:
-        raise DeployError(f"{name}: the shift leak needs tau to be a power of two (1, 2, 4, ...), got tau = {tau:g}")
+        raise DeployError(f"{name}: {setting} shifts, so tau must be a power of two (1, 2, 4, ...), got tau = {tau:g}")
     if kind == "shift_xylo":
         return Leak("shift_xylo", shift or 0)
     if shift is not None and kind != "mul12_to_zero":

@@ -114,6 +114,13 @@ def findings(quantized: Quantized, profile: str) -> list[Finding]:
     return found
 
 
+def misfits(quantized: Quantized) -> list[str]:
+    """The findings for the profile that a network was quantised for, a line each; none without a profile."""
+    profile = quantized.settings.profile
+    found = findings(quantized, profile) if profile else []
+    return [f"does not fit {profile}: {one.layer}: {one.what} {one.value}, allowed: {one.limit}" for one in found]
+
+
 def _neuron(stage: IntStage, limits: Limits, steps: int) -> Iterator[tuple[str, str, str]]:
     if stage.leak.kind not in limits.leaks and (steps > 1 or stage.leak.kind != "none"):  # one step leaks nothing
         yield "leak", stage.leak.kind, " or ".join(limits.leaks)

@@ -136,7 +136,7 @@ def _stage(
         theta=grid.theta,
         s_max=neuron.s_max,
         shape=shape,
-        leak=leak_of(name, float(neuron.decay), steps, settings.leak),
+        leak=leak_of(name, float(neuron.decay), steps, settings.leak, settings.profile),
         s_min=neuron.s_min,
         rounding=neuron.rounding,  # type: ignore[arg-type]  # the check of the network refuses others
         reset="hard" if neuron.reset.kind == "hard" else "soft",

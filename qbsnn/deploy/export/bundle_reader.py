@@ -63,9 +63,11 @@ class Bundle(NamedTuple):
         """
         source, events = self.manifest["input"], self.manifest["input"]["encoding"] == "events"
         shape, most = ([self.manifest["T"], *source["shape"]], 255) if events else (source["shape"], 1)
-        fits = list(pixels.shape[1:]) == shape and pixels.size > 0 and pixels.dtype.kind in "buif"
-        _require(fits, f"pixels must be [B, *{shape}] of numbers, got {list(pixels.shape)} of {pixels.dtype}")
-        _require(bool(np.all((pixels >= 0) & (pixels <= most))), f"pixels must be numbers from 0 to {most}")
+        given, more = list(pixels.shape), "; add a batch dimension" if list(pixels.shape) == shape else ""
+        fits = given[1:] == shape and pixels.size > 0 and pixels.dtype.kind in "buif"
+        _require(fits, f"pixels must be numbers of shape [B, {str(shape)[1:]}, got {given} of {pixels.dtype}{more}")
+        low, high, more = pixels.min(), pixels.max(), "; divide by 255" if most == 1 < pixels.max() <= 255 else ""
+        _require(bool(low >= 0 and high <= most), f"pixels must be numbers from 0 to {most}, got {low} to {high}{more}")
         x = np.asarray(pixels, np.float32)
         if events:
             return self.current_of(np.swapaxes(x, 0, 1))
@@ -92,8 +94,7 @@ class Bundle(NamedTuple):
         steps, shape, given = self.manifest["T"], self.manifest["stages"][0]["shape"], list(current.shape)
         fits = current.dtype == np.int32 and current.size > 0 and given[2:] == shape and given[0] in (1, steps)
         _require(fits, f"J must be int32 [{steps} or 1, B, *{shape}], got {current.dtype} {given}")
-        traces: list[tuple[np.ndarray, np.ndarray, int]] = []
-        outputs: list[np.ndarray] = []
+        traces, outputs = list[tuple[np.ndarray, np.ndarray, int]](), list[np.ndarray]()
         for stage, shape in ((stage, stage["shape"]) for stage in self.manifest["stages"]):
             drive = self._vector(stage["bias"], shape)[None, None]
             for branch in stage["branches"]:
@@ -106,9 +107,8 @@ class Bundle(NamedTuple):
             if pool := stage["pool"]:  # no burst is below -128
                 windows = _windows(outputs[-1], pool["kernel"], pool, -128 if pool["kind"] == "max" else 0)
                 outputs[-1] = windows.max((5, 6)) if pool["kind"] == "max" else windows.sum((5, 6))
-        readout = self.manifest["readout"]
-        z = self._branch("readout", readout["branch"], outputs)
-        z = (z + self._vector(readout["bias"], z.shape[2:])).cumsum(0)
+        z = self._branch("readout", self.manifest["readout"]["branch"], outputs)
+        z = (z + self._vector(self.manifest["readout"]["bias"], z.shape[2:])).cumsum(0)
         exits, (spikes, membranes, outside) = None, zip(*traces, strict=True)
         if "exit_margin" in self.manifest:
             best, second = np.moveaxis(np.sort(z, 2)[..., :-3:-1], 2, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -22,6 +23,8 @@ from qbsnn.deploy.format.bounds import bounds
 from qbsnn.deploy.format.network import IntegerNetwork, Trace
 from qbsnn.deploy.verify.traces import compare, flip_weight, identical
 from qbsnn.errors import ArgumentError, DeployError, VerificationError
+
+ABANDONED = 3600.0  # seconds after which what an export was writing is of a process that was killed
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,9 @@ def export(job: Job, kind: str, out: Path) -> Proof:
     part = out.with_name(f".{os.getpid()}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        for left in out.parent.glob(".*.part"):
+            if left.stem[1:].isdigit() and time.time() - left.stat().st_mtime > ABANDONED:
+                _remove(left)
         if form.folder:
             part.mkdir()
         form.write(job, current, part)
@@ -93,13 +99,17 @@ def export(job: Job, kind: str, out: Path) -> Proof:
     except OSError as error:
         raise DeployError(f"{out} cannot be written: {error}") from error
     finally:
-        shutil.rmtree(part, ignore_errors=True)
-        with suppress(OSError):
-            part.unlink()
+        _remove(part)
         for folder in fresh:  # those that hold nothing
             with suppress(OSError):
                 folder.rmdir()
     return proof
+
+
+def _remove(part: Path) -> None:
+    shutil.rmtree(part, ignore_errors=True)
+    with suppress(OSError):
+        part.unlink()
 
 
 def _prove(job: Job, current: NDArray[np.int32], found: Trace, remark: str) -> Proof:

@@ -202,7 +202,6 @@ def _own(failure: ProcessFailure) -> Exception | None:
 
 def _mark_failed(file: Path, error: Exception) -> None:
     """Put the cause into the result of the first process, which may know nothing but that a peer was gone."""
-    if file.is_file():
-        result = read_result(file)
+    if file.is_file() and (result := read_result(file)).status != "finished":  # else of a run that was to be replaced
         result.status, result.error = "failed", f"{type(error).__name__}: {error}"
         result.write(file)

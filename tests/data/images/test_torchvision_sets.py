@@ -13,7 +13,7 @@ import pytest
 import torch
 from torchvision import datasets
 
-from qbsnn.data import CIFAR10, CIFAR100, MNIST, FashionMNIST
+from qbsnn.data import CIFAR10, CIFAR100, MNIST, FashionMNIST, folders
 from qbsnn.data.images import mnist as mnist_file
 from qbsnn.errors import DataError
 from tests.data.images import tiny
@@ -292,3 +292,8 @@ def test_the_real_fashion_mnist_from_debian(tmp_path):
     pixels = torch.cat([module._splits[part].pixels for part in ("train", "val")]).double() / 255
     assert module.mean == pytest.approx([pixels.mean().item()], abs=1e-3)
     assert module.std == pytest.approx([pixels.std().item()], abs=1e-3)
+
+
+def test_the_steps_by_hand_name_a_common_place_once():
+    archives = [folders.Archive(name, f"https://x/y/{name}", "", ()) for name in ("a.gz", "b.gz")]
+    assert folders.steps(Path("d"), archives).startswith("save a.gz, b.gz from https://x/y/ in d; it is unpacked")

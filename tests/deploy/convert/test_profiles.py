@@ -80,7 +80,7 @@ def test_profiles_set_their_choices_and_are_proven(profile):
     tau = {"dynapcnn": float("inf")}.get(profile, 2.0)
     neuron = partial(QBLIF, s_max=8, tau=2.0)
     if profile == "dynapcnn":
-        with pytest.raises(DeployError, match=r"fc1: its neurons leak \(tau = 2\), and the setting is to have no leak"):
+        with pytest.raises(DeployError, match=r"fc1: its neurons leak \(tau = 2\), and profile=dynapcnn has no leak"):
             quantize(absorb(make("mlp", neuron)), DeploySettings(profile=profile))
         network = make("mlp", neuron, T=1)
     else:

@@ -229,7 +229,9 @@ def test_a_single_step_leaks_nothing():
     assert leak_of("x", 0.5, 1, "none") == Leak("none", 0)
 
 
-@pytest.mark.parametrize(("kind", "words"), [("shift_xylo", "power of two"), ("none", "setting is to have no leak")])
+@pytest.mark.parametrize(
+    ("kind", "words"), [("shift_xylo", "leak=shift_xylo .* power of two"), ("none", "leak=none has no leak")]
+)
 def test_leaks_that_tau_does_not_have_are_refused(kind, words):
     with pytest.raises(DeployError, match=f"conv3: .*{words}"):
         leak_of("conv3", 1 - 1 / 3, 4, kind)

@@ -1,9 +1,12 @@
 """``scripts/export.py`` from the command line to the files it leaves, or does not leave."""
 
 import json
+import os
 import re
 import shutil
+import signal
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -55,15 +58,36 @@ def test_every_format_is_written_and_proved(tool, capsys, checkpoint, kind):
 
 
 def test_out_names_the_place_and_keys_change_the_configuration(tool, checkpoint):
-    assert (
-        tool(SCRIPT, f"ckpt={checkpoint}", "format=bundle", "out=here/net", "model.T=3", "deploy.bits=4", "name=four")
-        == 0
-    )
+    assert tool(SCRIPT, f"ckpt={checkpoint}", "format=bundle", "out=here/net", "T=3", "deploy.bits=4", "name=four") == 0
     assert {path.parent.name for path in tool.left_behind()} == {"net"}
     manifest = json.loads((tool.folder / "here/net/manifest.json").read_text())
     assert (manifest["T"], manifest["name"], manifest["classes"]) == (3, "four", list("0123456789"))
     weights = [array for name, array in bundle_reader.read(tool.folder / "here/net").arrays.items() if "weight" in name]
     assert max(int(np.abs(array).max()) for array in weights if array.dtype == np.int8) == 7
+
+
+def test_what_does_not_fit_the_profile_is_said(tool, capsys, checkpoint):
+    words = ("neuron.s_max=64", "deploy.profile=xylo")
+    assert tool(SCRIPT, f"ckpt={checkpoint}", "format=bundle", *words) == 0
+    assert "\nwarning: does not fit xylo: conv1: burst 64, allowed: at most 31\n" in capsys.readouterr().out
+
+
+def test_an_export_that_is_ended_leaves_nothing(tool, checkpoint, monkeypatch):
+    def ended(job, current, path):
+        assert path.exists()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setitem(FORMATS, "bundle", FORMATS["bundle"]._replace(run=ended))
+    assert tool(SCRIPT, f"ckpt={checkpoint}", "format=bundle") == 128 + signal.SIGTERM
+    assert tool.left_behind() == []
+
+
+def test_what_a_killed_export_left_is_removed_by_a_later_one(tmp_path, job):
+    for name, age in ((".1.part", 4000), (".2.part", 0), (".mine.part", 4000)):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    exports.export(job, "bundle", tmp_path / "net")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".2.part", ".mine.part", "net"]
 
 
 def test_what_exists_is_not_overwritten(tool, capsys, checkpoint):
