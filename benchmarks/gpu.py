@@ -224,7 +224,7 @@ def text(summary: dict[str, Any]) -> str:
             lines += [f"    {line}" for line in part["failed"]]
         for row in part.get("rows", ()):
             if row["goal"]:
-                value = row["ratio"] if row["ratio"] is not None else row["median"]
+                value = row["ratio"] if row["to"] or row["ratio"] is not None else row["median"]
                 shown = "no value" if value is None else f"{value:.3g}"
                 lines.append(f"    {row['goal_name']}: {shown}, goal {row['goal']}, {'' if row['met'] else 'not '}met")
         accuracy = (part.get("metrics") or {}).get("best", {}).get("test/acc")

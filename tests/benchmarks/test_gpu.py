@@ -106,8 +106,11 @@ def goals_of(times):
 def test_a_summary_shows_the_goals():
     result = Result("x", {})
     result.add("t", "a", [2.0], "s", goal=Goal("a goal", "≤ 1"))
+    result.add("t", "failed", [], "s")
+    result.add("t", "b", [2.0], "s", to="failed", goal=Goal("another", "≤ 3"))
     entry = {"name": "p", "status": "finished", "seconds": 1.0, **of_benchmark(json.dumps(result.as_dict()))}
     assert "a goal: 2, goal ≤ 1, not met" in text({"parts": [entry]})
+    assert "another: no value, goal ≤ 3, not met" in text({"parts": [entry]})
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="tells what is said without a card")
