@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks import peers
-from benchmarks.harness import Unavailable
+from benchmarks.harness import Unavailable, first_line
 from qbsnn.energy.budget import EnergyBudget
 from qbsnn.energy.spending import Spending, Synapses
 from qbsnn.models import SpikingNetwork, resnet, vgg
@@ -169,17 +169,14 @@ def trainings(
 
 
 def able(made: Mapping[str, Training], report: Callable[[str, object], None]) -> dict[str, Training]:
-    """Those that can take a step: memory suffices, and a peer's compiler works; ``report`` hears of the others."""
+    """Those that can take a step: memory suffices, and a compiler works; ``report`` hears of the others."""
     kept = {}
     for title, training in made.items():
         try:
             training.step()
             kept[title] = training
-        except RuntimeError as error:
-            short = isinstance(error, torch.OutOfMemoryError)
-            if not short and title.partition(", ")[0] not in {name.partition(", ")[0] for name in KITS}:
-                raise
-            report(title, "too little memory" if short else str(error).partition("\n")[0])
+        except Exception as error:
+            report(title, "too little memory" if isinstance(error, torch.OutOfMemoryError) else first_line(error))
             training.optimiser.zero_grad(set_to_none=True)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

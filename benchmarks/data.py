@@ -50,10 +50,11 @@ class DataKeys(BenchmarkKeys):
 
 def main(args: DataKeys) -> None:
     result = Result("data", {"T": T, "batch": BATCH, "rounds": args.rounds, "only": args.only}, args.small)
-    more: dict[str, Any] = events(result, args) if "events" in args.only else {}
-    if "pictures" in args.only:
-        pictures(result, 1024 if args.small else 10 * BATCH, args.rounds)
-    result.write(args.out, **more)
+    with result.written(args.out) as more:
+        if "events" in args.only:
+            more |= events(result, args)
+        if "pictures" in args.only:
+            pictures(result, 1024 if args.small else 10 * BATCH, args.rounds)
 
 
 class Plain(Dataset):

@@ -1,8 +1,10 @@
 """Everything that needs a graphics card, within a time limit: tests, benchmarks, trainings; one summary.
 
 Each part is a process with a limit of its own. ``docs/checks/gpu_CARD.json`` is written before and after every part,
-so that what was measured survives a kill; a part that was running then says so. Parts that no longer fit into the time
-are left out and named. ``python -m benchmarks.gpu [minutes=25] [data=data] [parts=tests,neuron] [out=FILE]``
+so that what was measured survives a kill; a part that was running then says so. A part that reaches its limit is
+interrupted and has ``GRACE`` seconds to write what it has. Parts that no longer fit into the time are left out and
+named. The exit code is 1 where a test failed or a part did not finish.
+``python -m benchmarks.gpu [minutes=25] [data=data] [parts=tests,neuron] [out=FILE]``
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -25,7 +28,7 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from benchmarks.harness import ROOT, device, where
+from benchmarks.harness import ROOT, first_line, where
 from qbsnn.checks import choice
 from qbsnn.cli import launch as cli
 from qbsnn.cli.keys import Keys
@@ -33,34 +36,38 @@ from qbsnn.errors import SettingsError
 from qbsnn.results.files import write_atomically
 from qbsnn.training.devices.host import git_state, host_info
 
-SHORTEST = 30.0  # seconds of time left in which a part is still begun
+GRACE = 20.0  # seconds between SIGINT and SIGKILL
 METRICS = ("status", "metrics", "timing", "precision", "execution", "absorption", "integer", "energy")
 
 
 @dataclass(frozen=True)
 class Part:
-    """A command, ``{out}`` and ``{data}`` filled in, its time limit in seconds and what reads the file it leaves."""
+    """A command, ``{out}`` and ``{data}`` filled in, its time limit in seconds and what reads the file it leaves.
+
+    least: with less time left, in seconds, it is not begun.
+    """
 
     name: str
     command: tuple[str, ...]
     seconds: float
     read: Callable[[str], dict[str, Any]]
     leaves: str = "result.json"  # in the folder of the part
+    least: float = 30.0
 
 
 def of_benchmark(text: str) -> dict[str, Any]:
-    """Rows and reasons of a benchmark's result file."""
+    """Rows, reasons and the peers' versions of a benchmark's result file."""
     found = json.loads(text)
-    return {key: found[key] for key in ("settings", "rows", "skipped")}
+    return {key: found[key] for key in ("settings", "versions", "rows", "skipped")}
 
 
 def of_tests(text: str) -> dict[str, Any]:
-    """Numbers of tests, and what failed, of pytest's XML.
+    """Numbers of tests, and what failed, of pytest's XML; tests that were interrupted have no name and do not count.
 
     >>> of_tests('<a><testcase name="x"/><testcase name="y"><failure message="no"/></testcase></a>')
     {'passed': 1, 'skipped': 0, 'failed': ['y: no'], 'names': ['x']}
     """
-    cases = ElementTree.fromstring(text).iter("testcase")
+    cases = ElementTree.fromstring(text).iterfind(".//testcase[@name]")
     passed, skipped, failed = [], 0, []
     for case in cases:
         if (bad := next((child for child in case if child.tag in ("failure", "error")), None)) is not None:
@@ -85,20 +92,29 @@ def _benchmark(name: str, script: str, seconds: float, *keys: str) -> Part:
 
 def _training(name: str, seconds: float, *keys: str) -> Part:
     given = ("data.root={data}", "data.download=false", "data.verify=false", "trainer=gpu", "report=false")
-    return Part(name, ("train.py", *keys, *given, "hydra.run.dir={folder}/run"), seconds, of_run, "run/result.json")
+    command = ("train.py", *keys, *given, "hydra.run.dir={folder}/run")
+    return Part(name, command, seconds, of_run, "run/result.json", least=120)
 
 
+# A warning of another torch fails no test here, and only files with tests of a card are collected.
+TESTS = ("-m", "pytest", "-m", "gpu", "-q", "-n", "4", "-W", "default", "--tb=short", "--junitxml={out}",
+         "tests/test_gpu.py", "tests/deploy/engines/test_int8.py")  # fmt: skip
 STEP = ("rounds=5", "channels_last=true")
+LARGE = "only=QB-LIF block,QB-LIF packed,SpikingJelly compiled"
+# The int64 engine of the proof runs on the CPU: it sees the first batch of the test images.
+FAST = ("experiment=cifar10_fast_gpu", "callbacks.integer.max_batches=1", "callbacks.absorption.max_batches=1")
+SHORT = ("trainer.max_epochs=2", "callbacks=no_deploy")
 PARTS = (
-    Part("tests", ("-m", "pytest", "-m", "gpu", "-q", "--tb=short", "--junitxml={out}", "tests"), 420, of_tests),
+    Part("tests", TESTS, 420, of_tests),
     _benchmark("neuron", "neuron", 150, "batch=256", "rounds=10"),
+    _training("cifar10_fast_gpu", 420, *FAST),
     _benchmark("step_resnet19_128", "train_step", 240, "batch=128", *STEP),
+    _benchmark("step_resnet19_512", "train_step", 180, "batch=512", LARGE, *STEP),
     _benchmark("step_vgg9_256", "train_step", 150, "model=vgg9", "batch=256", *STEP),
-    _benchmark("step_resnet19_512", "train_step", 180, "batch=512", *STEP),
-    _benchmark("inference", "inference", 120, "models=resnet19", "s_max=8", "batch=256"),
+    _benchmark("inference", "inference", 120, "models=resnet19", "s_max=8", "batch=256", "threads=1"),
     _benchmark("loader", "data", 90, "only=pictures"),
-    _training("cifar10_fast_gpu", 420, "experiment=cifar10_fast_gpu"),
-    *(_training(f"cifar10_fast_gpu {row}", 300, "experiment=cifar10_fast_gpu", row)
+    *(_training(f"{row}, 2 epochs", 300, f"experiment={row}", *SHORT) for row in ("cifar10_qb_t4", "cifar10_lif_t4")),
+    *(_training(f"cifar10_fast_gpu {row}", 300, *FAST, row)
       for row in ("neuron=relu", "neuron=lif", "neuron.s_max=1", "seed=1", "seed=2")),
 )  # fmt: skip
 
@@ -113,21 +129,42 @@ class GpuKeys(Keys):
 
 
 def main(given: GpuKeys) -> None:
-    if device().type != "cuda":
-        raise SettingsError(f"torch {torch.__version__} finds no CUDA device here: see docs/gpu.md")
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        why = f"torch {torch.__version__} finds no CUDA device here: see docs/gpu.md; it says: {first_line(error)}"
+        raise SettingsError(why) from error
     card = re.sub(r"[^a-z0-9]+", "_", torch.cuda.get_device_name().lower()).strip("_")
     known = {part.name: part for part in PARTS}
     wanted = [known[name] for name in known if name in {choice("parts", name, known) for name in given.parts}]
     path = given.out or ROOT / f"docs/checks/gpu_{card}.json"
     summary = run(wanted, path, 60 * given.minutes, given.data.absolute())
     print(f"\n{where()}\n{text(summary)}\nwritten to {path}")
+    if trouble(summary):
+        sys.exit(1)
+
+
+def trouble(summary: dict[str, Any]) -> bool:
+    """Whether a test failed, or a part neither finished nor was left out."""
+    parts = summary["parts"]
+    return any(part.get("failed") or not part["status"].startswith(("finished", "left out")) for part in parts)
+
+
+def driver() -> str | None:
+    """The version of the card's driver, if ``nvidia-smi`` tells it."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.split()[0]
+    except (OSError, subprocess.SubprocessError, IndexError):
+        return None
 
 
 def run(parts: Sequence[Part], path: Path, seconds: float, data: Path) -> dict[str, Any]:
     """Run parts until the time is over, writing the summary to ``path`` as it grows; returns it."""
     commit, dirty = git_state(ROOT)
     summary: dict[str, Any] = {
-        "host": vars(host_info()), "git_commit": commit, "git_dirty": dirty, "seconds": seconds,
+        "host": vars(host_info()), "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(),
+        "driver": driver(), "git_commit": commit, "git_dirty": dirty, "seconds": seconds,
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"), "parts": [],
     }  # fmt: skip
     begun = time.monotonic()
@@ -136,16 +173,16 @@ def run(parts: Sequence[Part], path: Path, seconds: float, data: Path) -> dict[s
         entry: dict[str, Any] = {"name": part.name, "command": " ".join(part.command), "status": "running"}
         summary["parts"].append(entry)
         _write(path, summary)
-        left = seconds - (time.monotonic() - begun)
+        left = seconds - GRACE - (time.monotonic() - begun)
         print(f"{part.name}: at most {min(left, part.seconds):.0f} s", flush=True)
-        entry |= one(part, min(left, part.seconds), data) if left >= SHORTEST else {"status": "left out: no time"}
+        entry |= one(part, min(left, part.seconds), data) if left >= part.least else {"status": "left out: no time"}
         _write(path, summary)
         print(text({"parts": [entry]}), flush=True)
     return summary
 
 
 def one(part: Part, seconds: float, data: Path) -> dict[str, Any]:
-    """Run one part for at most so long: its status, seconds, and what it left."""
+    """Run one part, which is interrupted after so long: its status, seconds, and what it left."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / part.leaves
         command = [word.format(out=out, data=data, folder=folder) for word in part.command]
@@ -159,10 +196,13 @@ def one(part: Part, seconds: float, data: Path) -> dict[str, Any]:
                 code: int | None = process.wait(seconds)
             except subprocess.TimeoutExpired:
                 code = None
+                os.killpg(process.pid, signal.SIGINT)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(GRACE)
             finally:
-                if process.poll() is None:
+                with suppress(ProcessLookupError):  # all are gone
                     os.killpg(process.pid, signal.SIGKILL)
-                    process.wait()
+                process.wait()
             output.seek(0)
             last = output.read().decode(errors="replace").strip().splitlines()[-12:]
         found: dict[str, Any] = {"seconds": round(time.monotonic() - begun, 1)}
@@ -184,7 +224,7 @@ def text(summary: dict[str, Any]) -> str:
             lines += [f"    {line}" for line in part["failed"]]
         for row in part.get("rows", ()):
             if row["goal"]:
-                value = row["ratio"] if row["ratio"] is not None else row["median"]
+                value = row["ratio"] if row["to"] or row["ratio"] is not None else row["median"]
                 shown = "no value" if value is None else f"{value:.3g}"
                 lines.append(f"    {row['goal_name']}: {shown}, goal {row['goal']}, {'' if row['met'] else 'not '}met")
         accuracy = (part.get("metrics") or {}).get("best", {}).get("test/acc")

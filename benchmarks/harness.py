@@ -17,7 +17,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
@@ -157,6 +158,22 @@ class Result:
         }
         return {**asdict(self), **made, "host": host, "versions": versions}
 
+    @contextmanager
+    def written(self, out: Path | None) -> Iterator[dict[str, Any]]:
+        """Write the file (:meth:`write`) after the body, with what the body puts into the yielded mapping.
+
+        Where Ctrl-C or an error ends the body early, a given file gets what was measured, and names the reason.
+        """
+        more: dict[str, Any] = {}
+        try:
+            yield more
+        except BaseException as error:
+            self.skip("the rest", first_line(error))
+            if out is not None:  # a whole result that lies in the usual place is worth more than a part
+                self.write(out, **more)
+            raise
+        self.write(out, **more)
+
     def write(self, out: Path | None, **more: Any) -> Path:
         """Print all tables and write the result file, with ``more`` beside its own keys.
 
@@ -217,19 +234,35 @@ def interleaved(
     contenders: Mapping[str, Callable[[], object]],
     rounds: int,
     timer: Callable[[Callable[[], object]], float] = clock,
+    report: Callable[[str, object], None] | None = None,
 ) -> dict[str, list[float]]:
     """Seconds of each contender in each round, after one round that does not count.
 
     Contenders take turns in an order that is drawn anew for every round, with a fixed seed, so that neither a drift of
-    the machine nor a fixed neighbour favours any.
+    the machine nor a fixed neighbour favours any. With ``report(name, why)``, which then hears of it, a contender that
+    raises takes no further part and has no seconds; else the error ends the measurement.
     """
     times: dict[str, list[float]] = {name: [] for name in contenders}
+    left = dict(contenders)
     for number in range(rounds + 1):
-        for name in random.Random(number).sample(list(contenders), len(contenders)):
-            seconds = timer(contenders[name])
-            if number:
-                times[name].append(seconds)
+        for name in random.Random(number).sample(list(left), len(left)):
+            try:
+                seconds = timer(left[name])
+            except Exception as error:
+                if report is None:
+                    raise
+                report(name, first_line(error))
+                times[name] = []
+                del left[name]
+            else:
+                if number:
+                    times[name].append(seconds)
     return times
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error, or its type where it has no words."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 class BenchmarkKeys(Keys):

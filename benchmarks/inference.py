@@ -21,13 +21,14 @@ from torch import Tensor, nn
 from benchmarks import onnx_twin, peers
 from benchmarks.c_latency import seconds as seconds_in_c
 from benchmarks.contenders import KITS, TWIN, bf16_supported
-from benchmarks.harness import BenchmarkKeys, Goal, Result, Unavailable, device, interleaved, where
+from benchmarks.harness import BenchmarkKeys, Goal, Result, Unavailable, device, first_line, interleaved, where
 from qbsnn.cli import launch as cli
 from qbsnn.deploy.convert.absorb import absorb
 from qbsnn.deploy.convert.quantize import quantize
 from qbsnn.deploy.engines import reference
 from qbsnn.deploy.engines.c_engine import VECTORISED
 from qbsnn.deploy.engines.int8_engine import Int8Engine
+from qbsnn.functional.exact import full_float32
 from qbsnn.models import SpikingNetwork, resnet, vgg
 from qbsnn.models.execution import prepare
 from qbsnn.neurons import QBLIF, ReLU
@@ -77,16 +78,16 @@ def main(args: InferenceKeys) -> None:
     settings = {name: getattr(args, name) for name in ("models", "s_max", "steps", "batch", "threads", "rounds")}
     result = Result("inference", settings, args.small)
     print(f"{where()}, {' '.join(host_info().isa)}", flush=True)
-    for name in args.models:
-        for s_max in args.s_max:
-            forms = Forms(result, name, s_max, args)
-            for batch in args.batch:
-                for threads in args.threads if batch == args.batch[0] else [max(args.threads)]:
-                    torch.set_num_threads(threads)
-                    compare(result, forms, batch, threads, args)
-            if name == "digits":
-                compare_c(result, forms, args)
-    result.write(args.out)
+    with result.written(args.out):
+        for name in args.models:
+            for s_max in args.s_max:
+                forms = Forms(result, name, s_max, args)
+                for batch in args.batch:
+                    for threads in args.threads if batch == args.batch[0] else [max(args.threads)]:
+                        torch.set_num_threads(threads)
+                        compare(result, forms, batch, threads, args)
+                if name == "digits":
+                    compare_c(result, forms, args)
 
 
 class Forms:
@@ -112,8 +113,8 @@ class Forms:
                 made = peers.build(kit, net.table, args.steps, net.in_shape, 10, net.width * args.width)
                 made.to(self.x.device).train()(torch.cat([few, few]))
                 self.peers[peer] = made.eval()
-            except Unavailable as why:
-                result.skip(peer, why)
+            except (Unavailable, RuntimeError) as why:
+                result.skip(peer, first_line(why))
         for layer, text in self.engine.kernels().items():
             if text.startswith("exact float"):
                 result.skip(f"int8 for {layer} of {name}, s_max = {s_max}", text)
@@ -145,27 +146,36 @@ class Forms:
 def compare(result: Result, forms: Forms, batch: int, threads: int, args: InferenceKeys) -> None:
     """Time all forms of one network on batches of one size: the latency of one image, the throughput of more."""
     name, first = forms.name, forms.s_max == args.s_max[0]
-    times = interleaved(forms.contenders(result, batch, threads, args.steps), args.rounds)
+    with full_float32():
+        times = interleaved(forms.contenders(result, batch, threads, args.steps), args.rounds, report=result.skip)
     what = f"{name}, s_max = {forms.s_max}, batch of {batch}, {threads} threads"
     facts = f"int8 on {forms.engine.unit}, mean burst {forms.burst:.2f}, {forms.unequal} values not exact"
     if batch == 1:
         for contender, seconds in times.items():
             wanted = contender == INT8 and name == "digits" and threads == max(args.threads) and first
             goal = Goal("latency of one digit in Python, ms", "≤ 2") if wanted else None
-            result.add(f"Latency, {what}: {facts}", contender, [1e3 * s for s in seconds], "ms", goal=goal)
+            if seconds or goal:
+                result.add(f"Latency, {what}: {facts}", contender, [1e3 * s for s in seconds], "ms", goal=goal)
         return
-    table, fp32 = f"Throughput, {what}: {facts}", statistics.median(times[FP32])
+    table = f"Throughput, {what}: {facts}"
     judged = first and batch == max(args.batch) and name != "digits"
     for contender, seconds in times.items():
         bound = BOUNDS.get(forms.engine.unit) if contender == INT8 and judged else None
         goal = Goal(f"int8 inference ÷ own fp32 inference, images/s, {name}", bound) if bound else None
-        rates = [batch / value for value in seconds]
-        result.add(table, contender, rates, "images/s", ratio=fp32 / statistics.median(seconds), goal=goal)
-    if ONNX in times:
+        ratio = quotient(times[FP32], seconds)
+        if ratio is not None or goal:
+            rates = [] if ratio is None else [batch / value for value in seconds]
+            result.add(table, contender, rates, "images/s", ratio=ratio, goal=goal)
+    if times.get(ONNX):
         rates = [batch * args.steps / value for value in times[INT8]]
         goal = Goal(f"int8 inference ÷ onnxruntime fp32 ReLU twin, per time step, {name}", "≥ 1.5") if judged else None
-        ratio = args.steps * statistics.median(times[ONNX]) / statistics.median(times[INT8])
+        ratio = quotient(times[ONNX], times[INT8], args.steps)
         result.add(f"{table}; ÷ {ONNX}", f"{INT8}, time steps", rates, "steps/s", ratio=ratio, goal=goal)
+
+
+def quotient(above: list[float], below: list[float], factor: float = 1.0) -> float | None:
+    """Of two medians; None where a contender failed."""
+    return factor * statistics.median(above) / statistics.median(below) if above and below else None
 
 
 @torch.no_grad()

@@ -135,12 +135,13 @@ def goals(found: Found) -> list[tuple[str, str, float | None, str, bool]]:
         (
             row.get("goal_name") or f"{TITLES[name]}: {row['name']}",
             str(row["goal"]),
-            row["median"] if row.get("ratio") is None else row["ratio"],
-            row["unit"] if row.get("ratio") is None else "×",
+            row.get("ratio") if relative else row["median"],
+            "×" if relative else row["unit"],
             bool(row["met"]),
         )
         for name, content in found.items()
         for row in content["rows"]
+        for relative in [bool(row.get("to")) or row.get("ratio") is not None]
         if row.get("goal") is not None
     ]
 

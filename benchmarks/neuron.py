@@ -67,9 +67,9 @@ def main(args: NeuronKeys) -> None:
     keep_freed_memory()  # for every contender
     result = Result("neuron", {"shape": ["T", *shape], "T": args.steps, "rounds": args.rounds}, args.small)
     print(f"{where()}, [T, {', '.join(map(str, shape))}] float32", flush=True)
-    for steps in args.steps:
-        measure(result, steps, shape, args.rounds)
-    result.write(args.out)
+    with result.written(args.out):
+        for steps in args.steps:
+            measure(result, steps, shape, args.rounds)
 
 
 def measure(result: Result, steps: int, shape: tuple[int, ...], rounds: int) -> None:
@@ -81,19 +81,20 @@ def measure(result: Result, steps: int, shape: tuple[int, ...], rounds: int) -> 
     for name, make in NEURONS.items():
         try:
             neurons[name] = make().to(device())
-        except Unavailable as why:
+        except (Unavailable, RuntimeError) as why:
             result.skip(name, why)
             continue
         calls[f"{name}|inference"] = partial(infer, neurons[name], x)
         calls[f"{name}|forward + backward"] = partial(step, neurons[name], x)
-    times = interleaved(calls, rounds)
+    times = interleaved(calls, rounds, report=result.skip)
     for kind, bounds in GOALS.items():
         table = f"Neuron, T = {steps}, {kind}, in copies"
         add = partial(result.add, table, unit="ms", to=COPY)
         add(COPY, milliseconds(times[COPY]))
         for name in neurons:
             goal = Goal(f"neuron, {kind}, T = {steps}, in copies", bounds[steps > FEW]) if name == CHOSEN else None
-            add(name, milliseconds(times[f"{name}|{kind}"]), goal=goal)
+            if (samples := milliseconds(times[f"{name}|{kind}"])) or goal:
+                add(name, samples, goal=goal)
 
 
 def milliseconds(seconds: list[float]) -> list[float]:

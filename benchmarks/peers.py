@@ -50,7 +50,7 @@ def relu() -> Kit:
 
 
 def spikingjelly(compiled: bool = False) -> Kit:
-    """SpikingJelly in multi-step mode; on a GPU it takes its CUDA kernels or, compiled, its Triton kernels."""
+    """SpikingJelly in multi-step mode; on a GPU it takes Triton kernels in both forms, as its wheel has no others."""
     try:
         from spikingjelly.activation_based import functional, layer
     except ImportError:

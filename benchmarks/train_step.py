@@ -4,17 +4,21 @@ The twin is the same network with ReLU on T·B images, in plain torch and compil
 backward and SGD with momentum. Times are medians over rounds in which all contenders take turns in one process; memory
 is measured in a process each (:mod:`benchmarks.memory`). bf16 (autocast) runs where the processor or the card
 multiplies it.
-On a card also TF32, and bf16 beside the twin in bf16.
+On a card also TF32, and bf16 beside the twin and SpikingJelly's best in bf16; there no budget of energy, and memory of
+fewer contenders.
 ``python -m benchmarks.train_step [model=resnet19] [batch=8] [rounds=3] [channels_last=true] [only=NAME,NAME]``
 """
 
 from __future__ import annotations
 
+import gc
 import statistics
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import Literal
 
+import torch
 from pydantic import Field, field_validator
 
 from benchmarks import memory
@@ -36,9 +40,10 @@ from qbsnn.cli import launch as cli
 from qbsnn.training.devices.allocator import keep_freed_memory
 from qbsnn.training.devices.host import host_info
 
-BF16 = ("QB-LIF block", "SpikingJelly compiled", TWIN, COMPILED_TWIN)
+BF16 = ("QB-LIF block", "SpikingJelly", "SpikingJelly compiled", TWIN, COMPILED_TWIN)
 CHOSEN = "QB-LIF block"
 MEMORY = (TWIN, "QB-LIF block", "QB-LIF packed", "QB-LIF checkpoint", "SpikingJelly", "snnTorch", "Norse")
+MEMORY_OF_CARD = MEMORY[:3]
 STEP = Goal("training step time ÷ ReLU twin, ResNet-19", "≤ 1.05")
 BUDGET = Goal("training step with a budget of energy ÷ without", "≤ 1.02")
 CARD = {
@@ -71,13 +76,13 @@ def main(args: TrainStepKeys) -> None:
     names = tuple(name for name in NAMES if name in {TWIN, *args.only})
     result = Result("train_step", {**asdict(problem), "rounds": args.rounds, "optimiser": "SGD"}, args.small)
     print(f"{where()}; {problem}", flush=True)
-    keep = measure_memory(result, names, problem)
-    measure_time(result, names, problem, args.rounds)
-    if CHOSEN in names:
-        measure_budget(result, problem, args.rounds)
-    if not keep:
-        result.skip("memory", "no contender could be measured")
-    result.write(args.out)
+    with result.written(args.out):
+        measure_time(result, names, problem, args.rounds)
+        if CHOSEN in names and device().type == "cpu":
+            measure_budget(result, problem, args.rounds)
+        gc.collect()
+        torch.cuda.empty_cache()  # what is measured next has processes of its own
+        measure_memory(result, names, problem)
 
 
 def measure_time(result: Result, names: tuple[str, ...], problem: Problem, rounds: int) -> None:
@@ -91,24 +96,21 @@ def measure_time(result: Result, names: tuple[str, ...], problem: Problem, round
     if device().type == "cuda":
         titles |= {f"{name}, tf32": f"{name}|tf32" for name in BF16 if name in names}
     contenders = able(trainings(titles, problem, device(), result.skip), result.skip)
-    times = interleaved({title: training.step for title, training in contenders.items()}, rounds)
+    found = interleaved({title: training.step for title, training in contenders.items()}, rounds, report=result.skip)
+    times = {title: found.get(title, []) for title in titles}
     if device().type == "cuda":
         add_card_rows(result, times)
-    peers = [name for name in KITS if name in times]
-    best = min(peers, key=lambda name: statistics.median(times[name]), default=None)
-    table, twin = "Step time, fp32", TWIN if TWIN in times else None  # with T·B images it may not fit a card
-    for name in (name for name in times if not name.endswith(("bf16", "tf32"))):
-        goal = STEP if name == CHOSEN and twin else None
-        result.add(table, name, times[name], "s", to=twin, goal=goal)
+    add_beside(result, "Step time, fp32", TWIN, {name: times[name] for name in names}, STEP)
+    best = fastest(times, KITS)
     table = "Step time, bf16, against the best peer in fp32"
-    fast = [name for name in times if name.endswith("bf16")]
+    fast = [name for name in times if name.endswith("bf16") and (times[name] or name.startswith(CHOSEN))]
     if fast and best is not None:
         result.add(table, best, times[best], "s", to=best)
         for name in fast:
             goal = HALF if name == f"{CHOSEN}, bf16" else None
             result.add(table, name, times[name], "s", to=best, goal=goal)
     table = "Step time of binary neurons, against the best peer in fp32"
-    binary = [name for name in times if name in ("QB-LIF s_max=1", "qbsnn LIF")]
+    binary = [name for name in ("QB-LIF s_max=1", "qbsnn LIF") if times.get(name)]
     if binary and best is not None:
         for name in (best, *binary):
             result.add(table, name, times[name], "s", to=best)
@@ -133,35 +135,51 @@ def measure_budget(result: Result, problem: Problem, rounds: int) -> None:
 
 
 def add_card_rows(result: Result, times: dict[str, list[float]]) -> None:
-    """Steps in TF32 and in bf16 beside the twin and beside SpikingJelly in the same precision."""
+    """Steps in TF32 and bf16 beside the twin and SpikingJelly's best in the same precision; [] stands for a failure."""
     for precision in ("tf32", "bf16"):
-        twin, peer, ours = (f"{name}, {precision}" for name in (TWIN, "SpikingJelly compiled", CHOSEN))
-        for other, kind in ((twin, "twin"), (peer, "peer")):
-            if other not in times:
-                continue
-            for name in dict.fromkeys((other, *(name for name in times if name.endswith(precision)))):
-                goal = CARD[kind] if name == ours and precision == "bf16" else None
+        those = {name: seconds for name, seconds in times.items() if name.endswith(precision)}
+        peers = [name for name in those if name.startswith("SpikingJelly")]
+        for kind, other in (("twin", f"{TWIN}, {precision}"), ("peer", fastest(times, peers) or next(iter(peers), ""))):
+            if other in times:
                 table = f"Step time, {precision}, beside {other.rpartition(', ')[0]}"
-                result.add(table, name, times[name], "s", to=other, goal=goal)
+                add_beside(result, table, other, those, CARD[kind] if precision == "bf16" else None)
 
 
-def measure_memory(result: Result, names: tuple[str, ...], problem: Problem) -> bool:
-    """Peak and saved bytes of each contender; whether there are any."""
+def fastest(times: Mapping[str, list[float]], names: Iterable[str]) -> str | None:
+    """The one of these with the smallest median; None where none has seconds."""
+    measured = [name for name in names if times.get(name)]
+    return min(measured, key=lambda name: statistics.median(times[name]), default=None)
+
+
+def add_beside(result: Result, table: str, base: str, times: Mapping[str, list[float]], goal: Goal | None) -> None:
+    """Rows beside ``base``, which comes first; ours has one without seconds too, and without either no ratio."""
+    for name in dict.fromkeys((base, *times)):
+        ours = name.startswith(CHOSEN)
+        if times[name] or ours or name == base:
+            result.add(table, name, times[name], "s", to=base, goal=goal if ours else None)
+
+
+def measure_memory(result: Result, names: tuple[str, ...], problem: Problem) -> None:
+    """Peak and saved bytes of each contender."""
     found = {}
-    for name in (name for name in MEMORY if name in names):
+    asked = [name for name in (MEMORY if device().type == "cpu" else MEMORY_OF_CARD) if name in names]
+    for name in asked:
         try:
             found[name] = memory.measure(name, problem)
-        except Unavailable as why:
-            result.skip(f"{name}, memory", why)
+        except (Unavailable, RuntimeError) as why:
+            result.skip(f"{name}, memory", str(why).rpartition("\n")[2])  # of a stack trace the reason
+    if not found:
+        result.skip("memory", "no contender could be measured")
+        return
     tables = {"peak": "Memory, peak over the step", "saved": "Memory, saved for the backward pass"}
     goals = {CHOSEN: "≤ 1.0", "QB-LIF packed": "≤ 0.8"}
     for key, table in tables.items():
-        add = partial(result.add, table, unit="MiB", to=TWIN if TWIN in found else None)
-        for name, sizes in found.items():
+        for name in asked:
             label = f"{table.lower()} ÷ ReLU twin" + (", packed bursts" if name == "QB-LIF packed" else "")
             goal = Goal(label, goals[name]) if name in goals else None
-            add(name, [sizes[key] / memory.MIB], goal=goal)
-    return bool(found)
+            samples = [found[name][key] / memory.MIB] if name in found else []
+            if samples or goal or name == TWIN:
+                result.add(table, name, samples, "MiB", to=TWIN, goal=goal)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Hashable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -24,7 +24,9 @@ OPTIONS: dict[str, Any] = {
     "cpp.enable_floating_point_contract_flag": "off",
     "emulate_precision_casts": True,
     "eager_numerics.division_rounding": True,
+    "emulate_divison_rounding": True,  # the same, as torch 2.10 spells it
 }
+DIVISION = {"eager_numerics.division_rounding", "emulate_divison_rounding"}
 if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512"):
     # torch 2.13's own probe of these loads its library into a bare Python, which crashes with a CUDA build where there
     # is no driver, and leaves kernels scalar, without a word.
@@ -70,6 +72,8 @@ class Kernel:
     def _compile(self, key: Hashable, inputs: tuple[Tensor, ...]) -> Callable[..., Any]:
         keep_kernels()
         function = partial(self.function, key)
+        if any(x.device.type == "cuda" for x in inputs) and not divides_exactly():
+            return function
         try:
             graph = make_fx(function, tracing_mode="symbolic")(*inputs)
         except Exception as error:  # whatever a user's function does with a tensor that has no values
@@ -83,6 +87,15 @@ def options() -> dict[str, Any]:
     """``OPTIONS`` without those that this torch's compiler does not know; kernels may then round otherwise."""
     known = set(torch._inductor.list_options())
     return {name: value for name, value in OPTIONS.items() if name in known}
+
+
+@cache
+def divides_exactly() -> bool:
+    """Whether a card's kernels can divide as eager code does; where this torch has no such option, that is logged."""
+    if DIVISION.isdisjoint(options()):
+        log.warning("neurons run eagerly on a card: compiled, torch %s divides inexactly there", torch.__version__)
+        return False
+    return True
 
 
 def keep_kernels() -> None:

@@ -37,8 +37,8 @@ from qbsnn.results.schema import Absorption, Integer
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 2**22
-"""Neuron-steps of the largest layer that a check looks at at a time on a CPU, which bounds its memory."""
+AT_ONCE = {"cpu": 2**22, "cuda": 2**24}
+"""Neuron-steps of the largest layer that a check looks at at a time, which bounds the memory of the host."""
 
 Batch = tuple[Tensor, Tensor]
 Form = TypeVar("Form")
@@ -245,16 +245,15 @@ def frozen(network: SpikingNetwork, device: torch.device) -> SpikingNetwork:
 
 
 def _parts(network: SpikingNetwork, batches: Iterable[Batch]) -> Iterator[Batch]:
-    """The batches on the network's device and in its type; on a CPU in parts.
+    """The batches on the network's device and in its type, in parts.
 
-    A check keeps every spike and membrane of what it sees. In parts it is faster, since these stay in the processor's
-    caches, and the memory that it takes does not grow with the batch.
+    A check keeps every spike and membrane of what it sees in the host's memory. In parts that does not grow with the
+    batch; on a CPU small ones are also faster, since they stay in its caches.
     """
     like = next(network.parameters())
     largest = max((neuron.neurons for _, _, neuron in network.spiking_stages()), default=0)
-    images = max(8, AT_ONCE // max(1, network.T * largest))
+    size = max(8, AT_ONCE["cuda" if like.is_cuda else "cpu"] // max(1, network.T * largest))
     for pixels, labels in batches:
-        size = images if like.device.type == "cpu" else len(labels)
         yield from zip(pixels.to(like).split(size), labels.to(like.device).split(size), strict=True)
 
 

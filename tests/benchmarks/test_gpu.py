@@ -1,7 +1,9 @@
 """The run on a card: what is kept when parts fail, hang or are killed, and what is said without a card."""
 
+import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,11 +11,14 @@ import time
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 
 from benchmarks import gpu
 from benchmarks.gpu import PARTS, GpuKeys, Part, main, of_benchmark, of_tests, run, text
-from benchmarks.harness import Goal, Result
-from benchmarks.train_step import add_card_rows
+from benchmarks.harness import BenchmarkKeys, Goal, Result
+from benchmarks.train_step import CARD, add_card_rows
+from qbsnn.cli.keys import read
 from qbsnn.errors import SettingsError
 from tests.tool import ROOT
 
@@ -21,30 +26,41 @@ WRITES = "import sys; open(sys.argv[1], 'w').write(sys.argv[2])"
 XML = '<a><testcase name="x"/><testcase name="y"><failure message="off by one"/></testcase></a>'
 
 
-def part(name, code, *arguments, seconds=60.0):
-    return Part(name, ("-c", code, "{out}", *arguments), seconds, of_tests)
+def part(name, code, *arguments, seconds=60.0, **more):
+    return Part(name, ("-c", code, "{out}", *arguments), seconds, of_tests, **more)
 
 
 def test_what_was_measured_stays_when_others_fail_or_hang(tmp_path, monkeypatch):
-    monkeypatch.setattr(gpu, "SHORTEST", 0.0)
+    monkeypatch.setattr(gpu, "GRACE", 1.0)
     out = tmp_path / "gpu.json"
+    deaf = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(600)"
     parts = [
         part("works", WRITES, XML),
         part("fails", "raise SystemExit('no such card')"),
-        part("hangs", "import time; time.sleep(600)", seconds=1.0),
+        part("hangs", deaf, seconds=4.0),
+        part("stops", f"try: import time; time.sleep(600)\nfinally: {WRITES}", XML, seconds=4.0),
     ]
     found = run(parts, out, 600, tmp_path)
     assert json.loads(out.read_text())["parts"] == found["parts"]
-    works, fails, hangs = found["parts"]
+    works, fails, hangs, stops = found["parts"]
+    assert gpu.trouble({"parts": [works]}) and gpu.trouble({"parts": [fails]}) and gpu.trouble({"parts": [hangs]})
+    assert not gpu.trouble({"parts": [{"status": "finished"}, {"status": "left out: no time"}]})
+    assert {"cuda", "cudnn", "driver"} <= found.keys()
     assert works["status"] == "finished" and works["passed"] == 1 and works["failed"] == ["y: off by one"]
     assert fails["status"] == "exit code 1" and fails["output"] == ["no such card"]
-    assert hangs["status"] == "out of time" and hangs["seconds"] >= 1
+    assert hangs["status"] == "out of time" and hangs["seconds"] >= 5 and "passed" not in hangs
+    assert stops["status"] == "out of time" and stops["passed"] == 1  # it was interrupted, and wrote what it had
     assert "1 passed, 1 failed" in text(found) and "no such card" in text(found)
 
 
 def test_parts_that_no_longer_fit_are_named(tmp_path):
-    found = run([part("late", WRITES, XML)], tmp_path / "gpu.json", gpu.SHORTEST - 1, tmp_path)
-    assert found["parts"][0]["status"] == "left out: no time"
+    parts = [part("late", WRITES, XML, least=100), part("early", WRITES, XML)]
+    late, early = run(parts, tmp_path / "gpu.json", 99 + gpu.GRACE, tmp_path)["parts"]
+    assert (late["status"], early["status"]) == ("left out: no time", "finished")
+
+
+def test_interrupted_tests_do_not_count():
+    assert of_tests(XML.replace("</a>", '<testcase time="1"/></a>'))["names"] == ["x"]
 
 
 KILLED = """
@@ -69,29 +85,66 @@ def test_a_kill_leaves_the_summary(tmp_path):
 
 
 def test_the_goals_of_a_card_are_those_of_the_same_precision():
-    result = Result("train_step", {})
     times = {"ReLU twin": [9.0], "ReLU twin, bf16": [2.0], "SpikingJelly compiled, bf16": [4.0],
              "QB-LIF block, bf16": [2.06], "QB-LIF block, tf32": [5.0]}  # fmt: skip
+    twin, peer = (goal.name for goal in CARD.values())
+    assert goals_of(times) == {twin: (1.03, True), peer: (0.515, True)}
+    times["SpikingJelly, bf16"] = [2.0]
+    assert goals_of(times)[peer] == (1.03, False)  # the faster of both
+    assert goals_of({**times, "SpikingJelly compiled, bf16": []})[peer] == (1.03, False)
+    failed = {**times, "SpikingJelly, bf16": [], "SpikingJelly compiled, bf16": []}
+    assert goals_of(failed) == {twin: (1.03, True), peer: (None, False)}
+    assert goals_of({**times, "QB-LIF block, bf16": []}) == {twin: (None, False), peer: (None, False)}
+
+
+def goals_of(times):
+    result = Result("train_step", {})
     add_card_rows(result, times)
-    goals = {row.goal_name: (row.ratio, row.met) for row in result.rows if row.goal}
-    assert goals == {
-        "training step in bf16 ÷ ReLU twin in bf16, on a card": (1.03, True),
-        "training step in bf16 ÷ SpikingJelly's best in bf16, on a card": (0.515, True),
-    }
+    return {row.goal_name: (row.ratio, row.met) for row in result.rows if row.goal}
 
 
 def test_a_summary_shows_the_goals():
     result = Result("x", {})
     result.add("t", "a", [2.0], "s", goal=Goal("a goal", "≤ 1"))
+    result.add("t", "failed", [], "s")
+    result.add("t", "b", [2.0], "s", to="failed", goal=Goal("another", "≤ 3"))
     entry = {"name": "p", "status": "finished", "seconds": 1.0, **of_benchmark(json.dumps(result.as_dict()))}
     assert "a goal: 2, goal ≤ 1, not met" in text({"parts": [entry]})
+    assert "another: no value, goal ≤ 3, not met" in text({"parts": [entry]})
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="tells what is said without a card")
 def test_without_a_card_it_says_so():
-    with pytest.raises(SettingsError, match="finds no CUDA device"):
+    with pytest.raises(SettingsError, match=r"finds no CUDA device here: see docs/gpu.md; it says: \w+"):
         main(GpuKeys())
 
 
 def test_names_of_parts_are_different():
     assert len({part.name for part in PARTS}) == len(PARTS)
+
+
+def test_the_first_training_comes_early_and_trainings_need_two_minutes():
+    names = [part.name for part in PARTS]
+    first = names.index("cifar10_fast_gpu")
+    assert names[:first] == ["tests", "neuron"] and sum(part.seconds for part in PARTS[: first + 1]) < 0.7 * 25 * 60
+    assert all(part.least == 120 for part in PARTS if part.command[0] == "train.py")
+
+
+def test_the_part_of_the_tests_names_every_file_with_tests_of_a_card():
+    marked = {str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py")
+              if re.search(r"^(@|pytestmark = |    )pytest\.mark\.gpu", path.read_text(), re.M)}  # fmt: skip
+    assert marked == {word for word in gpu.TESTS if word.endswith(".py")}
+
+
+@pytest.mark.parametrize("part", [part for part in PARTS if part.read is not of_tests], ids=lambda part: part.name)
+def test_every_part_has_settings_that_are_known(part, tmp_path):
+    words = [word.format(out=tmp_path / "out.json", data=tmp_path, folder=tmp_path) for word in part.command]
+    if words[0] == "train.py":
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            assert compose("train", [*words[1:], f"paths.run={tmp_path}"]).trainer.accelerator == "gpu"
+    else:
+        module = importlib.import_module(words[1])
+        keys = next(value for value in vars(module).values() if getattr(value, "__module__", "") == words[1]
+                    and isinstance(value, type) and issubclass(value, BenchmarkKeys))  # fmt: skip
+        assert read(keys, words[2:]).out == tmp_path / "out.json"

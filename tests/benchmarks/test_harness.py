@@ -34,6 +34,31 @@ def test_contenders_take_turns_and_the_first_round_does_not_count():
     assert times == {name: [4.0 + rounds[1].index(name), 7.0 + rounds[2].index(name)] for name in "abc"}
 
 
+def test_a_contender_that_fails_is_named_and_has_no_seconds():
+    calls, why = [], []
+    contenders = {"good": lambda: calls.append("good"), "bad": lambda: [calls.append("bad"), 1 / 0]}
+    times = interleaved(contenders, 2, report=lambda *line: why.append(line))
+    assert len(times["good"]) == 2 and times["bad"] == [] and calls.count("bad") == 1
+    assert why == [("bad", "division by zero")]
+    with pytest.raises(ZeroDivisionError):
+        interleaved(contenders, 2)
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_an_interrupted_benchmark_writes_what_it_has_into_a_given_file(tmp_path, monkeypatch, given):
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    result = Result("trial", {})
+    with pytest.raises(KeyboardInterrupt), result.written(tmp_path / "part.json" if given else None) as more:
+        result.add("speed", "ours", [1.0], "s")
+        more["curves"] = {}
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["part.json"] * given
+    if given:
+        found = json.loads((tmp_path / "part.json").read_text(encoding="utf-8"))
+        assert [row["name"] for row in found["rows"]] == ["ours"] and found["curves"] == {}
+        assert found["skipped"] == ["the rest: KeyboardInterrupt"]
+
+
 def test_medians_ratios_and_goals():
     result = Result("trial", {})
     result.add("speed", "twin", [2.0, 4.0, 3.0], "s", to="twin")

@@ -76,6 +76,13 @@ def test_the_page(monkeypatch, results, capsys):
     assert "NOT met" in capsys.readouterr().out
 
 
+def test_a_goal_beside_what_failed_has_no_value():
+    result = Result("trial", {})
+    result.add("t", "failed", [], "s")
+    result.add("t", "ours", [2.0], "s", to="failed", goal=Goal("ours ÷ failed", "≤ 3"))
+    assert make_page.goals({"trial": result.as_dict()}) == [("ours ÷ failed", "≤ 3", None, "×", False)]
+
+
 def test_writing_twice_gives_the_same_files(monkeypatch, results):
     _, page = run(monkeypatch, results)
     files = [page, page.parent / "images/bench_T.svg"]

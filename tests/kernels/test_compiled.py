@@ -1,11 +1,13 @@
 """The compiled scan of every neuron against the eager one: outputs bit for bit, gradients to 1e-5."""
 
 import logging
-from functools import partial
+from functools import cache, partial
 from types import ModuleType
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
+from torch._subclasses import FakeTensorMode
 
 from qbsnn.functional.burst import leaky_step
 from qbsnn.functional.drive import Drive, Part
@@ -47,9 +49,12 @@ def assert_agree(neuron, x, tolerance=1e-5):
         assert (a - b).abs().max() <= tolerance * (scale if a.shape == x.shape else scale.clamp(min=1) + added)
 
 
-def test_compiled_equals_eager():
+def test_compiled_equals_eager(monkeypatch, caplog):
+    monkeypatch.setattr(fused, "_programs", {})
+    counters.clear()
     torch.manual_seed(0)
     assert_agree(QBLIF(), ties(4, 3, 17, unit=0.125))
+    assert counters["stats"]["unique_graphs"] == 2 and "eagerly" not in caplog.text  # forward and backward
 
 
 @pytest.mark.slow
@@ -120,6 +125,25 @@ def test_a_failing_compiler_leaves_the_eager_result_and_one_line(monkeypatch, ca
         for _ in range(2):
             assert torch.equal(fused_scan(step, Drive((Part(x),), 3)), scan(step, x)[0])
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("name", sorted(compiled.DIVISION))
+def test_options_have_the_names_that_this_torch_knows(monkeypatch, name):
+    monkeypatch.setattr(torch._inductor, "list_options", lambda: ["emulate_precision_casts", name])
+    assert compiled.options() == {"emulate_precision_casts": True, name: True}
+    assert compiled.divides_exactly.__wrapped__()
+
+
+def test_where_a_card_divides_approximately_neurons_run_eagerly_there_and_one_line_says_so(monkeypatch, caplog):
+    monkeypatch.setattr(torch._inductor, "list_options", lambda: ["emulate_precision_casts"])
+    monkeypatch.setattr(torch, "compile", lambda graph, **options: pytest.fail("compiled"))
+    monkeypatch.setattr(compiled, "divides_exactly", cache(compiled.divides_exactly.__wrapped__))
+    with FakeTensorMode():
+        for _ in range(2):
+            kernel = compiled.Kernel(lambda key, x: x + 1)
+            assert kernel("key", torch.empty(3, 5, device="cuda")).shape == (3, 5)
+    (record,) = caplog.records
+    assert "neurons run eagerly on a card" in record.message
 
 
 def test_a_tensor_of_a_step_that_is_not_per_channel_runs_eagerly_and_says_so(caplog):

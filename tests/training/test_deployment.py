@@ -28,11 +28,18 @@ def network():
     return mlp(QBLIF, in_shape=(1, 2, 2), num_classes=3, mean=[0.5], std=[0.5])
 
 
+@pytest.mark.parametrize("device", ["cpu", "meta"])  # meta: any other device
+def test_checks_see_the_batches_in_parts(monkeypatch, device):
+    monkeypatch.setattr(deployment, "AT_ONCE", dict.fromkeys(deployment.AT_ONCE, 1))
+    batches = [(torch.rand(n, 1, 2, 2), torch.arange(n)) for n in (20, 3)]
+    parts = list(deployment._parts(network().to(device), batches))
+    assert [len(labels) for _, labels in parts] == [8, 8, 4, 3] and parts[0][0].device.type == device
+
+
 def test_checks_see_every_image_once_and_in_order(monkeypatch):
-    monkeypatch.setattr(deployment, "AT_ONCE", 1)
+    monkeypatch.setattr(deployment, "AT_ONCE", dict.fromkeys(deployment.AT_ONCE, 1))
     batches = [(torch.rand(n, 1, 2, 2), torch.arange(n)) for n in (20, 3)]
     parts = list(deployment._parts(network(), batches))
-    assert [len(labels) for _, labels in parts] == [8, 8, 4, 3]
     for i in (0, 1):
         assert torch.equal(torch.cat([part[i] for part in parts]), torch.cat([batch[i] for batch in batches]))
 
