@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from qbsnn.errors import DataError
-from qbsnn.report.tables.evidence import Evidence, values
+from qbsnn.report.tables.evidence import Evidence, of_runs, values
 from qbsnn.results.formatting import NONE
 from qbsnn.results.statistics import paired
 
@@ -126,18 +125,24 @@ def _of(side: Side, evidence: Mapping[str, Evidence]) -> Evidence:
 
 
 def _everywhere(claim: Claim, key: str, evidence: Mapping[str, Evidence]) -> Verdict:
-    found = {
-        name: [value for label in each.table.means.index for value in values(each, str(label), key).values()]
-        for name, each in evidence.items()
-        if each.table is not None
-    }
-    every = [value for each in found.values() for value in each if not math.isnan(value)]
+    """Over the runs that have the quantity, and those whose checks failed: a run of two sweeps counts once."""
+    found = {name: of_runs(each, key) for name, each in evidence.items()}
+    unproven = frozenset[str]().union(*(each.unproven for each in evidence.values()))
+    every = unproven.union(*found.values())
     if not every:
         return Verdict("open", "not run", [], "0")
     low, high = claim.at_least, claim.at_most
-    wrong = sum((low is not None and value < low) or (high is not None and value > high) for value in every)
-    text = f"kept in {len(every) - wrong} of {len(every)} runs"
-    return Verdict("fails" if wrong else "holds", text, [name for name, each in found.items() if each], NONE)
+    wrong = unproven | {
+        run
+        for each in found.values()
+        for run, value in each.items()
+        if (low is not None and value < low) or (high is not None and value > high)
+    }
+    text = f"kept in {len(every) - len(wrong)} of {len(every)} runs"
+    if unproven:
+        text += f"; the checks of {len(unproven)} failed or prove nothing"
+    sweeps = [name for name, each in found.items() if each or evidence[name].unproven]
+    return Verdict("fails" if wrong else "holds", text, sweeps, NONE)
 
 
 def _shown(claim: Claim) -> tuple[Callable[[float], str], str]:
@@ -158,7 +163,7 @@ def ledger(claims: list[Claim], evidence: Mapping[str, Evidence], results: str) 
     for claim in claims:
         verdict = judge(claim, evidence)
         if len(verdict.sweeps) > 2:
-            proof = f"all {len(verdict.sweeps)} files of [results]({results})"
+            proof = f"{len(verdict.sweeps)} files of [results]({results})"
         else:
             stored = [f"[{n}]({results}/{n}.json)" if evidence[n].table else f"`{n}`" for n in verdict.sweeps]
             proof = ", ".join(stored) or NONE

@@ -62,6 +62,8 @@ def read_stored(path: Path) -> list[Cell]:
 def merged(new: Sequence[Cell], old: Sequence[Cell]) -> list[Cell]:
     """The new cells, and in place of each that is not done the old one of its label and seed that is.
 
+    One whose checks failed or prove nothing stays until it is done.
+
     An old one of another recipe than the new ones of its label is left out, and the log says so: seeds of a row differ
     in nothing else. The log also names what is kept of a row whose new recipe is not known.
     """
@@ -69,6 +71,7 @@ def merged(new: Sequence[Cell], old: Sequence[Cell]) -> list[Cell]:
     recipes = {cell.label: _recipe(cell) for cell in last if cell.identity}
     rows = {cell.label for cell in new}
     done = {}
+    unproven = {cell.fingerprint: cell for cell in old if cell.unproven}
     for cell in old:
         if cell.result is None:
             continue
@@ -80,7 +83,11 @@ def merged(new: Sequence[Cell], old: Sequence[Cell]) -> list[Cell]:
         if cell.label in rows - set(recipes):
             log.warning("%s, seed %d: kept, though its settings now are not known", cell.label, cell.seed)
         done[cell.label, cell.seed] = cell
-    return [cell if cell.result is not None else done.get((cell.label, cell.seed), cell) for cell in new]
+    return [
+        cell if cell.result or cell.unproven
+        else unproven.get(cell.fingerprint) or done.get((cell.label, cell.seed), cell)
+        for cell in new
+    ]  # fmt: skip
 
 
 def _recipe(cell: Cell) -> dict[str, Any]:
@@ -93,7 +100,7 @@ def _entry(cell: Cell) -> dict[str, Any]:
     status = "missing" if cell.status == "running" else cell.status
     told = {"label": cell.label, "row": cell.row, "seed": cell.seed, "status": status, "overrides": cell.overrides}
     if cell.error is not None:
-        told["error"] = cell.error
+        told |= {"error": cell.error, "fingerprint": cell.fingerprint}
     if cell.result is not None:
         told["result"] = _kept(cell)
         told["scales"] = {name: [line.epoch.tolist(), line.value.tolist()] for name, line in cell.scales.items()}
@@ -148,7 +155,7 @@ def _summed(layers: Sequence[EnergyLayer]) -> EnergyLayer:
 
 def _cell(place: str, entry: Any) -> Cell:
     try:
-        found = {"error": None, "result": None, "scales": {}, **entry}
+        found = {"error": None, "result": None, "scales": {}, "fingerprint": "", **entry}
         cell = Cell(
             label=str(found["label"]),
             row=str(found["row"]),
@@ -156,6 +163,7 @@ def _cell(place: str, entry: Any) -> Cell:
             overrides=str(found["overrides"]),
             seed=int(found["seed"]),
             error=None if found["error"] is None else str(found["error"]),
+            fingerprint=str(found["fingerprint"]),
         )
         scales = {
             str(name): Series(np.array(epochs, np.int64), np.array(numbers, np.float64))

@@ -1,4 +1,4 @@
-"""Stored results, the pages made from them, and the verdicts of claims, against numbers worked out by hand."""
+"""Stored results and the pages made from them, against numbers worked out by hand."""
 
 import json
 import re
@@ -8,33 +8,15 @@ from pathlib import Path
 import pytest
 
 from qbsnn.errors import DataError
-from qbsnn.report.tables.claims import judge, read_claims
 from qbsnn.report.tables.documents import store_sweeps
-from qbsnn.report.tables.evidence import gather, reading
+from qbsnn.report.tables.evidence import gather
 from qbsnn.report.tables.pages import Pages, with_markers, write_pages
 from qbsnn.report.tables.stored import merged, read_stored, store
 from qbsnn.results.sweeps import cells_frame, read_cells
 from qbsnn.sweeps.plan import written
-from tests.report.sweeps import BOTH, LIF, PLAN, write_plan, write_sweep
+from tests.report.sweeps import LIF, QB, stored
 from tests.report.tables.test_table import rows_of
 from tests.tool import ROOT
-
-QB = "QB-LIF, T = 4"
-
-
-@pytest.fixture
-def project(tmp_path) -> Path:
-    """A project with one stored sweep, one that was not run, and a folder of pages."""
-    write_plan(write_plan(tmp_path / "conf"), PLAN.replace("Some_data", "Other"), "table_cifar10")
-    (tmp_path / "docs").mkdir()
-    stored(tmp_path, BOTH)
-    return tmp_path
-
-
-def stored(folder: Path, accuracies: dict, **changes) -> None:
-    """Make the sweep's runs anew and store them."""
-    sweeps = folder / f"sweeps{len(list(folder.glob('sweeps*')))}"
-    store_sweeps("some", folder / "conf", write_sweep(sweeps, accuracies, **changes), folder / "docs/results")
 
 
 def filled(project: Path, text: str) -> str:
@@ -166,66 +148,6 @@ def test_pages_are_written_with_their_figures_and_again_the_same(project):
     before = {path: path.read_bytes() for path in project.rglob("*") if path.is_file()}
     write_pages(project / "conf", docs)
     assert before == {path: path.read_bytes() for path in project.rglob("*") if path.is_file()}
-
-
-def verdict(project: Path, **claim) -> tuple:
-    (project / "docs/claims.yaml").write_text(json.dumps([{"claim": "c", "section": "s", **claim}]))
-    found = judge(read_claims(project / "docs/claims.yaml")[0], gather(project / "conf", project / "docs/results"))
-    return found.word, found.found, found.seeds
-
-
-def test_verdicts_by_hand(project):
-    side, lif = {"sweep": "table_some", "row": QB}, {"sweep": "table_some", "row": "LIF, T = 4"}
-    # differences of 1, 2 and 3 points: 2 ± 4.3027/√3 = [−0.48, 4.48]
-    shown = "+2.00 [−0.48, +4.48] points; asked: ≥ {}"
-    assert verdict(project, **{"is": side}, over=lif, at_least=-0.005) == ("holds", shown.format("−0.50 points"), "3")
-    assert verdict(project, **{"is": side}, over=lif, at_least=0.01)[0] == "open"
-    assert verdict(project, **{"is": side}, over=lif, at_least=0.05)[0] == "fails"
-    assert verdict(project, **{"is": side}, over=lif, at_most=0.05)[0] == "holds"
-    assert verdict(project, **{"is": side}, over=lif, at_most=-0.01)[0] == "fails"
-    assert verdict(project, **{"is": side}, over={**side, "quantity": "last/test/acc"}, at_least=0.01)[0] == "holds"
-    energy = {**side, "quantity": "relative_energy"}
-    assert verdict(project, **{"is": energy}, at_most=0.15) == (
-        "fails",
-        "18.75 [18.75, 18.75] %; asked: ≤ 15.00 %",
-        "3",
-    )
-    acs = {**side, "quantity": "acs_per_image"}
-    assert verdict(project, **{"is": acs}, over={**acs, "row": "LIF, T = 4"}, by="ratio", at_most=1.0) == (
-        "holds", "1.00 [1.00, 1.00] ×; asked: ≤ 1.00 ×", "3"
-    )  # fmt: skip
-    mismatches = {"everywhere": "integer/spike_mismatches"}
-    assert verdict(project, **mismatches, at_most=0) == ("holds", "kept in 6 of 6 runs", "–")
-    assert verdict(project, **mismatches, at_least=1)[0] == "fails"
-    assert verdict(project, needs="a chip") == ("open", "not run: a chip", "–")
-    absent = {"sweep": "table_cifar10", "row": QB}
-    assert verdict(project, **{"is": absent}, over=lif, at_least=0.0) == ("open", "not run", "0")
-
-
-def test_one_seed_leaves_a_claim_open(project):
-    (project / "docs/results/table_some.json").unlink()
-    stored(project, {label: {0: seeds[0]} for label, seeds in BOTH.items()})
-    side, lif = {"sweep": "table_some", "row": QB}, {"sweep": "table_some", "row": "LIF, T = 4"}
-    assert verdict(project, **{"is": side}, over=lif, at_least=0.0) == (
-        "open",
-        "+1.00 points; asked: ≥ +0.00 points",
-        "1",
-    )
-    assert "Too few seeds" in reading(gather(project / "conf", project / "docs/results")["table_some"].table)
-
-
-@pytest.mark.parametrize(
-    ("claim", "message"),
-    [
-        ({}, "a claim has one of is, everywhere and needs"),
-        ({"everywhere": "integer/acc"}, "a claim has one of at_least and at_most"),
-        ({"needs": "x", "claims": 1}, "Extra inputs are not permitted"),
-        ({"is": {"sweep": "gone", "row": QB}, "at_least": 0.0}, "names the sweep gone"),
-    ],
-)
-def test_a_claim_that_is_none_is_named(project, claim, message):
-    with pytest.raises(DataError, match=message):
-        verdict(project, **claim)
 
 
 def test_the_pages_of_the_project_are_those_of_its_files():
