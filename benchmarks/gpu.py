@@ -125,7 +125,7 @@ def main(given: GpuKeys) -> None:
 
 def run(parts: Sequence[Part], path: Path, seconds: float, data: Path) -> dict[str, Any]:
     """Run parts until the time is over, writing the summary to ``path`` as it grows; returns it."""
-    commit, dirty = git_state(ROOT)
+    commit, dirty = git_state(ROOT, ":(top)benchmarks")
     summary: dict[str, Any] = {
         "host": vars(host_info()), "git_commit": commit, "git_dirty": dirty, "seconds": seconds,
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"), "parts": [],
