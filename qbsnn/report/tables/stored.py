@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 SETTINGS = {"model": ("_target_",), "data": ("_target_",), "neuron": ("_target_", "s_max", "alpha", "beta"),
             "budget": ("quantity", "target")}  # fmt: skip
 """What is kept of the groups of the configuration; ``identity`` has every setting that differs from its default."""
-NOT_SAID = ("status", "error", "checkpoints", "execution")
+NOT_SAID = ("status", "error", "checkpoints")
 PLACES = ("paths", "data.root", "data.cache_dir")
 """Overrides that say where files lie on the machine of the run."""
 
@@ -49,14 +49,24 @@ def read_stored(path: Path) -> list[Cell]:
     """The cells that :func:`store` wrote.
 
     Raises:
-        DataError: The file is not one of these, or a result is of another configuration than its fingerprint says.
+        DataError: The file is not one of these, a result is of another configuration than its fingerprint says, or two
+            cells have one label and seed or one fingerprint.
     """
     content = read_json(path)
     if not isinstance(content, dict) or content.get("sweep") != path.stem or not isinstance(content.get("cells"), list):
         raise DataError(
             f"{path} must hold the cells of the sweep {path.stem}: make_tables.py store={path.stem} writes it"
         )
-    return [_cell(f"{path}, cell {index + 1}", entry) for index, entry in enumerate(content["cells"])]
+    cells = [_cell(f"{path}, cell {index + 1}", entry) for index, entry in enumerate(content["cells"])]
+    for what, marks in (
+        ("one label and seed", [(cell.label, cell.seed) for cell in cells]),
+        ("one fingerprint", [cell.fingerprint for cell in cells]),
+    ):
+        for at, mark in enumerate(marks):
+            if mark and (first := marks.index(mark)) < at:
+                named = " and ".join(f"cell {i + 1} ({cells[i].label}, seed {cells[i].seed})" for i in (first, at))
+                raise DataError(f"{path}: {named} have {what}: a run counts once, take one of them out")
+    return cells
 
 
 def merged(new: Sequence[Cell], old: Sequence[Cell]) -> list[Cell]:
@@ -75,6 +85,8 @@ def merged(new: Sequence[Cell], old: Sequence[Cell]) -> list[Cell]:
     for cell in old:
         if cell.result is None:
             continue
+        if (cell.label, cell.seed) not in {(one.label, one.seed) for one in new}:
+            log.warning("%s, seed %d: left out, a finished run that the sweep no longer has", cell.label, cell.seed)
         differ = differing(_recipe(cell), recipes.get(cell.label, _recipe(cell)))
         if differ:
             keys = ", ".join(differ)

@@ -6,14 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from qbsnn.errors import DataError
 from qbsnn.report.tables.documents import store_sweeps
 from qbsnn.report.tables.evidence import gather
 from qbsnn.report.tables.pages import Pages, with_markers, write_pages
 from qbsnn.report.tables.stored import merged, read_stored, store
-from qbsnn.results.sweeps import cells_frame, read_cells
-from qbsnn.sweeps.plan import written
+from qbsnn.results.sweeps import Cell, cells_frame, read_cells
+from qbsnn.sweeps.plan import cells as planned
+from qbsnn.sweeps.plan import read, written
+from qbsnn.sweeps.stored import refuse_unplanned
 from tests.report.sweeps import LIF, QB, stored
 from tests.report.tables.test_table import rows_of
 from tests.tool import ROOT
@@ -162,22 +165,40 @@ def test_the_pages_of_the_project_are_those_of_its_files():
 
 
 def test_stored_cells_are_those_of_their_sweep_files():
-    import yaml
-
     for path in sorted((ROOT / "docs/results").glob("*.json")):
-        plan = yaml.safe_load((ROOT / f"conf/sweep/{path.stem}.yaml").read_text(encoding="utf-8"))
-        rows = {row["label"] for row in plan.get("rows", [])}
+        plan = ROOT / f"conf/sweep/{path.stem}.yaml"
         cells = read_stored(path)
-        assert {cell.seed for cell in cells} == set(plan.get("seeds", [0])), path.name
+        refuse_unplanned(plan, cells)
+        sweep = planned(read(yaml.safe_load(plan.read_text(encoding="utf-8")), path.stem))
+        assert {(cell.label, cell.seed) for cell in cells} == {(cell.label, cell.seed) for cell in sweep}, path.name
         for cell in cells:
             told = [cell.overrides, *([cell.result.command, str(cell.result.data)] if cell.result else [])]
             assert not [text for text in told if re.search(r"(?<![\w.])/", text)], f"{path.name}: a path of a machine"
-        if rows:
-            assert {cell.row for cell in cells} == rows, path.name
-        for key, each in plan.get("grid", {}).items():
-            assert {
-                word.split("=", 1)[1] for cell in cells for word in cell.overrides.split() if word.startswith(f"{key}=")
-            } == {str(value) for value in each}, path.name
+
+
+def test_a_stored_cell_that_the_sweep_does_not_plan_is_refused(tmp_path):
+    path = tmp_path / "some.yaml"
+    path.write_text("title: t\nrows: [{label: A, overrides: [T=2]}]\nseeds: [0]")
+    kept = Cell("A", "A", 0, "done", overrides="T=2 report=false seed=0")
+    refuse_unplanned(path, [kept])
+    with pytest.raises(DataError, match=r"A, seed 0, is stored with T=4, and .*some.yaml says T=2: run it again"):
+        refuse_unplanned(path, [replace(kept, overrides="T=4 seed=0")])
+    with pytest.raises(DataError, match=r"B, seed 0, is stored, and .*some.yaml has no such cell: bring it back"):
+        refuse_unplanned(path, [replace(kept, label="B")])
+
+
+def test_a_run_stands_once_in_a_file(project, caplog):
+    path = project / "docs/results/table_some.json"
+    cells = read_stored(path)
+    for more, message in (
+        (cells[0], r"cell 1 \(LIF, T = 4, seed 0\) and cell 7 \(LIF, T = 4, seed 0\) have one label and seed"),
+        (replace(cells[0], label="other"), r"cell 1 .* and cell 7 \(other, seed 0\) have one fingerprint"),
+    ):
+        store([*cells, more], path)
+        with pytest.raises(DataError, match=message):
+            read_stored(path)
+    merged(cells[1:], cells)
+    assert "LIF, T = 4, seed 0: left out, a finished run that the sweep no longer has" in caplog.text
 
 
 def test_an_old_row_none_of_whose_new_runs_is_done_is_known_by_its_recipe_too(project, caplog):
@@ -196,7 +217,7 @@ def test_names_that_no_text_can_hold_are_stored_and_skipped_files_are_not(projec
     path = project / "docs/results/table_some.json"
     first, *_ = read_stored(path)
     data = {"name": "x", "skipped": {"test": ["/home/me/bad.png"]}}
-    odd = replace(first, result=None, status="failed", error="bad \udcff name", seed=7)
+    odd = replace(first, result=None, status="failed", error="bad \udcff name", seed=7, fingerprint="")
     store([replace(first, result=replace(first.result, data=data)), odd], path)
     good, failed = read_stored(path)
     assert good.result.data == {"name": "x"} and failed.error == odd.error
