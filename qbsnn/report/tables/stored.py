@@ -58,10 +58,11 @@ def read_stored(path: Path) -> list[Cell]:
             f"{path} must hold the cells of the sweep {path.stem}: make_tables.py store={path.stem} writes it"
         )
     cells = [_cell(f"{path}, cell {index + 1}", entry) for index, entry in enumerate(content["cells"])]
-    for what, marks in (
-        ("one label and seed", [(cell.label, cell.seed) for cell in cells]),
-        ("one fingerprint", [cell.fingerprint for cell in cells]),
-    ):
+    unique: dict[str, list[Any]] = {
+        "one label and seed": [(cell.label, cell.seed) for cell in cells],
+        "one fingerprint": [cell.fingerprint for cell in cells],
+    }
+    for what, marks in unique.items():
         for at, mark in enumerate(marks):
             if mark and (first := marks.index(mark)) < at:
                 named = " and ".join(f"cell {i + 1} ({cells[i].label}, seed {cells[i].seed})" for i in (first, at))
