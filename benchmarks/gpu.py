@@ -161,7 +161,7 @@ def driver() -> str | None:
 
 def run(parts: Sequence[Part], path: Path, seconds: float, data: Path) -> dict[str, Any]:
     """Run parts until the time is over, writing the summary to ``path`` as it grows; returns it."""
-    commit, dirty = git_state(ROOT)
+    commit, dirty = git_state(ROOT, ":(top)benchmarks")
     summary: dict[str, Any] = {
         "host": vars(host_info()), "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(),
         "driver": driver(), "git_commit": commit, "git_dirty": dirty, "seconds": seconds,

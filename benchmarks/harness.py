@@ -150,7 +150,7 @@ class Result:
         """The content of the result file."""
         host = vars(host_info())
         versions = {**host["versions"], **{name: version for name in PACKAGES if (version := _version(name))}}
-        commit, dirty = git_state(ROOT)
+        commit, dirty = git_state(ROOT, ":(top)benchmarks")
         made = {
             "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "git_commit": commit,

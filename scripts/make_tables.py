@@ -38,7 +38,9 @@ class Tables(Keys):
 def main(given: Tables) -> None:
     from qbsnn.report.tables.documents import find_plan, store_sweeps, write_table
     from qbsnn.report.tables.pages import write_pages
+    from qbsnn.report.tables.stored import read_stored
     from qbsnn.results.sweeps import read_cells
+    from qbsnn.sweeps.stored import refuse_unplanned
 
     if (given.table is None) == (given.docs is None and given.store is None):
         raise SettingsError("give table=NAME, or store=NAME to keep results, or docs=true for all pages")
@@ -53,7 +55,11 @@ def main(given: Tables) -> None:
         if getattr(given, name) is not None:
             raise SettingsError(f"{name} goes with table=NAME, not with store or docs")
     docs = ROOT / "docs" if given.docs in (None, "true") else Path(given.docs)
-    found = store_sweeps(given.store, CONF, given.sweeps, docs / "results") if given.store is not None else []
+    check = refuse_unplanned if docs == ROOT / "docs" else None  # a folder of one's own may hold other settings
+    found = store_sweeps(given.store, CONF, given.sweeps, docs / "results", check) if given.store is not None else []
+    for path in sorted((docs / "results").glob("*.json")) if check is not None else []:
+        if (CONF / f"{path.stem}.yaml").is_file():  # else write_pages says so
+            check(CONF / f"{path.stem}.yaml", read_stored(path))
     for path in [*found, *(write_pages(CONF, docs) if given.docs is not None else [])]:
         print(path)
 

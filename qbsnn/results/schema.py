@@ -161,7 +161,9 @@ class Host:
 
 @dataclass
 class Result:
-    """One run. ``config`` is the full resolved configuration; ``git_dirty`` tells whether the tree had changes.
+    """One run. ``config`` is the full resolved configuration; ``git_dirty`` tells whether the tree had changes
+    in what can change a number: the package, ``conf`` and the programs. ``code`` is a digest of these files
+    (:func:`~qbsnn.training.devices.host.code_digest`), empty where git did not name them.
 
     ``status``: ``running``; ``finished``, trained as asked and proven; ``incomplete``, trained less than asked, or
     without validation; ``unproven``, trained, but a check proves nothing, for a layer is silent; ``interrupted``, by a
@@ -183,9 +185,10 @@ class Result:
     git_dirty: bool | None
     status: str = "running"
     error: str | None = None
+    code: str = ""
     started: str = ""
     params: int = 0
-    execution: str = ""  # what was compiled and what a training step kept; changes no number
+    execution: str = ""  # what was compiled and what a training step kept; compiled gradients round otherwise
     precision: str = "32-true"
     metrics: Metrics = field(default_factory=Metrics)
     checkpoints: dict[str, str] = field(default_factory=dict)

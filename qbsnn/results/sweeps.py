@@ -67,6 +67,10 @@ def read_plan(path: Path) -> Plan:
     return Plan(path.stem, str(content.get("title") or path.stem), published, baseline, content.get("figure"))
 
 
+UNPROVEN = ("VerificationError: ", "unproven: ")
+"""What the error of a failed cell begins with whose checks found a difference, or prove nothing."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One run of a sweep, as ``cells.json`` or a stored file has it.
@@ -96,6 +100,11 @@ class Cell:
     folder: str = ""
     result: Result | None = None
     scales: dict[str, Series] = field(default_factory=dict)
+
+    @property
+    def unproven(self) -> bool:
+        """Whether it was trained and its checks failed or prove nothing."""
+        return self.status == "failed" and (self.error or "").startswith(UNPROVEN)
 
 
 def read_cells(folder: Path) -> list[Cell]:

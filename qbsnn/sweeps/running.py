@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from qbsnn.checks import nearest, readable
-from qbsnn.errors import BusyError, QBSNNError, SettingsError
+from qbsnn.errors import BusyError, QBSNNError, SettingsError, VerificationError
 from qbsnn.results.fingerprint import fingerprint
 from qbsnn.sweeps import state as files
 from qbsnn.sweeps.plan import Cell, cells, folder_name, read, refuse_twins, written
@@ -114,7 +114,7 @@ def _trained(cfg: DictConfig, folder: Path) -> bool:
         return False
     except Exception as error:
         text = " ".join(str(error).split())
-        if not isinstance(error, QBSNNError):
+        if isinstance(error, VerificationError) or not isinstance(error, QBSNNError):
             log.exception("this cell failed")
             text = f"{type(error).__name__}: {text}"
         try:

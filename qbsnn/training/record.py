@@ -28,7 +28,7 @@ from qbsnn.results.schema import Absorption, Host, Integer, Result
 from qbsnn.tracking import runs
 from qbsnn.tracking.loggers import close_loggers
 from qbsnn.tracking.wandb_logger import ID_FILE
-from qbsnn.training.devices.host import git_state
+from qbsnn.training.devices.host import code_digest, git_state
 from qbsnn.training.resume import STEPS
 from qbsnn.training.settings import for_files, identify
 
@@ -53,6 +53,7 @@ def begin(settings: dict[str, Any], host: Host, **facts: Any) -> Result:
         host=host,
         git_commit=commit,
         git_dirty=dirty,
+        code=code_digest(Path(__file__).parent),
         started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         **facts,
     )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from qbsnn.report.tables.documents import store_sweeps
 from qbsnn.results.fingerprint import fingerprint, identity
 from qbsnn.results.schema import Metrics
 from tests.report.samples import make_result, write_metrics
@@ -21,7 +22,8 @@ rows:
   - {label: "QB-LIF, T = 4", overrides: [], published: [cifar10/document_qb_t4]}
 """
 LIF = {"LIF, T = 4": {0: 0.90, 1: 0.91, 2: 0.92}}
-BOTH = {**LIF, "QB-LIF, T = 4": {0: 0.91, 1: 0.93, 2: 0.95}}
+QB = "QB-LIF, T = 4"
+BOTH = {**LIF, QB: {0: 0.91, 1: 0.93, 2: 0.95}}
 NEURONS = {"LIF": {"_target_": "qbsnn.neurons.LIF"}, "QB": {"_target_": "qbsnn.neurons.QBLIF", "s_max": 8}}
 
 
@@ -71,3 +73,9 @@ def write_plan(folder: Path, text: str = PLAN, name: str = "table_some") -> Path
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
     return folder
+
+
+def stored(folder: Path, accuracies: Mapping[str, Mapping[int, float | str]] = BOTH, **changes: Any) -> None:
+    """Make the runs of the sweep ``some`` of a project anew and store them."""
+    sweeps = folder / f"sweeps{len(list(folder.glob('sweeps*')))}"
+    store_sweeps("some", folder / "conf", write_sweep(sweeps, accuracies, **changes), folder / "docs/results")

@@ -9,6 +9,7 @@ import pytest
 from filelock import FileLock
 from omegaconf import OmegaConf
 
+from qbsnn.errors import VerificationError
 from qbsnn.training.module import Classifier
 from tests.sweeps.sweeping import SETTINGS, SMALL, numbers, results, steps
 from tests.tool import one_paragraph
@@ -77,12 +78,13 @@ def test_failures_are_recorded_and_do_not_stop_the_others(tool, sweep, capsys):
     assert "neuron.s_max must be an integer" in listed
 
 
-def test_an_error_of_the_program_is_one_failure_with_its_trace_in_the_log(sweep, monkeypatch, capsys):
+@pytest.mark.parametrize("error", [ZeroDivisionError, VerificationError])
+def test_an_error_of_the_program_is_one_failure_with_its_trace_in_the_log(sweep, monkeypatch, capsys, error):
     honest = Classifier.training_step
 
     def broken(self, batch, batch_idx):
         if self.config["seed"] == 1:
-            raise ZeroDivisionError("by the test")
+            raise error("by the test")
         return honest(self, batch, batch_idx)
 
     monkeypatch.setattr(Classifier, "training_step", broken)
@@ -90,7 +92,7 @@ def test_an_error_of_the_program_is_one_failure_with_its_trace_in_the_log(sweep,
     assert "Traceback" not in "".join(capsys.readouterr())
     failed = [cell for cell in sweep.cells() if cell["status"] == "failed"]
     assert [cell["seed"] for cell in failed] == [1, 1]
-    assert {cell["error"] for cell in failed} == {"ZeroDivisionError: by the test"}
+    assert {cell["error"] for cell in failed} == {f"{error.__name__}: by the test"}
     assert "Traceback" in next(sweep.folder.glob(f"*{failed[0]['fingerprint']}/train.log")).read_text()
     monkeypatch.setattr(Classifier, "training_step", honest)
     assert sweep() == 0

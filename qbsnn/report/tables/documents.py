@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from qbsnn.report.tables.figures import FIGURES, figures, write
 from qbsnn.report.tables.stored import merged, read_stored, store
 from qbsnn.report.tables.table import make_table
 from qbsnn.results.files import write_atomically
-from qbsnn.results.sweeps import Plan, cells_frame, read_cells, read_plan
+from qbsnn.results.sweeps import Cell, Plan, cells_frame, read_cells, read_plan
 
 
 def find_plan(name: str, conf: Path, key: str = "table") -> Plan:
@@ -74,10 +75,13 @@ def write_table(plan: Plan, sweeps: Path, out: Path, figure: str | None = None) 
     return written
 
 
-def store_sweeps(name: str, conf: Path, sweeps: Path, results: Path) -> list[Path]:
+def store_sweeps(
+    name: str, conf: Path, sweeps: Path, results: Path, check: Callable[[Path, list[Cell]], None] | None = None
+) -> list[Path]:
     """Keep the cells of a sweep, or of ``all`` that were started, as ``results``/NAME.json.
 
-    A cell that is done there and not below ``sweeps`` stays.
+    A cell that is done there and not below ``sweeps`` stays. ``check`` is asked before anything is written, with the
+    sweep's file and the cells.
 
     Returns:
         The files.
@@ -98,6 +102,10 @@ def store_sweeps(name: str, conf: Path, sweeps: Path, results: Path) -> list[Pat
     if not names:
         raise DataError(f"no sweep of {conf} has cells in {sweeps}: nothing to store")
     found = {results / f"{name}.json": read_cells(sweeps / name) for name in names}
-    for path, cells in found.items():
-        store(merged(cells, read_stored(path)) if path.exists() else cells, path)
+    kept = {path: merged(cells, read_stored(path)) if path.exists() else cells for path, cells in found.items()}
+    for path, cells in kept.items():
+        if check is not None:
+            check(conf / f"{path.stem}.yaml", cells)
+    for path, cells in kept.items():
+        store(cells, path)
     return list(found)

@@ -17,10 +17,11 @@ from qbsnn.results.sweeps import Plan, cells_frame, read_plan
 
 @dataclass(frozen=True)
 class Evidence:
-    """A sweep: its plan, and its table where at least one of its cells is stored."""
+    """A sweep: its plan, its table where at least one of its cells is done, its runs whose checks failed."""
 
     plan: Plan
     table: Table | None
+    unproven: frozenset[str] = frozenset()
 
     def cells(self, label: str) -> pd.DataFrame:
         """The runs of a row that are done.
@@ -53,9 +54,10 @@ def gather(conf: Path, results: Path) -> dict[str, Evidence]:
         raise DataError(f"{files[strange[0]]} belongs to no sweep of {conf}")
     found = {}
     for plan in plans:
-        cells = cells_frame(read_stored(files[plan.name])) if plan.name in files else None
-        has = cells is not None and (cells["status"] == "done").any()
-        found[plan.name] = Evidence(plan, make_table(plan, cells) if has and cells is not None else None)
+        cells = read_stored(files[plan.name]) if plan.name in files else []
+        table = make_table(plan, cells_frame(cells)) if any(cell.result for cell in cells) else None
+        unproven = frozenset(cell.fingerprint or f"{cell.label} {cell.seed}" for cell in cells if cell.unproven)
+        found[plan.name] = Evidence(plan, table, unproven)
     return found
 
 
@@ -70,12 +72,29 @@ def values(evidence: Evidence, label: str, key: str) -> dict[int, float]:
     Raises:
         DataError: No such quantity or row.
     """
-    if key not in {name.key for name in QUANTITIES} and key.rpartition("/")[0] not in {one.key for one in QUANTITIES}:
-        raise DataError(f"{key!r} is no quantity; qbsnn/results/quantities.py has them")
+    _check(key)
     cells = evidence.cells(label)
     if key not in cells:
         return {}
     return {int(seed): float(value) for seed, value in zip(cells["seed"], cells[key], strict=True) if pd.notna(value)}
+
+
+def of_runs(evidence: Evidence, key: str) -> dict[str, float]:
+    """A quantity of every run that has it, by the run's fingerprint.
+
+    Raises:
+        DataError: No such quantity.
+    """
+    _check(key)
+    if evidence.table is None or key not in evidence.table.cells:
+        return {}
+    cells = evidence.table.cells.dropna(subset=[key])
+    return {str(run): float(value) for run, value in zip(cells["fingerprint"], cells[key], strict=True)}
+
+
+def _check(key: str) -> None:
+    if not {key, key.rpartition("/")[0]} & {one.key for one in QUANTITIES}:
+        raise DataError(f"{key!r} is no quantity; qbsnn/results/quantities.py has them")
 
 
 def told(evidence: Evidence, label: str, key: str) -> str:

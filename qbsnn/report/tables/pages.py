@@ -16,12 +16,12 @@ from matplotlib.figure import Figure
 
 from qbsnn.errors import DataError
 from qbsnn.report.tables import formats
-from qbsnn.report.tables.claims import ledger, read_claims
+from qbsnn.report.tables.claims import count_tested, ledger, read_claims
 from qbsnn.report.tables.evidence import Evidence, command, gather, reading, source, told
 from qbsnn.report.tables.figures import FIGURES, figures, write
 from qbsnn.report.tables.table import COMPARED, NOT_RUN, Table, caption, told_with_n
 from qbsnn.results.files import write_atomically
-from qbsnn.results.formatting import duration
+from qbsnn.results.formatting import NONE, duration
 from qbsnn.results.published import of_the_same_sets
 from qbsnn.results.quantities import of_columns
 from qbsnn.results.sweeps import Plan
@@ -216,6 +216,10 @@ def _claims(pages: Pages, sections: str, up: str) -> str:
     return "\n".join(ledger(claims, pages.evidence, f"{up}results"))
 
 
+def _tested(pages: Pages, arguments: str, up: str) -> str:
+    return count_tested(read_claims(pages.docs / "claims.yaml"), pages.evidence)
+
+
 def _figure(pages: Pages, name: str, up: str) -> str:
     """A figure of several sweeps; a run that is in two of them is drawn once."""
     if name not in OF_SEVERAL:
@@ -234,7 +238,7 @@ def _figure(pages: Pages, name: str, up: str) -> str:
 
 
 def _costs(pages: Pages, arguments: str, up: str) -> str:
-    """What each sweep cost that was run."""
+    """What each sweep cost that was run, and of which commits its runs are."""
     rows = []
     for name, evidence in pages.evidence.items():
         if evidence.table is None:
@@ -242,11 +246,15 @@ def _costs(pages: Pages, arguments: str, up: str) -> str:
         cells = evidence.table.cells
         runs = cells[cells["status"] == "done"]
         seconds = runs["fit_seconds"].astype(float)
+        commits = runs.groupby("label", sort=False)["commit"].nunique()
+        labels = commits.index
         rows.append({
             "sweep": f"`{name}`", "runs done": str(len(runs)), "of": str(len(cells)),
             "training, all runs": duration(seconds.sum()), "training, longest run": duration(seconds.max()),
             "all runs with test and checks": duration(runs["total_seconds"].astype(float).sum()),
             "hardware": "; ".join(runs["device"].unique()),
+            "commits": ", ".join(dict.fromkeys(str(commit or "unknown")[:7] for commit in runs["commit"])),
+            "rows of several commits": "; ".join(labels[commits > 1]) or NONE,
         })  # fmt: skip
     return "\n".join(formats.table_lines(pd.DataFrame(rows)))
 
@@ -273,6 +281,7 @@ KINDS: dict[str, Kind] = {
     "sweep": _sweep,
     "rows": _rows,
     "claims": _claims,
+    "tested": _tested,
     "figure": _figure,
     "costs": _costs,
     "missing": _missing,

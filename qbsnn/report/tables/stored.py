@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 SETTINGS = {"model": ("_target_",), "data": ("_target_",), "neuron": ("_target_", "s_max", "alpha", "beta"),
             "budget": ("quantity", "target")}  # fmt: skip
 """What is kept of the groups of the configuration; ``identity`` has every setting that differs from its default."""
-NOT_SAID = ("status", "error", "checkpoints", "execution")
+NOT_SAID = ("status", "error", "checkpoints")
 PLACES = ("paths", "data.root", "data.cache_dir")
 """Overrides that say where files lie on the machine of the run."""
 
@@ -49,18 +49,31 @@ def read_stored(path: Path) -> list[Cell]:
     """The cells that :func:`store` wrote.
 
     Raises:
-        DataError: The file is not one of these, or a result is of another configuration than its fingerprint says.
+        DataError: The file is not one of these, a result is of another configuration than its fingerprint says, or two
+            cells have one label and seed or one fingerprint.
     """
     content = read_json(path)
     if not isinstance(content, dict) or content.get("sweep") != path.stem or not isinstance(content.get("cells"), list):
         raise DataError(
             f"{path} must hold the cells of the sweep {path.stem}: make_tables.py store={path.stem} writes it"
         )
-    return [_cell(f"{path}, cell {index + 1}", entry) for index, entry in enumerate(content["cells"])]
+    cells = [_cell(f"{path}, cell {index + 1}", entry) for index, entry in enumerate(content["cells"])]
+    unique: dict[str, list[Any]] = {
+        "one label and seed": [(cell.label, cell.seed) for cell in cells],
+        "one fingerprint": [cell.fingerprint for cell in cells],
+    }
+    for what, marks in unique.items():
+        for at, mark in enumerate(marks):
+            if mark and (first := marks.index(mark)) < at:
+                named = " and ".join(f"cell {i + 1} ({cells[i].label}, seed {cells[i].seed})" for i in (first, at))
+                raise DataError(f"{path}: {named} have {what}: a run counts once, take one of them out")
+    return cells
 
 
 def merged(new: Sequence[Cell], old: Sequence[Cell]) -> list[Cell]:
     """The new cells, and in place of each that is not done the old one of its label and seed that is.
+
+    One whose checks failed or prove nothing stays until it is done.
 
     An old one of another recipe than the new ones of its label is left out, and the log says so: seeds of a row differ
     in nothing else. The log also names what is kept of a row whose new recipe is not known.
@@ -69,9 +82,12 @@ def merged(new: Sequence[Cell], old: Sequence[Cell]) -> list[Cell]:
     recipes = {cell.label: _recipe(cell) for cell in last if cell.identity}
     rows = {cell.label for cell in new}
     done = {}
+    unproven = {cell.fingerprint: cell for cell in old if cell.unproven}
     for cell in old:
         if cell.result is None:
             continue
+        if (cell.label, cell.seed) not in {(one.label, one.seed) for one in new}:
+            log.warning("%s, seed %d: left out, a finished run that the sweep no longer has", cell.label, cell.seed)
         differ = differing(_recipe(cell), recipes.get(cell.label, _recipe(cell)))
         if differ:
             keys = ", ".join(differ)
@@ -80,7 +96,11 @@ def merged(new: Sequence[Cell], old: Sequence[Cell]) -> list[Cell]:
         if cell.label in rows - set(recipes):
             log.warning("%s, seed %d: kept, though its settings now are not known", cell.label, cell.seed)
         done[cell.label, cell.seed] = cell
-    return [cell if cell.result is not None else done.get((cell.label, cell.seed), cell) for cell in new]
+    return [
+        cell if cell.result or cell.unproven
+        else unproven.get(cell.fingerprint) or done.get((cell.label, cell.seed), cell)
+        for cell in new
+    ]  # fmt: skip
 
 
 def _recipe(cell: Cell) -> dict[str, Any]:
@@ -93,7 +113,7 @@ def _entry(cell: Cell) -> dict[str, Any]:
     status = "missing" if cell.status == "running" else cell.status
     told = {"label": cell.label, "row": cell.row, "seed": cell.seed, "status": status, "overrides": cell.overrides}
     if cell.error is not None:
-        told["error"] = cell.error
+        told |= {"error": cell.error, "fingerprint": cell.fingerprint}
     if cell.result is not None:
         told["result"] = _kept(cell)
         told["scales"] = {name: [line.epoch.tolist(), line.value.tolist()] for name, line in cell.scales.items()}
@@ -148,7 +168,7 @@ def _summed(layers: Sequence[EnergyLayer]) -> EnergyLayer:
 
 def _cell(place: str, entry: Any) -> Cell:
     try:
-        found = {"error": None, "result": None, "scales": {}, **entry}
+        found = {"error": None, "result": None, "scales": {}, "fingerprint": "", **entry}
         cell = Cell(
             label=str(found["label"]),
             row=str(found["row"]),
@@ -156,6 +176,7 @@ def _cell(place: str, entry: Any) -> Cell:
             overrides=str(found["overrides"]),
             seed=int(found["seed"]),
             error=None if found["error"] is None else str(found["error"]),
+            fingerprint=str(found["fingerprint"]),
         )
         scales = {
             str(name): Series(np.array(epochs, np.int64), np.array(numbers, np.float64))

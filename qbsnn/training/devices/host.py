@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -50,15 +51,34 @@ def extensions() -> list[str]:
     return _extensions(_processor()["flags"])
 
 
-def git_state(root: str | Path) -> tuple[str | None, bool | None]:
-    """The commit checked out at ``root`` and whether tracked files differ from it or untracked files lie about.
+CODE = (":(top)qbsnn", ":(top)conf", ":(top,glob)*.py")
+"""The files of a checkout that can change a number of a run, as git names them."""
+
+
+def git_state(root: str | Path, *more: str) -> tuple[str | None, bool | None]:
+    """The commit checked out at ``root`` and whether :data:`CODE`, or ``more``, differ from it or have other files.
 
     ``(None, None)`` without git or without a repository; either is ``None`` if git does not answer in a few seconds.
     """
     commit = _output(["git", "-C", str(root), "rev-parse", "--verify", "HEAD"])
     # without optional locks, so that asking does not disturb a git command the user runs meanwhile
-    changes = _output(["git", "--no-optional-locks", "-C", str(root), "status", "--porcelain"])
+    changes = _output(["git", "--no-optional-locks", "-C", str(root), "status", "--porcelain", "--", *CODE, *more])
     return commit.strip() if commit is not None else None, bool(changes.strip()) if changes is not None else None
+
+
+def code_digest(root: str | Path) -> str:
+    """SHA-256 of the files of :data:`CODE` at ``root`` as they are, ignored ones aside; empty without git.
+
+    It is that of what ``sha256sum`` prints of them, sorted by path, so that a checkout can be compared.
+    """
+    top = (_output(["git", "-C", str(root), "rev-parse", "--show-toplevel"]) or "").rstrip("\n")
+    kinds = ["--cached", "--others", "--exclude-standard"]
+    names = _output(["git", "-C", top, "ls-files", "-z", *kinds, "--", *CODE]) if top else None
+    if names is None:
+        return ""
+    files = [name for name in sorted(set(names.split("\0"))) if (Path(top) / name).is_file()]
+    lines = [f"{hashlib.sha256((Path(top) / name).read_bytes()).hexdigest()}  {name}\n" for name in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _output(command: list[str], seconds: float = 5.0) -> str | None:

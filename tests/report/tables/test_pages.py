@@ -1,4 +1,4 @@
-"""Stored results, the pages made from them, and the verdicts of claims, against numbers worked out by hand."""
+"""Stored results and the pages made from them, against numbers worked out by hand."""
 
 import json
 import re
@@ -6,35 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from qbsnn.errors import DataError
-from qbsnn.report.tables.claims import judge, read_claims
 from qbsnn.report.tables.documents import store_sweeps
-from qbsnn.report.tables.evidence import gather, reading
+from qbsnn.report.tables.evidence import gather
 from qbsnn.report.tables.pages import Pages, with_markers, write_pages
 from qbsnn.report.tables.stored import merged, read_stored, store
-from qbsnn.results.sweeps import cells_frame, read_cells
-from qbsnn.sweeps.plan import written
-from tests.report.sweeps import BOTH, LIF, PLAN, write_plan, write_sweep
+from qbsnn.results.sweeps import Cell, cells_frame, read_cells
+from qbsnn.sweeps.plan import cells as planned
+from qbsnn.sweeps.plan import read, written
+from qbsnn.sweeps.stored import refuse_unplanned
+from tests.report.sweeps import LIF, QB, stored
 from tests.report.tables.test_table import rows_of
 from tests.tool import ROOT
-
-QB = "QB-LIF, T = 4"
-
-
-@pytest.fixture
-def project(tmp_path) -> Path:
-    """A project with one stored sweep, one that was not run, and a folder of pages."""
-    write_plan(write_plan(tmp_path / "conf"), PLAN.replace("Some_data", "Other"), "table_cifar10")
-    (tmp_path / "docs").mkdir()
-    stored(tmp_path, BOTH)
-    return tmp_path
-
-
-def stored(folder: Path, accuracies: dict, **changes) -> None:
-    """Make the sweep's runs anew and store them."""
-    sweeps = folder / f"sweeps{len(list(folder.glob('sweeps*')))}"
-    store_sweeps("some", folder / "conf", write_sweep(sweeps, accuracies, **changes), folder / "docs/results")
 
 
 def filled(project: Path, text: str) -> str:
@@ -168,66 +153,6 @@ def test_pages_are_written_with_their_figures_and_again_the_same(project):
     assert before == {path: path.read_bytes() for path in project.rglob("*") if path.is_file()}
 
 
-def verdict(project: Path, **claim) -> tuple:
-    (project / "docs/claims.yaml").write_text(json.dumps([{"claim": "c", "section": "s", **claim}]))
-    found = judge(read_claims(project / "docs/claims.yaml")[0], gather(project / "conf", project / "docs/results"))
-    return found.word, found.found, found.seeds
-
-
-def test_verdicts_by_hand(project):
-    side, lif = {"sweep": "table_some", "row": QB}, {"sweep": "table_some", "row": "LIF, T = 4"}
-    # differences of 1, 2 and 3 points: 2 ± 4.3027/√3 = [−0.48, 4.48]
-    shown = "+2.00 [−0.48, +4.48] points; asked: ≥ {}"
-    assert verdict(project, **{"is": side}, over=lif, at_least=-0.005) == ("holds", shown.format("−0.50 points"), "3")
-    assert verdict(project, **{"is": side}, over=lif, at_least=0.01)[0] == "open"
-    assert verdict(project, **{"is": side}, over=lif, at_least=0.05)[0] == "fails"
-    assert verdict(project, **{"is": side}, over=lif, at_most=0.05)[0] == "holds"
-    assert verdict(project, **{"is": side}, over=lif, at_most=-0.01)[0] == "fails"
-    assert verdict(project, **{"is": side}, over={**side, "quantity": "last/test/acc"}, at_least=0.01)[0] == "holds"
-    energy = {**side, "quantity": "relative_energy"}
-    assert verdict(project, **{"is": energy}, at_most=0.15) == (
-        "fails",
-        "18.75 [18.75, 18.75] %; asked: ≤ 15.00 %",
-        "3",
-    )
-    acs = {**side, "quantity": "acs_per_image"}
-    assert verdict(project, **{"is": acs}, over={**acs, "row": "LIF, T = 4"}, by="ratio", at_most=1.0) == (
-        "holds", "1.00 [1.00, 1.00] ×; asked: ≤ 1.00 ×", "3"
-    )  # fmt: skip
-    mismatches = {"everywhere": "integer/spike_mismatches"}
-    assert verdict(project, **mismatches, at_most=0) == ("holds", "kept in 6 of 6 runs", "–")
-    assert verdict(project, **mismatches, at_least=1)[0] == "fails"
-    assert verdict(project, needs="a chip") == ("open", "not run: a chip", "–")
-    absent = {"sweep": "table_cifar10", "row": QB}
-    assert verdict(project, **{"is": absent}, over=lif, at_least=0.0) == ("open", "not run", "0")
-
-
-def test_one_seed_leaves_a_claim_open(project):
-    (project / "docs/results/table_some.json").unlink()
-    stored(project, {label: {0: seeds[0]} for label, seeds in BOTH.items()})
-    side, lif = {"sweep": "table_some", "row": QB}, {"sweep": "table_some", "row": "LIF, T = 4"}
-    assert verdict(project, **{"is": side}, over=lif, at_least=0.0) == (
-        "open",
-        "+1.00 points; asked: ≥ +0.00 points",
-        "1",
-    )
-    assert "Too few seeds" in reading(gather(project / "conf", project / "docs/results")["table_some"].table)
-
-
-@pytest.mark.parametrize(
-    ("claim", "message"),
-    [
-        ({}, "a claim has one of is, everywhere and needs"),
-        ({"everywhere": "integer/acc"}, "a claim has one of at_least and at_most"),
-        ({"needs": "x", "claims": 1}, "Extra inputs are not permitted"),
-        ({"is": {"sweep": "gone", "row": QB}, "at_least": 0.0}, "names the sweep gone"),
-    ],
-)
-def test_a_claim_that_is_none_is_named(project, claim, message):
-    with pytest.raises(DataError, match=message):
-        verdict(project, **claim)
-
-
 def test_the_pages_of_the_project_are_those_of_its_files():
     """``make pages`` changes no text. The test marked slow does the same for figures."""
     pages = Pages(gather(ROOT / "conf/sweep", ROOT / "docs/results"), ROOT / "docs")
@@ -240,22 +165,40 @@ def test_the_pages_of_the_project_are_those_of_its_files():
 
 
 def test_stored_cells_are_those_of_their_sweep_files():
-    import yaml
-
     for path in sorted((ROOT / "docs/results").glob("*.json")):
-        plan = yaml.safe_load((ROOT / f"conf/sweep/{path.stem}.yaml").read_text(encoding="utf-8"))
-        rows = {row["label"] for row in plan.get("rows", [])}
+        plan = ROOT / f"conf/sweep/{path.stem}.yaml"
         cells = read_stored(path)
-        assert {cell.seed for cell in cells} == set(plan.get("seeds", [0])), path.name
+        refuse_unplanned(plan, cells)
+        sweep = planned(read(yaml.safe_load(plan.read_text(encoding="utf-8")), path.stem))
+        assert {(cell.label, cell.seed) for cell in cells} == {(cell.label, cell.seed) for cell in sweep}, path.name
         for cell in cells:
             told = [cell.overrides, *([cell.result.command, str(cell.result.data)] if cell.result else [])]
             assert not [text for text in told if re.search(r"(?<![\w.])/", text)], f"{path.name}: a path of a machine"
-        if rows:
-            assert {cell.row for cell in cells} == rows, path.name
-        for key, each in plan.get("grid", {}).items():
-            assert {
-                word.split("=", 1)[1] for cell in cells for word in cell.overrides.split() if word.startswith(f"{key}=")
-            } == {str(value) for value in each}, path.name
+
+
+def test_a_stored_cell_that_the_sweep_does_not_plan_is_refused(tmp_path):
+    path = tmp_path / "some.yaml"
+    path.write_text("title: t\nrows: [{label: A, overrides: [T=2]}]\nseeds: [0]")
+    kept = Cell("A", "A", 0, "done", overrides="T=2 report=false seed=0")
+    refuse_unplanned(path, [kept])
+    with pytest.raises(DataError, match=r"A, seed 0, is stored with T=4, and .*some.yaml says T=2: run it again"):
+        refuse_unplanned(path, [replace(kept, overrides="T=4 seed=0")])
+    with pytest.raises(DataError, match=r"B, seed 0, is stored, and .*some.yaml has no such cell: bring it back"):
+        refuse_unplanned(path, [replace(kept, label="B")])
+
+
+def test_a_run_stands_once_in_a_file(project, caplog):
+    path = project / "docs/results/table_some.json"
+    cells = read_stored(path)
+    for more, message in (
+        (cells[0], r"cell 1 \(LIF, T = 4, seed 0\) and cell 7 \(LIF, T = 4, seed 0\) have one label and seed"),
+        (replace(cells[0], label="other"), r"cell 1 .* and cell 7 \(other, seed 0\) have one fingerprint"),
+    ):
+        store([*cells, more], path)
+        with pytest.raises(DataError, match=message):
+            read_stored(path)
+    merged(cells[1:], cells)
+    assert "LIF, T = 4, seed 0: left out, a finished run that the sweep no longer has" in caplog.text
 
 
 def test_an_old_row_none_of_whose_new_runs_is_done_is_known_by_its_recipe_too(project, caplog):
@@ -274,7 +217,7 @@ def test_names_that_no_text_can_hold_are_stored_and_skipped_files_are_not(projec
     path = project / "docs/results/table_some.json"
     first, *_ = read_stored(path)
     data = {"name": "x", "skipped": {"test": ["/home/me/bad.png"]}}
-    odd = replace(first, result=None, status="failed", error="bad \udcff name", seed=7)
+    odd = replace(first, result=None, status="failed", error="bad \udcff name", seed=7, fingerprint="")
     store([replace(first, result=replace(first.result, data=data)), odd], path)
     good, failed = read_stored(path)
     assert good.result.data == {"name": "x"} and failed.error == odd.error

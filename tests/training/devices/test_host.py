@@ -1,5 +1,6 @@
 """The description of a machine is what the machine says."""
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from qbsnn.training.devices import host
-from qbsnn.training.devices.host import git_state, host_info
+from qbsnn.training.devices.host import code_digest, git_state, host_info
 
 X86 = """processor\t: 0
 vendor_id\t: GenuineIntel
@@ -85,14 +86,30 @@ def test_git_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert git_state(tmp_path) == (None, None)
     assert git_state(tmp_path / "absent") == (None, None)
+    assert code_digest(tmp_path) == ""
     git("init", "-q")
-    (tmp_path / "a").write_text("1")
+    code = tmp_path / "qbsnn"
+    code.mkdir()
+    (code / "a.py").write_text("1")
     assert git_state(tmp_path) == (None, True)
-    git("add", "a")
+    git("add", "qbsnn")
     git("commit", "-q", "-m", "a")
-    assert git_state(tmp_path) == (git("rev-parse", "HEAD"), False)
-    (tmp_path / "a").write_text("2")
-    assert git_state(tmp_path) == (git("rev-parse", "HEAD"), True)
+    head, whole = git("rev-parse", "HEAD"), code_digest(code)
+    assert git_state(code) == (head, False)
+    listed = subprocess.run(["sha256sum", "qbsnn/a.py"], cwd=tmp_path, capture_output=True, check=True).stdout
+    assert whole == hashlib.sha256(listed).hexdigest()
+    (tmp_path / "docs").mkdir()
+    for other in ("queue.lock", "docs/page.md"):
+        (tmp_path / other).write_text("changes no number")
+    assert git_state(code) == (head, False) and code_digest(code) == whole
+    assert git_state(code, ":(top)docs") == (head, True)
+    for changed in ("qbsnn/a.py", "train.py", "conf/x.yaml"):
+        (tmp_path / changed).parent.mkdir(exist_ok=True)
+        (tmp_path / changed).write_text("2")
+        assert git_state(code) == (head, True) and code_digest(code) != whole
+        (tmp_path / changed).unlink()
+        git("checkout", "-q", ".")
+    assert git_state(code) == (head, False) and code_digest(code) == whole
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git_state(tmp_path) == (None, None)
 
