@@ -195,18 +195,51 @@ def test_one_flipped_weight_is_noticed(family):
     assert compare(trace, reference.run(flip_weight(result.net, trace), current)) > 0
 
 
-def test_a_wrong_engine_fails_the_check(monkeypatch):
-    network = make("vgg5-max", NEURONS["counts"])
+def off_by_one(values):
+    values.flat[0] += 1
 
-    def wrong(net, current):  # rounds the leak towards zero instead of down
-        trace = reference.run(net, current)
-        trace.membranes[1][-1, 0].flat[0] += 1
-        return trace
 
-    monkeypatch.setattr(verify_integer, "reference", type("Other", (), {"run": staticmethod(wrong)}))
-    found = check_integer(quantize(absorb(network)), batches(network), onnx_images=0)
+WRONG = {  # which engine is wrong, and how
+    "membrane": (reference, lambda trace: off_by_one(trace.membranes[1])),
+    "logit": (reference, lambda trace: off_by_one(trace.logits)),
+    "exit": (reference, lambda trace: off_by_one(trace.exits)),
+    "overflow": (reference, lambda trace: object.__setattr__(trace, "overflows", 1)),
+    "onnx": (onnx_engine.OnnxEngine, lambda trace: off_by_one(trace.logits)),
+}
+
+
+@pytest.mark.parametrize("fault", [*WRONG, "no flip"])
+def test_a_wrong_engine_fails_the_check(monkeypatch, fault):
+    network = make("mlp", NEURONS["counts"])
+    quantized = quantize(absorb(network))
+    if fault == "exit":
+        quantized = replace(quantized, net=replace(quantized.net, exit_margin=1000))
+    if fault == "onnx":
+        pytest.importorskip("onnxruntime")
+    if fault == "no flip":
+        monkeypatch.setattr(verify_integer, "flip_weight", lambda net, trace: net)
+    else:
+        place, spoil = WRONG[fault]
+        honest = place.run
+
+        def run(*arguments):
+            trace = honest(*arguments)
+            spoil(trace)
+            return trace
+
+        monkeypatch.setattr(place, "run", run)
+    found = check_integer(quantized, batches(network), onnx_images=12 if fault == "onnx" else 0)
     assert not found.passed
-    assert found.membrane_mismatches == 2 and found.spike_mismatches == 0
+    counts = {
+        "membrane": found.membrane_mismatches,
+        "logit": found.logit_mismatches,
+        "exit": 0 if found.exit is None else found.exit.mismatches,
+        "onnx": found.onnxruntime_mismatches or 0,
+    }
+    one_a_batch = {"membrane": 2, "logit": 2, "exit": 2, "onnx": 1}  # onnxruntime sees only the first batch
+    assert counts == {name: count * (name == fault) for name, count in one_a_batch.items()}
+    assert found.spike_mismatches == found.grid_mismatches == found.overflows == 0
+    assert (found.flip_mismatches == 0) == (fault == "no flip")
 
 
 @pytest.mark.skipif(onnx_engine.available() is not None, reason="needs onnxruntime")
