@@ -170,6 +170,17 @@ def test_bounds_hold_for_the_worst_input(family):
         assert np.abs(membranes).max() <= bound.membrane
 
 
+def test_padding_is_an_input_of_its_own():
+    """Black and white become 2.5 and 7.5 here: at a corner of a black image weights above 0 give less than inside."""
+    network = make("vgg5-max", NEURONS["counts"])
+    network.encoder.mean.fill_(-0.5)
+    network.stages["conv1"].parts[0].weight.weight.data.abs_()
+    result = quantize(absorb(network))
+    current = result.current(torch.zeros(1, *result.front.in_shape)).astype(np.int64)[0, 0]
+    low, high = (bound[:, None, None] for bound in result.current_bounds)
+    assert (current >= low).all() and (current <= high).all()
+
+
 def test_bits_of_a_register():
     assert [bits(n) for n in (0, 1, 127, 128, 2**31 - 1, 2**31)] == [1, 2, 8, 9, 32, 33]
 
