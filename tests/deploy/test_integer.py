@@ -241,14 +241,10 @@ def test_a_wrong_engine_fails_the_check(monkeypatch, fault):
         monkeypatch.setattr(place, "run", run)
     found = check_integer(quantized, batches(network), onnx_images=12 if fault == "onnx" else 0)
     assert not found.passed
-    counts = {
-        "membrane": found.membrane_mismatches,
-        "logit": found.logit_mismatches,
-        "exit": 0 if found.exit is None else found.exit.mismatches,
-        "onnx": found.onnxruntime_mismatches or 0,
-    }
-    one_a_batch = {"membrane": 2, "logit": 2, "exit": 2, "onnx": 1}  # onnxruntime sees only the first batch
-    assert counts == {name: count * (name == fault) for name, count in one_a_batch.items()}
+    exits = 0 if found.exit is None else found.exit.mismatches
+    counts = (found.membrane_mismatches, found.logit_mismatches, exits, found.onnxruntime_mismatches or 0)
+    ones = {"membrane": 2, "logit": 2, "exit": 2, "onnx": 1}  # one a batch, and onnxruntime sees only the first
+    assert counts == tuple(count * (name == fault) for name, count in ones.items())
     assert found.spike_mismatches == found.grid_mismatches == found.overflows == 0
     assert (found.flip_mismatches == 0) == (fault == "no flip")
 

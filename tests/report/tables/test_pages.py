@@ -4,13 +4,15 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from qbsnn.errors import DataError
 from qbsnn.report.tables.claims import judge, read_claims
 from qbsnn.report.tables.documents import store_sweeps
-from qbsnn.report.tables.evidence import gather, reading
+from qbsnn.report.tables.evidence import COMPARED, gather, reading
 from qbsnn.report.tables.pages import Pages, with_markers, write_pages
 from qbsnn.report.tables.stored import merged, read_stored, store
 from qbsnn.results.sweeps import cells_frame, read_cells
@@ -49,7 +51,7 @@ def test_what_is_stored_makes_the_frame_that_the_runs_make(project):
     changed = {"folder", "overrides"}  # no paths are stored
     assert list(kept) == list(runs) and kept.attrs["models"] == runs.attrs["models"]
     for name in set(runs) - changed - {"config", "command", "scales"}:
-        assert kept[name].tolist() == runs[name].tolist() or (kept[name].isna() == runs[name].isna()).all(), name
+        pd.testing.assert_series_equal(kept[name], runs[name])
     assert kept["acs_per_image"].tolist() == runs["acs_per_image"].tolist() == [2 * 123_456 / 512] * 6
     assert kept["scales"][0]["stem.neuron"].value.tolist() == runs["scales"][0]["stem.neuron"].value.tolist()
     assert str(project) not in (project / "docs/results/table_some.json").read_text()
@@ -184,12 +186,8 @@ def test_verdicts_by_hand(project):
     assert verdict(project, **{"is": side}, over=lif, at_most=0.05)[0] == "holds"
     assert verdict(project, **{"is": side}, over=lif, at_most=-0.01)[0] == "fails"
     assert verdict(project, **{"is": side}, over={**side, "quantity": "last/test/acc"}, at_least=0.01)[0] == "holds"
-    energy = {**side, "quantity": "relative_energy"}
-    assert verdict(project, **{"is": energy}, at_most=0.15) == (
-        "fails",
-        "18.75 [18.75, 18.75] %; asked: ≤ 15.00 %",
-        "3",
-    )
+    cost = {**side, "quantity": "relative_energy"}
+    assert verdict(project, **{"is": cost}, at_most=0.15) == ("fails", "18.75 [18.75, 18.75] %; asked: ≤ 15.00 %", "3")
     acs = {**side, "quantity": "acs_per_image"}
     assert verdict(project, **{"is": acs}, over={**acs, "row": "LIF, T = 4"}, by="ratio", at_most=1.0) == (
         "holds", "1.00 [1.00, 1.00] ×; asked: ≤ 1.00 ×", "3"
@@ -202,16 +200,27 @@ def test_verdicts_by_hand(project):
     assert verdict(project, **{"is": absent}, over=lif, at_least=0.0) == ("open", "not run", "0")
 
 
-def test_one_seed_leaves_a_claim_open(project):
+@pytest.mark.parametrize(("spread", "words"), [(1, "differ by"), (3, "do not differ by")])
+def test_what_seeds_explain_by_hand(spread, words):
+    """Two rows of three, means 4 apart. Of ±1 F = 24 and p = 0.008; of ±3 F = 24/9 and p = 0.18."""
+    cells = pd.DataFrame({"label": list("aaabbb"), COMPARED: [0, spread, -spread, 4, 4 + spread, 4 - spread]})
+    means = pd.concat({COMPARED: pd.DataFrame({"mean": [0, 4], "std": spread, "count": 3}, ["a", "b"])}, axis=1)
+    text = reading(SimpleNamespace(cells=cells, means=means))
+    assert f"The rows {words} more than seeds explain (one-way" in text
+    assert f"p = {0.008 if spread == 1 else 0.18}" in text
+
+
+@pytest.mark.parametrize(("seeds", "found"), [(1, "+1.00"), (2, "+1.50 [−4.85, +7.85]")])
+def test_fewer_than_three_seeds_leave_a_claim_open(project, seeds, found):
+    """A difference of 1 point, or of 1 and 2: 1.5 ± 12.706/2."""
     (project / "docs/results/table_some.json").unlink()
-    stored(project, {label: {0: seeds[0]} for label, seeds in BOTH.items()})
+    stored(project, {label: {seed: each[seed] for seed in range(seeds)} for label, each in BOTH.items()})
     side, lif = {"sweep": "table_some", "row": QB}, {"sweep": "table_some", "row": "LIF, T = 4"}
-    assert verdict(project, **{"is": side}, over=lif, at_least=0.0) == (
-        "open",
-        "+1.00 points; asked: ≥ +0.00 points",
-        "1",
-    )
-    assert "Too few seeds" in reading(gather(project / "conf", project / "docs/results")["table_some"].table)
+    for bound, asked in ((-0.2, "−20.00"), (0.0, "+0.00"), (0.2, "+20.00")):
+        text = f"{found} points; asked: ≥ {asked} points"
+        assert verdict(project, **{"is": side}, over=lif, at_least=bound) == ("open", text, str(seeds))
+    found = reading(gather(project / "conf", project / "docs/results")["table_some"].table)
+    assert ("Too few seeds" in found) == (seeds == 1)
 
 
 @pytest.mark.parametrize(
