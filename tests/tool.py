@@ -32,6 +32,13 @@ class Tool:
                 return int(stop.code or 0)
         return 0
 
+    def trained(self, *arguments: str) -> dict:
+        """The result of ``train.py``, all of it; so short a training may leave a layer silent, which is no success."""
+        code = self("train.py", *arguments)
+        result = self.result()
+        assert (code, result["status"]) in ((0, "finished"), (1, "unproven")), (code, result["status"], result["error"])
+        return result
+
     def runs(self) -> list[Path]:
         found = [path.parent for path in (self.folder / "outputs").rglob("result.json")]
         return sorted(found, key=lambda path: (path / "result.json").stat().st_mtime_ns)

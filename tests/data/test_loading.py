@@ -9,7 +9,7 @@ from torch import nn
 
 from qbsnn.data import Digits
 from qbsnn.data.images.resident import ImageSplit
-from qbsnn.data.loading import EpochSampler, eval_loader, train_loader
+from qbsnn.data.loading import EpochSampler, Share, eval_loader, train_loader
 from qbsnn.data.randomness import Purpose, permutation
 
 pytestmark = [
@@ -162,3 +162,12 @@ def test_lightnings_distributed_wrapper_shares_out_the_epoch():
         drawn = [key for sampler in ranks for key in sampler]
         assert {e for e, _ in drawn} == {epoch}
         assert np.unique([index for _, index in drawn]).tolist() == list(range(21))
+
+
+def test_processes_that_go_on_within_an_epoch_leave_out_whole_batches():
+    whole = permutation(Purpose.ORDER, 21, 3, 0)[:20].reshape(5, 4)
+    for rank in (0, 1):
+        sampler = EpochSampler(21, 3, 4, Share(rank, 2), skip=2)
+        ours = whole[:, 2 * rank : 2 * rank + 2]
+        assert [index for _, index in sampler] == ours[2:].ravel().tolist()
+        assert [index for _, index in sampler] == ours.ravel().tolist()

@@ -170,6 +170,17 @@ def test_bounds_hold_for_the_worst_input(family):
         assert np.abs(membranes).max() <= bound.membrane
 
 
+def test_padding_is_an_input_of_its_own():
+    """Black and white become 2.5 and 7.5 here: at a corner of a black image weights above 0 give less than inside."""
+    network = make("vgg5-max", NEURONS["counts"])
+    network.encoder.mean.fill_(-0.5)
+    network.stages["conv1"].parts[0].weight.weight.data.abs_()
+    result = quantize(absorb(network))
+    current = result.current(torch.zeros(1, *result.front.in_shape)).astype(np.int64)[0, 0]
+    low, high = (bound[:, None, None] for bound in result.current_bounds)
+    assert (current >= low).all() and (current <= high).all()
+
+
 def test_bits_of_a_register():
     assert [bits(n) for n in (0, 1, 127, 128, 2**31 - 1, 2**31)] == [1, 2, 8, 9, 32, 33]
 
@@ -195,18 +206,47 @@ def test_one_flipped_weight_is_noticed(family):
     assert compare(trace, reference.run(flip_weight(result.net, trace), current)) > 0
 
 
-def test_a_wrong_engine_fails_the_check(monkeypatch):
-    network = make("vgg5-max", NEURONS["counts"])
+def off_by_one(values):
+    values.flat[0] += 1
 
-    def wrong(net, current):  # rounds the leak towards zero instead of down
-        trace = reference.run(net, current)
-        trace.membranes[1][-1, 0].flat[0] += 1
-        return trace
 
-    monkeypatch.setattr(verify_integer, "reference", type("Other", (), {"run": staticmethod(wrong)}))
-    found = check_integer(quantize(absorb(network)), batches(network), onnx_images=0)
+WRONG = {  # which engine is wrong, and how
+    "membrane": (reference, lambda trace: off_by_one(trace.membranes[1])),
+    "logit": (reference, lambda trace: off_by_one(trace.logits)),
+    "exit": (reference, lambda trace: off_by_one(trace.exits)),
+    "overflow": (reference, lambda trace: object.__setattr__(trace, "overflows", 1)),
+    "onnx": (onnx_engine.OnnxEngine, lambda trace: off_by_one(trace.logits)),
+}
+
+
+@pytest.mark.parametrize("fault", [*WRONG, "no flip"])
+def test_a_wrong_engine_fails_the_check(monkeypatch, fault):
+    network = make("mlp", NEURONS["counts"])
+    quantized = quantize(absorb(network))
+    if fault == "exit":
+        quantized = replace(quantized, net=replace(quantized.net, exit_margin=1000))
+    if fault == "onnx":
+        pytest.importorskip("onnxruntime")
+    if fault == "no flip":
+        monkeypatch.setattr(verify_integer, "flip_weight", lambda net, trace: net)
+    else:
+        place, spoil = WRONG[fault]
+        honest = place.run
+
+        def run(*arguments):
+            trace = honest(*arguments)
+            spoil(trace)
+            return trace
+
+        monkeypatch.setattr(place, "run", run)
+    found = check_integer(quantized, batches(network), onnx_images=12 if fault == "onnx" else 0)
     assert not found.passed
-    assert found.membrane_mismatches == 2 and found.spike_mismatches == 0
+    exits = 0 if found.exit is None else found.exit.mismatches
+    counts = (found.membrane_mismatches, found.logit_mismatches, exits, found.onnxruntime_mismatches or 0)
+    ones = {"membrane": 2, "logit": 2, "exit": 2, "onnx": 1}  # one a batch, and onnxruntime sees only the first
+    assert counts == tuple(count * (name == fault) for name, count in ones.items())
+    assert found.spike_mismatches == found.grid_mismatches == found.overflows == 0
+    assert (found.flip_mismatches == 0) == (fault == "no flip")
 
 
 @pytest.mark.skipif(onnx_engine.available() is not None, reason="needs onnxruntime")

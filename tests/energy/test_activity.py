@@ -35,9 +35,10 @@ def test_sums_over_batches_equal_plain_loops(shape, bounds):
     assert sent.active.sum() == sum(int((batch[0] + batch[1] != 0).sum()) for batch in batches) < sent.events.sum()
 
 
-def test_values_beyond_float32_integers_are_summed_exactly():
-    activity = Activity((2,), steps=1, low=0, high=2**24)
-    activity.update(torch.tensor([[[2.0**24, 1.0]]]))
+@pytest.mark.parametrize(("steps", "channels"), [(1, 3), (3, 1)])
+def test_values_beyond_float32_integers_are_summed_exactly(steps, channels):
+    activity = Activity((channels,), steps, low=0, high=2**23)
+    activity.update(torch.tensor([2.0**23, 2.0**23, 1.0]).view(steps, 1, channels))
     assert int(activity.traffic().spikes) == 2**24 + 1
 
 

@@ -75,6 +75,9 @@ def test_the_first_layer_multiplies_once_and_its_current_is_added_in_every_step(
     assert (found.spike_driven, found.dense, found.neurons, found.steps) == (False, 98, 18, T)
     assert (counts.macs, counts.events, counts.acs) == (18 + 2 * 98, 0, 0)
     assert (counts.bias_adds, counts.current_adds, counts.compares) == (3 * 18, 3 * 18 * T, 3 * 18 * T)
+    # each of 18 neurons reads and writes its membrane and reads its kept current; 32 bits for either are held
+    assert counts.state_accesses == 2 * counts.macs + (2 + 1) * 3 * 18 * T
+    assert found.usage["network"].held == 32 * 18 * (1 + 1) and found.usage["network"].scratch == 0
     assert found.usage["relu"].counts.macs == counts.macs  # zero pixels are skipped on both sides
     assert found.usage["relu"].counts.current_adds == 0
 
@@ -83,7 +86,8 @@ def test_identity_shortcuts_add_once_per_spike():
     stages = {
         "a": Stage([Branch(INPUT)], direct()),
         "b": Stage([Branch("a", conv(1, 1, 3, padding=1)), Branch("a")], direct()),
-        "readout": Stage([Branch("b", nn.LazyLinear(2))]),
+        "c": Stage([Branch("b", conv(1, 1, 1)), Branch(INPUT)], direct()),
+        "readout": Stage([Branch("c", nn.LazyLinear(2))]),
     }
     network = SpikingNetwork(Encoder("direct", T, [0.0], [1.0]), stages, T, (1, 3, 3)).eval()
     found = counted(network, pixels(1, 3, 3, c0_0_0=2, c0_1_1=3))
@@ -93,6 +97,8 @@ def test_identity_shortcuts_add_once_per_spike():
     assert found["b"].usage["relu_dense"].counts.shortcut_adds == 9
     # the image itself is a real number, added once
     assert found["a"].usage["network"].counts.shortcut_adds == 2
+    # bursts of up to 15 are 4 bits; where the image arrives too, the sum is a real number
+    assert [found[name].usage["network"].bits for name in ("a", "b", "c")] == [None, 4, None]
 
 
 def test_average_pools_send_sums():

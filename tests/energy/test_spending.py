@@ -11,6 +11,7 @@ from qbsnn.errors import EnergyError
 from qbsnn.models import fast, mlp, resnet, vgg
 from qbsnn.models.execution import prepare
 from qbsnn.neurons import ILIF, LIF, QBLIF, QuantReLU, ReLU, TernaryBurst
+from tests.energy.networks import T, chain
 
 SHAPE = {"in_shape": (2, 9, 9), "num_classes": 5, "mean": (0.5,) * 2, "std": (0.25,) * 2, "T": 3}
 NETWORKS = {
@@ -107,6 +108,15 @@ def test_its_gradient_is_the_exact_fanout():
     spending.relative().backward()
     last = [name for name, _, _ in net.spiking_stages()][-1]
     assert seen[last].grad.flatten().tolist() == pytest.approx([0.9 * 5 / (4.6 * dense * 2)] * seen[last].numel())
+
+
+def test_its_gradient_differs_between_positions():
+    """A kernel of 3×3 and a padded map of 3×3: a spike at a corner meets 4 weights of each of two channels."""
+    spending = Spending(Synapses(chain(torch.nn.Conv2d(1, 2, 3, padding=1))))
+    bursts = torch.zeros(T, 1, 1, 3, 3, requires_grad=True)
+    spending("a", bursts)
+    spending.accumulates["a"].backward()
+    assert bursts.grad[:, 0, 0].tolist() == [[[8, 12, 8], [12, 18, 12], [8, 12, 8]]] * T
 
 
 def test_a_network_without_spikes_spends_nothing():

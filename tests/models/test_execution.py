@@ -130,17 +130,19 @@ def live_bytes(network, x):
 
 
 def test_what_is_kept_shrinks_as_promised():
-    def kept(neuron, memory, fused=False):
+    def kept(neuron, memory, fused=False, images=16):
         network = resnet(neuron, (3, 16, 16), 10, [0.5] * 3, [0.5] * 3, name="resnet20", T=4)
         prepare(network, "none", memory)
         for _, stage in network.named_stages():
             stage.fused = stage.fused or fused
-        return live_bytes(network, torch.rand(16, 3, 16, 16))
+        return live_bytes(network, torch.rand(images, 3, 16, 16))
 
     plain, block = kept(QBLIF, "none"), kept(QBLIF, "none", fused=True)
     packed, checkpoint = kept(QBLIF, "packed"), kept(QBLIF, "checkpoint")
     assert checkpoint < packed < block < plain
-    assert packed <= 0.65 * block  # (1 + 1/4)/2 of what a ReLU network keeps: weight output and spikes
+    assert packed <= 0.65 * block  # (1 + 1/4)/2: weight output and spikes
+    relu = kept(ReLU, "none", images=4 * 16)  # as a network without time that sees every step of every image
+    assert block <= relu and packed <= 0.8 * relu, (block / relu, packed / relu)
     assert checkpoint <= 0.2 * block
 
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from qbsnn.callbacks import EarlyExit
 from qbsnn.callbacks.verification import IntegerSimulation
+from qbsnn.data import Digits
 from qbsnn.deploy.convert.absorb import absorb
 from qbsnn.deploy.convert.grid import GridNetwork
 from qbsnn.deploy.convert.quantize import quantize
@@ -17,11 +19,14 @@ from qbsnn.deploy.engines import reference
 from qbsnn.errors import DeployError, VerificationError
 from qbsnn.models import mlp
 from qbsnn.neurons import QBLIF
+from qbsnn.results.reading import read_result
 from qbsnn.training import deployment
 from qbsnn.training.deployment import Check
-from qbsnn.training.record import require_proof
+from qbsnn.training.module import Classifier
+from qbsnn.training.record import recorded, require_proof
 from qbsnn.training.run import holds
 from tests.deploy.spiking import batches, make
+from tests.report.samples import make_result
 
 
 def network():
@@ -42,6 +47,22 @@ def test_checks_see_every_image_once_and_in_order(monkeypatch):
     parts = list(deployment._parts(network(), batches))
     for i in (0, 1):
         assert torch.equal(torch.cat([part[i] for part in parts]), torch.cat([batch[i] for batch in batches]))
+
+
+def test_nothing_is_chosen_on_test_images():
+    """The search for thresholds sees training images; both margins of early exit are chosen on validation images."""
+    asked, data = [], Digits(batch_size=32, limit_train=64, limit_val=32, limit_test=32)
+    data.setup()
+    for part in ("train", "val", "test"):
+        honest = getattr(data, f"{part}_dataloader")
+        setattr(data, f"{part}_dataloader", lambda part=part, honest=honest: asked.append(part) or honest())
+    trained = mlp(QBLIF, in_shape=(1, 8, 8), num_classes=10, mean=[0.5], std=[0.5], hidden=(16,)).eval()
+    settings = DeploySettings(theta="integer", calibration_images=8, exit_loss=0.9)
+    converted = deployment.convert(trained, settings, data, lambda *_: None)
+    assert converted.deployed.quantized.net.exit_margin is not None and asked == ["train", "val"]
+    module = Classifier(trained, 10, loss=None, optimizer=None, scheduler=None, config={})
+    EarlyExit(loss=0.9).on_test_start(SimpleNamespace(datamodule=data), module)
+    assert asked == ["train", "val", "val"]
 
 
 class Slow(Check):
@@ -104,3 +125,14 @@ def test_a_module_holds_a_checkpoint_only_where_all_values_are_equal():
     assert not holds(module, {"state_dict": kept})
     del kept[name]
     assert not holds(module, {"state_dict": kept})
+
+
+@pytest.mark.parametrize("spikes", [5, 0])
+def test_a_run_with_a_silent_layer_is_unproven(tmp_path, spikes):
+    begun = make_result(status="running", config={"report": False})
+    begun.integer.layers[1].spikes = spikes
+    with recorded(begun, tmp_path, [], dict, lambda: 0.0):
+        pass
+    found = read_result(tmp_path / "result.json")
+    assert found.status == ("finished" if spikes else "unproven")
+    assert found.error == (None if spikes else "equal engines prove nothing of layers without spikes: block.neuron")

@@ -6,12 +6,16 @@ import os
 import shutil
 import signal
 import time
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from qbsnn.callbacks.checkpoint import BestByValidation
 from qbsnn.data.images.resident import ImageSplit
 from qbsnn.errors import DataError
+from qbsnn.training import resume
 from qbsnn.training.module import Classifier
 from qbsnn.training.record import claim, held
 from qbsnn.training.resume import unfinished
@@ -35,7 +39,10 @@ def stop_at(monkeypatch):
             left[0] -= 1
             if left[0] == 0:
                 raise DataError("stopped by the test")
-        return honest(self, batch, batch_idx)
+        loss = honest(self, batch, batch_idx)
+        assert self.network.encoder.epoch == self.current_epoch
+        # rate coding draws by seed, epoch and sample; this draws from the generator that is to be put back
+        return loss * (1 + torch.rand(())) if self.network.encoder.coding == "rate" else loss
 
     monkeypatch.setattr(Classifier, "training_step", step)
     return lambda n: left.__setitem__(0, n)
@@ -75,7 +82,8 @@ HARD = {
 
 
 @pytest.mark.parametrize("settings", HARD.values(), ids=HARD.keys())
-def test_a_stopped_run_goes_on_to_the_same_numbers(tool, stop_at, settings, whole):
+def test_a_stopped_run_goes_on_to_the_same_numbers(tool, stop_at, monkeypatch, settings, whole):
+    monkeypatch.setattr(resume, "time", SimpleNamespace(perf_counter=count().__next__))  # a second passes at each look
     if settings:
         whole = tool.folder / "outputs/whole"
         assert tool("train.py", *SHORT, *settings, "hydra.run.dir=outputs/whole") == 0
@@ -92,6 +100,9 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(tool, stop_at, settings, whol
     assert starts(whole) == [(0, 0), (1, 4), (2, 8), (3, 12)]
     assert starts(run) == [(0, 0), (1, 4), (1, 4), (2, 8), (2, 8), (3, 12)]
     assert curves(run) == curves(whole)
+    if settings:
+        ours, theirs = (torch.load(place / "checkpoints/last.ckpt", weights_only=True) for place in (run, whole))
+        assert ours["resumption"]["seconds"] == theirs["resumption"]["seconds"] >= 4
 
 
 AVERAGED = ["+callbacks.ema._target_=lightning.pytorch.callbacks.EMAWeightAveraging", "+callbacks.ema.decay=0.5"]
@@ -336,3 +347,10 @@ def test_what_may_be_overwritten_is_not_gone_on_with(tool, whole):
     settings = read(whole)["config"]
     assert unfinished(settings) is not None
     assert unfinished({**settings, "overwrite": True}, first=False) is None
+
+
+def test_what_epochs_are_compared_by_is_kept(tmp_path):
+    ours, theirs = (BestByValidation(str(tmp_path)) for _ in range(2))
+    ours.best_loss, ours.best_excess = 0.25, 0.5
+    theirs.load_state_dict(ours.state_dict())
+    assert (theirs.best_loss, theirs.best_excess) == (0.25, 0.5)

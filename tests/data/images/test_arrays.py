@@ -61,6 +61,17 @@ def test_parts_are_disjoint_complete_and_stratified(digits):
     assert not torch.equal(other.indices["val"], parts["val"])
 
 
+def test_limits_take_samples_by_the_seed_of_the_split(digits):
+    chosen = {}
+    for seed in (0, 1):
+        few = Digits(split_seed=seed, limit_test=40)
+        few.setup()
+        chosen[seed] = few.indices["test"]
+        assert len(chosen[seed]) == 40 and torch.isin(chosen[seed], digits.indices["test"]).all()
+        assert not torch.equal(chosen[seed], digits.indices["test"][:40])
+    assert not torch.equal(chosen[0], chosen[1])
+
+
 def test_digits_mean_and_std(digits):
     pixels = torch.cat([digits._splits[part].pixels for part in ("train", "val")]).double() / 16
     assert digits.mean == pytest.approx([pixels.mean().item()], abs=1e-3)
@@ -151,6 +162,12 @@ def test_hold_out_is_in_proportion(fraction):
         assert (np.abs(counts - fraction * np.bincount(labels)) <= 1).all()
         assert np.array_equal(mask, hold_out(shuffled, fraction, seed, "test"))
         assert not np.array_equal(mask, hold_out(shuffled, fraction, seed + 1, "test"))
+
+
+def test_classes_are_rounded_by_largest_remainder():
+    """Three of 7 and 2 samples: 2⅓ and ⅔."""
+    labels = np.array([0] * 7 + [1] * 2)
+    assert np.bincount(labels[hold_out(labels, 1 / 3, 0, "test")]).tolist() == [2, 1]
 
 
 class Fake(ImageDataModule):

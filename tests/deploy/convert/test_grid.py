@@ -146,6 +146,24 @@ def test_registers_in_floating_point_are_the_integer_ones(bits, overflow):
     # in float32 the width of the register does not matter, only whether it holds V
     v = np.concatenate([v[np.abs(v) < 2**24], np.arange(-20, 21), [-(2**24), 2**24]])
     assert torch.equal(fitted(net, torch.from_numpy(v).float()).long(), torch.from_numpy(reference.fitted(net, v)))
+    half = 2.0 ** (bits - 1)
+    v = torch.tensor([-half - 1, -half, half - 1, half], dtype=torch.float64, requires_grad=True)
+    fitted(net, v).sum().backward()
+    assert v.grad.tolist() == ([0, 1, 1, 0] if overflow == "saturate" else [1] * 4)
+
+
+@pytest.mark.parametrize(("bits", "q_max"), [(8, 127), (4, 7)])
+def test_a_weight_is_pushed_no_further_out_of_its_grid_than_it_rounds(bits, q_max):
+    network = make("mlp", partial(QBLIF, s_max=4))
+    grid = GridNetwork(quantize(absorb(network), DeploySettings(bits=bits)))
+    layer, theta = grid.stages["fc2"].parts[0].weight, grid.origin.net.stages[1].theta[0]
+    pixels, labels = batches(network)[0]
+    for value, moves in ((q_max + 0.4, True), (q_max + 0.6, False), (-q_max - 0.4, True), (-q_max - 0.6, False)):
+        layer.weight.data[0] = value / float(theta)
+        layer.weight.grad = None
+        torch.nn.functional.cross_entropy(grid(pixels).mean(0), labels).backward()
+        assert bool(layer.weight.grad[0].any()) == moves
+        assert int(grid.integers().net.stages[1].branches[0].weight[0, 0]) == (q_max if value > 0 else -q_max)
 
 
 def test_through_gives_the_exact_value_and_the_smooth_gradient():

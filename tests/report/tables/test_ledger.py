@@ -3,13 +3,15 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from scipy import stats
 
 from qbsnn.errors import DataError
 from qbsnn.report.tables.claims import Claim, count_tested, judge, ledger, read_claims
-from qbsnn.report.tables.evidence import gather, reading
+from qbsnn.report.tables.evidence import COMPARED, gather, reading
 from qbsnn.report.tables.pages import KINDS, Pages
 from qbsnn.report.tables.stored import merged, read_stored, store
 from tests.report.sweeps import BOTH, QB, stored
@@ -87,16 +89,27 @@ def test_a_number_of_runs_of_several_commits_is_marked(project):
     assert costs.splitlines()[-1].endswith("| f00, 0123abc | LIF, T = 4 |")
 
 
-def test_one_seed_leaves_a_claim_open(project):
+@pytest.mark.parametrize(("spread", "words"), [(1, "differ by"), (3, "do not differ by")])
+def test_what_seeds_explain_by_hand(spread, words):
+    """Two rows of three, means 4 apart. Of ±1 F = 24 and p = 0.008; of ±3 F = 24/9 and p = 0.18."""
+    cells = pd.DataFrame({"label": list("aaabbb"), COMPARED: [0, spread, -spread, 4, 4 + spread, 4 - spread]})
+    means = pd.concat({COMPARED: pd.DataFrame({"mean": [0, 4], "std": spread, "count": 3}, ["a", "b"])}, axis=1)
+    text = reading(SimpleNamespace(cells=cells, means=means))
+    assert f"The rows {words} more than seeds explain (one-way" in text
+    assert f"p = {0.008 if spread == 1 else 0.18}" in text
+
+
+@pytest.mark.parametrize(("seeds", "found"), [(1, "+1.00"), (2, "+1.50 [−4.85, +7.85]")])
+def test_fewer_than_three_seeds_leave_a_claim_open(project, seeds, found):
+    """A difference of 1 point, or of 1 and 2: 1.5 ± 12.706/2."""
     (project / "docs/results/table_some.json").unlink()
-    stored(project, {label: {0: seeds[0]} for label, seeds in BOTH.items()})
+    stored(project, {label: {seed: each[seed] for seed in range(seeds)} for label, each in BOTH.items()})
     side, lif = {"sweep": "table_some", "row": QB}, {"sweep": "table_some", "row": "LIF, T = 4"}
-    assert verdict(project, **{"is": side}, over=lif, at_least=0.0) == (
-        "open",
-        "+1.00 points; asked: ≥ +0.00 points",
-        "1",
-    )
-    assert "Too few seeds" in reading(gather(project / "conf", project / "docs/results")["table_some"].table)
+    for bound, asked in ((-0.2, "−20.00"), (0.0, "+0.00"), (0.2, "+20.00")):
+        text = f"{found} points; asked: ≥ {asked} points"
+        assert verdict(project, **{"is": side}, over=lif, at_least=bound) == ("open", text, str(seeds))
+    found = reading(gather(project / "conf", project / "docs/results")["table_some"].table)
+    assert ("Too few seeds" in found) == (seeds == 1)
 
 
 @pytest.mark.parametrize(

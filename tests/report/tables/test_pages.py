@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -34,7 +35,7 @@ def test_what_is_stored_makes_the_frame_that_the_runs_make(project):
     changed = {"folder", "overrides"}  # no paths are stored
     assert list(kept) == list(runs) and kept.attrs["models"] == runs.attrs["models"]
     for name in set(runs) - changed - {"config", "command", "scales"}:
-        assert kept[name].tolist() == runs[name].tolist() or (kept[name].isna() == runs[name].isna()).all(), name
+        pd.testing.assert_series_equal(kept[name], runs[name])
     assert kept["acs_per_image"].tolist() == runs["acs_per_image"].tolist() == [2 * 123_456 / 512] * 6
     assert kept["scales"][0]["stem.neuron"].value.tolist() == runs["scales"][0]["stem.neuron"].value.tolist()
     assert str(project) not in (project / "docs/results/table_some.json").read_text()
