@@ -197,10 +197,8 @@ def _fault(error: BaseException, folder: Path) -> EnvironmentFault | None:
 
 def silent_layers(result: Result) -> list[str]:
     """Layers without a spike in a check, which proves nothing of them."""
-    blocks = (result.absorption, result.integer)
-    names = [layer.name for block in blocks if isinstance(block, (Absorption, Integer)) for layer in block.layers
-             if not layer.spikes]  # fmt: skip
-    return list(dict.fromkeys(names))
+    blocks = [block for block in (result.absorption, result.integer) if isinstance(block, (Absorption, Integer))]
+    return list(dict.fromkeys(layer.name for block in blocks for layer in block.layers if not layer.spikes))
 
 
 def require_proof(result: Result) -> None:

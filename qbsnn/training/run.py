@@ -1,6 +1,4 @@
-"""The story of a run: settings -> data, network, trainer -> fit -> last and best weights -> absorb -> quantise
-(-> train on the grid) -> verify -> test -> count energy -> result and page.
-"""
+"""The story of a run: fit -> last and best weights -> absorb -> quantise (-> tune) -> verify -> test -> energy -> page."""
 
 from __future__ import annotations
 
@@ -237,9 +235,8 @@ def measure(parts: Parts, name: str, tune: Tune) -> tuple[dict[str, float], dict
     if parts.checks or parts.settings.get("deploy", {}).get("mode") == "qat":
         parts.data.prepare_data()
         parts.data.setup("test")
-        device = parts.trainer.strategy.root_device
-        group = deploy_settings(parts.settings)
-        converted = convert(frozen(parts.module.network, device), group, parts.data, tune)
+        network = frozen(parts.module.network, parts.trainer.strategy.root_device)
+        converted = convert(network, deploy_settings(parts.settings), parts.data, tune)
         blocks |= prove(parts.checks, converted, parts.data.test_dataloader, name)
         for listener in parts.listeners:
             listener.grid = tuned_grid(converted)
@@ -291,8 +288,8 @@ def _recorded(parts: Parts, again: bool = True, **fields: Any) -> Iterator[Recor
         yield Record(result, parts.folder)
         return
     with held(parts.folder):
-        overwrite, resume = (parts.settings.get(key, False) for key in ("overwrite", "resume"))
-        result = continued(result, claim(parts.folder, result.identity, overwrite, resume, again))
+        asked = {key: parts.settings.get(key, False) for key in ("overwrite", "resume")}
+        result = continued(result, claim(parts.folder, result.identity, again=again, **asked))
         seconds = lambda: parts.resumption.seconds  # noqa: E731
         with recorded(result, parts.folder, parts.trainer.loggers, parts.data.describe, seconds) as record:
             yield record
