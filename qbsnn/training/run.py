@@ -1,4 +1,4 @@
-"""The story of a run: fit -> last and best weights -> absorb -> quantise (-> tune) -> verify -> test -> energy, page."""
+"""The story of a run: fit -> last and best weights -> absorb -> quantise (-> tune) -> verify -> test, energy, page."""
 
 from __future__ import annotations
 
