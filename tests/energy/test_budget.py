@@ -100,7 +100,7 @@ def test_accumulates_may_be_more_than_the_energy_of_a_dense_network():
 def test_a_target_that_never_acts_says_so():
     assert EnergyBudget(every=4).idle(100) is None and EnergyBudget(every=1, begin=0).idle(2) is None
     why = EnergyBudget(every=50, begin=0.5).idle(100)
-    assert why is not None and "budget.every=50 charges 2 of the 100 batches of this training, and 1 of them" in why
+    assert why is not None and "applied to 1 batch after 50 % of training, and it needs at least 2" in why
     assert EnergyBudget(every=1000).idle(100) is not None and EnergyBudget(begin=1, end=1).idle(100) is not None
 
 

@@ -159,7 +159,9 @@ def test_a_gesture_archive_is_unpacked_and_a_cut_one_is_refused(tmp_path):
 @pytest.mark.parametrize("name", SETS)
 def test_absent_files_are_explained(name, tmp_path):
     data = made(name, tmp_path, write=False)
-    with pytest.raises(DataError, match=r"is missing from .*data\.download is false\. By hand: save https?://\S+ as "):
+    with pytest.raises(
+        DataError, match=r"is missing from .*data\.download is false\. By hand: save .*https?://\S+ (as|in) "
+    ):
         data.prepare_data()
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(DataError, match="missing"):

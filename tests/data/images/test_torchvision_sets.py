@@ -150,7 +150,9 @@ def test_absent(cls, download, tmp_path):
     assert everything(tmp_path) == before and socket.getdefaulttimeout() == timeout
     assert "\n" not in message
     assert f"{module.file_names()[0]} is missing from {module.place}, and" in message
-    assert all(f"{archive.url} as {archive.name}" in message for archive in module.archives())
+    assert all(
+        archive.name in message and archive.url.removesuffix(archive.name) in message for archive in module.archives()
+    )
     assert module.folder.is_absolute()
     assert ("the download failed (" if download else "data.download is false") in message
     assert tiny.NOWHERE in message and f"generated/torchvision.datasets.{cls.__name__}.html" in message
