@@ -179,7 +179,8 @@ def screen(cfg: DictConfig) -> dict[str, Any]:
 def _check_root(data: Node, written: Any) -> None:
     """Refuse to take the folder of all sets for the user's own files, unless it looks like that."""
     own = data.get("_target_") in ("qbsnn.data.ImageFolder", "qbsnn.data.EventFolder") and not data.get("table")
-    if own and written.get("root") == "${paths.data}" and not any(Path(data["root"]).glob("[Tt]rain")):
+    root = Path(data["root"])
+    if own and written.get("root") == "${paths.data}" and root.is_dir() and not any(root.glob("[Tt]rain")):
         raise SettingsError("data.root is not set: write data.root=FOLDER, the folder that holds train/<class>/")
 
 
