@@ -35,9 +35,10 @@ def checkpoint_of(path: str | Path) -> Path:
     if not path.is_dir():
         return path
     found = [path / "checkpoints" / name for name in (BEST, LAST)]
-    if not any(file.exists() for file in found):
+    file = next((file for file in found if file.exists()), None)
+    if file is None:
         raise CheckpointError(f"checkpoint {found[0]} does not exist: {path} is no run's folder{runs_below(path)}")
-    return next(file for file in found if file.exists())
+    return file
 
 
 @dataclass
