@@ -164,8 +164,9 @@ def fail(error: Exception) -> None:
 
 def fail_for_the_machine(error: Exception) -> None:
     """Print what the machine did not give; an error of another kind is raised again."""
-    place = HydraConfig.get().runtime.output_dir if HydraConfig.initialized() else Path.cwd()
-    fault = environment_fault(error, place)
+    settings = HydraConfig.instance().cfg
+    place = None if settings is None else OmegaConf.select(settings, "hydra.runtime.output_dir")
+    fault = environment_fault(error, place or Path.cwd())
     if fault is None:
         raise error
     fault.__cause__ = None if fault is error else error
