@@ -164,7 +164,7 @@ def fail(error: Exception) -> None:
 
 def fail_for_the_machine(error: Exception) -> None:
     """Print what the machine did not give; an error of another kind is raised again."""
-    settings = HydraConfig.instance().cfg
+    settings: Any = HydraConfig.instance().cfg  # a DictConfig, declared as what it holds
     place = None if settings is None else OmegaConf.select(settings, "hydra.runtime.output_dir")
     fault = environment_fault(error, place or Path.cwd())
     if fault is None:
