@@ -141,13 +141,6 @@ class Budgeted(Training):
         return loss if spending is None else loss + self.budget.penalty(spending, 1.0)
 
 
-def bf16_supported(device: torch.device, isa: list[str]) -> bool:
-    """Whether the processor or card multiplies bfloat16 itself."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool({"avx512_bf16", "amx_bf16"} & set(isa))
-
-
 def trainings(
     names: Mapping[str, str] | tuple[str, ...],
     problem: Problem,

@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +30,7 @@ from pydantic import Field
 from qbsnn.cli.keys import Keys
 from qbsnn.errors import SettingsError
 from qbsnn.results.files import write_atomically
-from qbsnn.training.devices.host import git_state, host_info
+from qbsnn.training.devices.host import git_state, host_info, version
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path("outputs/benchmarks")
@@ -149,7 +148,10 @@ class Result:
     def as_dict(self) -> dict[str, Any]:
         """The content of the result file."""
         host = vars(host_info())
-        versions = {**host["versions"], **{name: version for name in PACKAGES if (version := _version(name))}}
+        versions = {
+            **host["versions"],
+            **{name: found for name in PACKAGES if (found := version(name)) != "not installed"},
+        }
         commit, dirty = git_state(ROOT, ":(top)benchmarks")
         made = {
             "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -291,10 +293,3 @@ def child(
     if done.returncode != 0:
         raise RuntimeError(f"{what} failed:\n{(done.stderr or 'see above').strip()[-2000:]}")
     return json.loads(last)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from benchmarks import onnx_twin, peers
 from benchmarks.c_latency import seconds as seconds_in_c
-from benchmarks.contenders import KITS, TWIN, bf16_supported
+from benchmarks.contenders import KITS, TWIN
 from benchmarks.harness import BenchmarkKeys, Goal, Result, Unavailable, device, first_line, interleaved, where
 from qbsnn.cli import launch as cli
 from qbsnn.deploy.convert.absorb import absorb
@@ -34,6 +34,7 @@ from qbsnn.models.execution import prepare
 from qbsnn.neurons import QBLIF, ReLU
 from qbsnn.training.devices.allocator import keep_freed_memory
 from qbsnn.training.devices.host import host_info
+from qbsnn.training.devices.precision import computes_bfloat16
 
 
 class Net(NamedTuple):
@@ -130,7 +131,7 @@ class Forms:
             f"ReLU twin fp32, {steps} passes": lambda: self.twin(repeated),
             "ReLU twin fp32, one pass": lambda: self.twin(x),
         }
-        if bf16_supported(device(), host_info().isa):
+        if computes_bfloat16(device().type, host_info().isa):
             found["own bf16 autocast"] = lambda: half(self.network, x)
         found |= {f"{peer} LIF fp32": partial(network, x) for peer, network in self.peers.items() if peer != TWIN}
         if x.device.type == "cpu":

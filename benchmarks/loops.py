@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks import peers
-from benchmarks.contenders import bf16_supported
 from benchmarks.harness import ROOT, device
 from qbsnn.data import DataModule
 from qbsnn.sweeps.plan import written
 from qbsnn.training.devices.allocator import keep_freed_memory
 from qbsnn.training.devices.host import host_info
+from qbsnn.training.devices.precision import computes_bfloat16
 from qbsnn.training.optim import parameter_groups
 from qbsnn.training.settings import validate
 from qbsnn.training.setup import Parts, build
@@ -117,7 +117,7 @@ def peer(task: Task, seed: int, root: Path, folder: Path, clock: Stopwatch) -> F
     network = Normalised(make(width), data)
     network.to(device()).train()
     size, optimiser = parameters(network), optimiser_of(task, network)
-    half = bool(task.recipe) and bf16_supported(device(), host_info().isa)
+    half = bool(task.recipe) and computes_bfloat16(device().type, host_info().isa)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=task.epochs)
     loader = data.train_dataloader()
     every = max(1, len(loader) // task.checks)
@@ -205,8 +205,8 @@ def built(task: Task, seed: int, root: Path, folder: Path, recipe: tuple[str, ..
         "data.download": "false",
         "data.verify": os.environ.get("QBSNN_VERIFY", "true"),
         "data.val_fraction": task.val,
-        "data.limit_val": _null(task.val_limit),
-        "data.limit_train": _null(task.train_limit),
+        "data.limit_val": written(task.val_limit),
+        "data.limit_train": written(task.train_limit),
         "+trainer.val_check_interval": 1.0 / task.checks,
         "callbacks.checkpoint": "null",
         "callbacks.progress": "null",
@@ -236,7 +236,3 @@ def _now() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
-
-
-def _null(value: int | None) -> str:
-    return "null" if value is None else str(value)

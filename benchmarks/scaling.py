@@ -13,7 +13,6 @@ from dataclasses import asdict, replace
 from typing import Any, cast
 
 import numpy as np
-import torch
 from pydantic import Field
 
 from benchmarks import memory
@@ -112,25 +111,7 @@ def packed_bytes(problem: Problem) -> int:
     """Bytes of the bursts of all neurons of a batch in one step, packed."""
     made = network("QB-LIF block", problem)
     assert isinstance(made, SpikingNetwork)
-    return neurons(made) * problem.batch
-
-
-def neurons(made: SpikingNetwork) -> int:
-    """Number of spiking neurons, counted on one black image."""
-    count = 0
-
-    def add(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        nonlocal count
-        count += output[0].numel()
-
-    hooks = [neuron.register_forward_hook(add) for _, _, neuron in made.spiking_stages()]
-    for _, _, neuron in made.spiking_stages():
-        neuron.compiled = False
-    with torch.no_grad():
-        made.eval()(torch.zeros(1, *made.in_shape))
-    for hook in hooks:
-        hook.remove()
-    return count
+    return sum(neuron.neurons for _, _, neuron in made.spiking_stages()) * problem.batch
 
 
 if __name__ == "__main__":

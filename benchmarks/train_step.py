@@ -31,7 +31,6 @@ from benchmarks.contenders import (
     Problem,
     Training,
     able,
-    bf16_supported,
     trainings,
 )
 from benchmarks.harness import BenchmarkKeys, Goal, Result, Unavailable, device, interleaved, where
@@ -39,6 +38,7 @@ from qbsnn.checks import choice
 from qbsnn.cli import launch as cli
 from qbsnn.training.devices.allocator import keep_freed_memory
 from qbsnn.training.devices.host import host_info
+from qbsnn.training.devices.precision import computes_bfloat16
 
 BF16 = ("QB-LIF block", "SpikingJelly", "SpikingJelly compiled", TWIN, COMPILED_TWIN)
 CHOSEN = "QB-LIF block"
@@ -89,7 +89,7 @@ def measure_time(result: Result, names: tuple[str, ...], problem: Problem, round
     """Seconds of a step, fp32 and bf16 in the same rounds."""
     keep_freed_memory()  # for every contender
     titles = {name: f"{name}|fp32" for name in names}
-    if bf16_supported(device(), host_info().isa):
+    if computes_bfloat16(device().type, host_info().isa):
         titles |= {f"{name}, bf16": f"{name}|bf16" for name in BF16 if name in names}
     else:
         result.skip("bf16", "this processor has no bf16 instructions")

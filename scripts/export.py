@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, field_validator
 
-from qbsnn.checks import choice
 from qbsnn.cli import launch as cli
 from qbsnn.cli.keys import CheckpointKeys
 
@@ -19,7 +19,7 @@ from qbsnn.cli.keys import CheckpointKeys
 class Export(CheckpointKeys):
     """The keys of this tool."""
 
-    format: str = Field(description="what to write: onnx, bundle, nir or c")
+    format: Literal["onnx", "bundle", "nir", "c"] = Field(description="what to write")
     out: Path | None = Field(default=None, description="where; default: below outputs/export")
     images: int = Field(default=4, ge=1, description="how many test images prove the export")
     allow_metadata_only: bool = Field(
@@ -38,20 +38,20 @@ def main(given: Export) -> None:
     """Quantise, export, prove, and say where it is."""
     import torch
 
-    from qbsnn.cli.checkpoints import deployed_network, first_images, opened
+    from qbsnn.cli.checkpoints import deployed_network, opened
+    from qbsnn.data.loading import first_inputs
     from qbsnn.deploy.convert.profiles import misfits
     from qbsnn.deploy.export.write import FORMATS, Job, export
 
-    kind = choice("format", given.format, FORMATS)
     run = given.outputs / "export" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{cli.uid()}"
     with torch.no_grad():
         parts, deployed = deployed_network(opened(given), run)
-        pixels = torch.cat(list(first_images(parts.data, given.images)))
+        pixels = torch.cat(list(first_inputs(parts.data.test_dataloader(), given.images)))
         encoded = deployed.quantized.front.encoder(pixels)
         name = parts.result.config["name"]
-        out = given.out or run / f"{name}-{kind}{FORMATS[kind].suffix}"
+        out = given.out or run / f"{name}-{given.format}{FORMATS[given.format].suffix}"
         job = Job(deployed.quantized, encoded, name, parts.data.class_names, given.allow_metadata_only)
-        proof = export(job, kind, out)
+        proof = export(job, given.format, out)
     print(f"{out}: {job.name}, T = {job.net.T}, {len(job.net.stages)} layers; {proof.remark}")
     print(f"checked on {proof.images} test images: {proof.spikes:,} spikes, 0 of {proof.values:,} values differ")
     print(*(f"warning: {line}\n" for line in misfits(deployed.quantized)), sep="", end="")

@@ -22,7 +22,8 @@ class Verification(CheckpointKeys):
 
 
 def main(given: Verification) -> None:
-    from qbsnn.cli.checkpoints import deployed_network, first_images, opened
+    from qbsnn.cli.checkpoints import deployed_network, opened
+    from qbsnn.data.loading import first_inputs
     from qbsnn.deploy.convert.profiles import misfits
     from qbsnn.deploy.verify.agreement import Row, compare_engines
 
@@ -31,7 +32,7 @@ def main(given: Verification) -> None:
 
     totals: dict[tuple[str, str], Row] = {}
     seen, wrong, spiked = 0, None, set()
-    images = first_images(parts.data, given.images)
+    images = first_inputs(parts.data.test_dataloader(), given.images)
     compared = compare_engines(quantized, deployed.grid, images, given.scalar, parts.module.network.compiled)
     for rows, yardstick in compared:
         seen += len(yardstick.logits)

@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from qbsnn import checks
+from qbsnn.data.loading import first_inputs
 from qbsnn.errors import ArgumentError
 from qbsnn.layers.quantised import trained_weight
 from qbsnn.layers.stage import INPUT
@@ -54,14 +55,10 @@ class WhitenFirstLayer(Callback):
         kept.requires_grad_(False)
         if pl_module.config.get("init_from"):
             return
-        batches, count = [], 0
-        for pixels, _ in trainer.datamodule.train_dataloader():  # type: ignore[attr-defined]
-            # the network is not on the device yet, where the pixels may be
-            batches.append(network.encoder(pixels.to(network.encoder.mean.device))[0])
-            count += len(pixels)
-            if count >= self.images:
-                break
-        filters = whitening(torch.cat(batches)[: self.images], layer.kernel_size, self.epsilon)
+        loader = trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
+        place = network.encoder.mean.device  # the network is not on the device yet, where the pixels may be
+        images = torch.cat([network.encoder(pixels.to(place))[0] for pixels in first_inputs(loader, self.images)])
+        filters = whitening(images, layer.kernel_size, self.epsilon)
         both = torch.stack([filters, -filters], 1).flatten(0, 1)[: layer.out_channels]
         with torch.no_grad():
             kept.copy_(both)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf, open_dict
-from torch import Tensor
 from yaml import YAMLError
 
 from qbsnn import checks
 from qbsnn.cli.keys import CheckpointKeys
 from qbsnn.cli.suggestions import dotted, suggestion
-from qbsnn.data import DataModule, class_names
+from qbsnn.data import class_names
 from qbsnn.errors import SettingsError
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.models.weights import load_network, load_weights
@@ -110,14 +109,6 @@ def deployed_network(given: Opened, run: Path) -> tuple[Parts, Deployed]:
     group = deploy_settings(parts.settings)
     tune = lambda network, quantized: stored(network, group, given.checkpoint)  # noqa: E731
     return parts, present(convert(parts.module.network.eval(), group, parts.data, tune).deployed)
-
-
-def first_images(data: DataModule, count: int | None) -> Iterator[Tensor]:
-    """Batches ``[B, C, H, W]`` of the first ``count`` test images; of all if it is ``None`` or there are fewer."""
-    for pixels, _ in data.test_dataloader():
-        yield pixels[:count]
-        if count is not None and (count := count - len(pixels)) <= 0:
-            return
 
 
 def stored_config(

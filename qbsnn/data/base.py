@@ -19,6 +19,7 @@ from qbsnn import checks
 from qbsnn.bounds import DataBounds
 from qbsnn.data.loading import Share, Split, eval_loader, train_loader
 from qbsnn.data.randomness import Purpose, permutation
+from qbsnn.data.ranges import check_range
 from qbsnn.data.split import hold_out
 from qbsnn.errors import ArgumentError, DataError
 
@@ -45,6 +46,7 @@ class DataModule(lightning.LightningDataModule, Generic[Source]):
     std: tuple[float, ...]
     in_shape: tuple[int, int, int]
     encodings: ClassVar[tuple[str, ...]] = ("direct", "rate", "latency")  # that a network may use; the usual one first
+    values: ClassVar[tuple[str, float]] = ("pixels", 1)  # what inputs are called, and the largest; the smallest is 0
     simulated: ClassVar[bool] = False  # whether the samples were computed from other data, not recorded
     names_known: bool = True  # whether class_names are the set's own already, not in files that are still to be read
     own_files: ClassVar[bool] = False  # whether the files are the user's, so that nobody knows what they should be
@@ -87,9 +89,9 @@ class DataModule(lightning.LightningDataModule, Generic[Source]):
     def part(self, source: Source, chosen: NDArray[np.int64], labels: Tensor, augmented: bool) -> Split:
         """The samples ``chosen`` ``[n]`` of ``source`` with their ``labels`` ``[n]`` as one part."""
 
-    @abstractmethod
     def check(self, inputs: Tensor, where: str) -> None:
-        """Raise DataError for inputs that no sample of this set can have."""
+        """Raise DataError for inputs that no sample of this set can have: numbers outside ``values``."""
+        check_range(inputs, where, *self.values)
 
     def setup(self, stage: str | None = None) -> None:
         """Read what ``stage`` needs: ``"test"`` the test samples, ``None`` all, any other the training samples."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from qbsnn.errors import DataError
 log = logging.getLogger(__name__)
 
 PARTS = ("train", "val", "test")
+NEARLY = re.compile(r"(val|test)(id|idation|ing|s|set)?(?![a-z])")
+"""The beginning of a folder's name, in lower case, that can only mean ``val`` or ``test``: ``valid``, ``test_set``."""
 SEPARATORS = {";": "semicolons", "\t": "tabs"}
 """What spreadsheets put between columns in the place of commas."""
 
@@ -253,9 +256,9 @@ def read_table(path: Path, root: Path, name: str) -> list[tuple[str, str, str]]:
 def _tell_others(folders: Sequence[str], root: Path, name: str) -> None:
     """Refuse folders beside ``train`` whose names can only mean ``val`` or ``test``; name those that are left out."""
     for folder in folders:
-        meant = next((part for part in ("val", "test") if folder.lower().startswith(part)), None)
+        meant = NEARLY.match(folder.lower())
         if meant is not None:
-            raise DataError(f"{name}: {root / folder} would not be read: rename it to {meant}, or move it elsewhere")
+            raise DataError(f"{name}: {root / folder} would not be read: rename it to {meant[1]}, or move it elsewhere")
     if folders:
         log.warning("%s: folders beside train are left out: %s", name, ", ".join(folders))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -212,3 +212,11 @@ def _loader(split: Split, num_workers: int, **batches: Any) -> DataLoader:
 def _whole(batch: Item) -> Item:
     """The data set returns whole batches: there is nothing to collate."""
     return batch
+
+
+def first_inputs(batches: Iterable[tuple[Tensor, Tensor]], count: int | None) -> Iterator[Tensor]:
+    """Inputs ``[B, ...]`` of the first ``count`` samples, by the batch; of all if it is ``None`` or there are fewer."""
+    for inputs, _ in batches:
+        yield inputs[:count]
+        if count is not None and (count := count - len(inputs)) <= 0:
+            return

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
-from typing import Any
 
 import torch
 from torch import nn
@@ -24,7 +23,6 @@ from qbsnn.neurons.relu import LeakyIntegrator
 log = logging.getLogger(__name__)
 
 NeuronFactory = Callable[[], Neuron]
-POOLS = ("max", "avg")
 
 
 class Options(TypedDict, total=False):
@@ -200,8 +198,3 @@ def _made(name: str, factory: NeuronFactory, others: Sequence[Neuron | None]) ->
             f"{name} must return a new neuron at every call, got the same {type(neuron).__name__} twice"
         )
     return neuron
-
-
-def table_entry(tables: dict[str, Any], name: str) -> Any:
-    """The table of this name, or a SettingsError that lists the names."""
-    return tables[checks.choice("name", name, tables)]

@@ -9,7 +9,7 @@ from typing_extensions import Unpack
 
 from qbsnn import checks
 from qbsnn.layers.stage import INPUT
-from qbsnn.models.build import Builder, NeuronFactory, Options, table_entry
+from qbsnn.models.build import Builder, NeuronFactory, Options
 from qbsnn.models.network import SpikingNetwork
 
 
@@ -46,7 +46,7 @@ def resnet(
     neuron: called once per layer. in_shape (C, H, W), num_classes, mean, std: from the data. stem: ``cifar`` (3×3,
     stride 1) or ``imagenet`` (7×7, stride 2, max pool). options: see :class:`~qbsnn.models.build.Options`.
     """
-    table: Table = table_entry(TABLES, name)
+    table = TABLES[checks.choice("name", name, TABLES)]
     imagenet = checks.choice("stem", stem, ("cifar", "imagenet")) == "imagenet"
     build = Builder(neuron, in_shape, options)
     channels = build.scaled(table.stem)

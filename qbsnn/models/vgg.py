@@ -8,7 +8,7 @@ from typing_extensions import Unpack
 
 from qbsnn import checks
 from qbsnn.layers.stage import INPUT
-from qbsnn.models.build import POOLS, Builder, NeuronFactory, Options, table_entry
+from qbsnn.models.build import Builder, NeuronFactory, Options
 from qbsnn.models.network import SpikingNetwork
 
 # Channels of 3×3 convolutions, "M" halves the map; then the sizes of hidden linear layers. vgg11 and vgg16 are columns
@@ -42,8 +42,8 @@ def vgg(
     stem: ``cifar``, or ``imagenet`` (first convolution with stride 2). options: see
     :class:`~qbsnn.models.build.Options`. A pool that would shrink a map below one pixel is left out, with a warning.
     """
-    features, hidden = table_entry(TABLES, name)
-    checks.choice("pool", pool, POOLS)
+    features, hidden = TABLES[checks.choice("name", name, TABLES)]
+    checks.choice("pool", pool, ("max", "avg"))
     stride = 2 if checks.choice("stem", stem, ("cifar", "imagenet")) == "imagenet" else 1
     build = Builder(neuron, in_shape, options)
     source, convs = INPUT, 0

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 
 from qbsnn import checks
 from qbsnn.data import DataModule
+from qbsnn.data.loading import first_inputs
 from qbsnn.deploy.convert.absorb import absorb
 from qbsnn.deploy.convert.grid import GridNetwork
 from qbsnn.deploy.convert.quantize import quantize
@@ -230,13 +231,7 @@ def calibration(settings: DeploySettings, data: DataModule) -> Tensor | None:
     if settings.theta != "integer" or not settings.calibration_images:
         return None
     data.setup("fit")
-    batches, count = [], 0
-    for pixels, _ in data.train_dataloader():
-        batches.append(pixels.cpu())
-        count += len(pixels)
-        if count >= settings.calibration_images:
-            break
-    return torch.cat(batches)[: settings.calibration_images]
+    return torch.cat([pixels.cpu() for pixels in first_inputs(data.train_dataloader(), settings.calibration_images)])
 
 
 def frozen(network: SpikingNetwork, device: torch.device) -> SpikingNetwork:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from qbsnn import checks
 from qbsnn.data.class_folders import Labelled, OwnFiles
-from qbsnn.data.events.events import Events, Sensor, check_events
+from qbsnn.data.events.events import Events, Sensor, check_events, naming
 from qbsnn.data.events.module import EventDataModule
 from qbsnn.data.events.readers import READERS, Convention, read
 from qbsnn.data.events.readers.recording import UNITS
@@ -73,10 +73,8 @@ def read_checked(path: Path, sensor: Sensor, convention: Convention) -> Events:
     Raises:
         DataError: for a file that cannot be read, is of another sensor, or has events that cannot be.
     """
-    try:
+    with naming(str(path)):
         changed = path.stat().st_mtime_ns
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     return _read_checked(path, changed, sensor, convention)
 
 

@@ -77,10 +77,6 @@ class Framing:
         channels = min(POLARITIES[self.polarity], polarities)
         object.__setattr__(self, "shape", (channels, height, width))
 
-    def key(self) -> dict[str, Any]:
-        """What a cache of these frames is keyed by."""
-        return asdict(self)
-
     def __call__(self, events: Events, where: str = "a recording") -> tuple[NDArray[np.uint8], Losses]:
         """Counts uint8 ``[T, C, H, W]`` of checked events ``[N]``, clipped at 255, and what was lost.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from dataclasses import asdict
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -25,7 +26,6 @@ from qbsnn.data.events.frames import COUNT_MAX, Framing, Losses
 from qbsnn.data.events.recordings import Recordings
 from qbsnn.data.loading import Split
 from qbsnn.data.randomness import Purpose, draw
-from qbsnn.data.ranges import check_range
 from qbsnn.data.skipping import SkippingSplit
 from qbsnn.errors import ArgumentError, DataError
 
@@ -117,6 +117,7 @@ class EventDataModule(DataModule[Recordings]):
 
     sensor: Sensor
     encodings = ("events",)
+    values = ("counts", COUNT_MAX)
 
     def __init__(
         self,
@@ -205,10 +206,6 @@ class EventDataModule(DataModule[Recordings]):
             self.mix,
         )
 
-    def check(self, inputs: Tensor, where: str) -> None:
-        """Counts are numbers from 0 to 255."""
-        check_range(inputs, where, "counts", COUNT_MAX)
-
     def describe(self) -> dict[str, Any]:
         """As every set, and per part what the cache found and what the framing lost."""
         found = super().describe()
@@ -245,7 +242,7 @@ class EventDataModule(DataModule[Recordings]):
 
     def _records(self, source: Recordings, chosen: NDArray[np.int64]) -> shards.Records | None:
         def folder() -> Path:
-            found = {"framing": self.framing.key(), "chosen": chosen.tolist(), "source": source.fingerprint()}
+            found = {"framing": asdict(self.framing), "chosen": chosen.tolist(), "source": source.fingerprint()}
             return self.cache_dir / self.name / shards.key(format=FORMAT, name=self.name, **found)
 
         make = partial(record_of.encode, source, chosen, self.framing, self.skip)

@@ -18,7 +18,6 @@ from qbsnn.data.images.augment import Augment
 from qbsnn.data.images.mix import Mix
 from qbsnn.data.images.resident import ImageSplit, place, resident_choice
 from qbsnn.data.loading import Split
-from qbsnn.data.ranges import check_range
 from qbsnn.errors import DataError
 
 
@@ -125,7 +124,3 @@ class ImageDataModule(DataModule[Images]):
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
         place(split, self.resident, device, f"{self.name}, {part} samples")
         return split
-
-    def check(self, inputs: Tensor, where: str) -> None:
-        """Pixels are numbers in [0, 1]."""
-        check_range(inputs, where, "pixels", 1)

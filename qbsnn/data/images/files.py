@@ -23,7 +23,6 @@ from qbsnn.data.images.decoding import decode, resized
 from qbsnn.data.images.mix import Mix
 from qbsnn.data.loading import Split
 from qbsnn.data.randomness import Purpose, draw, torch_seeded
-from qbsnn.data.ranges import check_range
 from qbsnn.data.skipping import SkippingSplit, record
 
 SIZE = struct.Struct("<2I")
@@ -150,10 +149,6 @@ class FileDataModule(DataModule[Labelled]):
             return FileSplit(paths, labels, self.size, self.side, self.in_shape[0], records, self.skip)
         how = (self.seed, self.random_crop, self.augment, self.mix)
         return FileSplit(paths, labels, self.size, self.side, self.in_shape[0], records, self.skip, *how)
-
-    def check(self, inputs: Tensor, where: str) -> None:
-        """Pixels are numbers in [0, 1]."""
-        check_range(inputs, where, "pixels", 1)
 
     def describe(self) -> dict[str, Any]:
         """As every set, and per part what the cache found."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -100,11 +101,11 @@ def _stage(net: IntegerNetwork, k: int, pooled: Sequence[Shape]) -> dict[str, An
     return {
         **{name: getattr(stage, name) for name in fields},
         "word": _word(stage.name),
-        "size": _size(stage.shape),
-        "positions": _size(stage.shape[1:]),
+        "size": prod(stage.shape),
+        "positions": prod(stage.shape[1:]),
         "branches": [_branch(net, f"{k}_{j}", branch, stage.shape, pooled) for j, branch in branches],
         "pool": None if stage.pool is None else _pool(stage.pool, stage.shape, pooled[k]),
-        "pooled": _size(pooled[k]),
+        "pooled": prod(pooled[k]),
     }
 
 
@@ -122,9 +123,9 @@ def _branch(net: IntegerNetwork, name: str, branch: IntBranch, shape: Shape, poo
         "scale": branch.scale,
         "conv": conv,
         "spikes": f"qbsnn_{'out' if net.stages[branch.source].pool else 's'}{branch.source}",
-        "inputs": _size(source),
+        "inputs": prod(source),
         "channels": shape[0],
-        "positions": _size(shape[1:]),
+        "positions": prod(shape[1:]),
     }
 
 
@@ -191,10 +192,6 @@ def _rows(values: NDArray[Any]) -> str:
 
 def _numbers(values: NDArray[Any]) -> str:
     return "".join(f" {value}" for value in values.reshape(-1).tolist())
-
-
-def _size(shape: Sequence[int]) -> int:
-    return int(np.prod(shape))
 
 
 def _word(name: str) -> str:

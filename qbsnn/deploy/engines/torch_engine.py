@@ -40,7 +40,7 @@ class TorchEngine:
         """
         seen = Overflows()
         spikes, membranes = [], []
-        j = self._input(current)
+        j = self._checked(torch.from_numpy(np.ascontiguousarray(current)).to(self.device))
         outputs: list[Tensor] = []
         for index, stage in enumerate(self.net.stages):
             s, v = self._stage(index, j, outputs, seen)
@@ -52,9 +52,6 @@ class TorchEngine:
         if self.net.exit_margin is not None:
             exits = torch.stack(leave(running, self.net.exit_margin)).cpu().numpy()
         return Trace(spikes, membranes, running[-1].cpu().numpy(), seen.count, seen.first, exits)
-
-    def _input(self, current: NDArray[np.int32]) -> Tensor:
-        return self._checked(torch.from_numpy(np.ascontiguousarray(current)).to(self.device))
 
     def _checked(self, j: Tensor) -> Tensor:
         """J, which must have the network's shape and lie within the bound that everything behind it rests on."""

@@ -38,11 +38,6 @@ class Panel:
     layers: list[tuple[str, list[Bar]]]
 
 
-def counted_energy(result: Result) -> Energy | None:
-    """The energy block, where operations were counted."""
-    return result.energy if isinstance(result.energy, Energy) and result.energy.skipped is None else None
-
-
 def absent(result: Result) -> str:
     """Why there is nothing to show."""
     if isinstance(result.energy, dict):

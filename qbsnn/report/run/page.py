@@ -169,7 +169,7 @@ def render(run: Run, drawn: list[dict[str, Any]]) -> str:
     environment = templates()
     environment.filters.update(percent=words.percent, number=words.number, duration=words.duration)
     result = run.result
-    block = energy.counted_energy(result)
+    block = ran(result.energy)
     groups = (words.chosen(result.config, group) for group in ("model", "neuron", "data"))
     return environment.get_template("page.html.j2").render(
         run=run.directory.resolve().name,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from qbsnn.report.style import BAD, FIRST, GOOD, MUTED, SECOND, WIDTH, label
 from qbsnn.results.run_files import Diagnostics
-from qbsnn.results.schema import Disturbance, Result, Robustness
+from qbsnn.results.schema import Disturbance, Result, ran
 
 
 def bursts(data: Diagnostics) -> Figure | None:
@@ -132,8 +132,7 @@ def confusion(data: Diagnostics) -> Figure | None:
 
 def robustness(result: Result) -> Figure | None:
     """The accuracy with each disturbance as a dot, on a line to the accuracy without."""
-    block = result.robustness
-    if not isinstance(block, Robustness) or block.skipped is not None:
+    if (block := ran(result.robustness)) is None:
         return None
     found = [(_disturbance(each), each.accuracy) for each in block.disturbances if each.accuracy is not None]
     if not found:

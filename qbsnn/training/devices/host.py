@@ -37,7 +37,7 @@ def host_info() -> Host:
         isa=extensions(),
         gpu=_gpu(),
         platform=platform.platform(),
-        versions={"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
     )
 
 
@@ -141,7 +141,8 @@ def _gpu() -> str | None:
     return None
 
 
-def _version(package: str) -> str:
+def version(package: str) -> str:
+    """Of an installed package, or "not installed"."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

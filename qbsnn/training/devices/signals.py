@@ -54,23 +54,24 @@ class Signals:
 
 SIGNALS = Signals()
 """Of this process: signals reach a process, not an object."""
+LOOK_SECONDS = 0.5
+"""Between two looks at whether the parent still runs."""
+PATIENCE_SECONDS = 10.0
+"""From SIGTERM to SIGKILL."""
 
 
 @cache  # a process that does many jobs is watched once
-def end_with(parent: int, every: float = 0.5, patience: float = 10.0) -> None:
+def end_with(parent: int) -> None:
     """End this process when its parent has ended: by SIGTERM, and by SIGKILL where that does not help in time.
 
-    Args:
-        parent: process id of the parent, as it was when this process was asked for.
-        every: seconds between two looks.
-        patience: seconds from SIGTERM to SIGKILL.
+    parent: process id of the parent, as it was when this process was asked for.
     """
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(every)
+            time.sleep(LOOK_SECONDS)
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(patience)
+        time.sleep(PATIENCE_SECONDS)
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, name="end with the parent", daemon=True).start()

@@ -230,14 +230,15 @@ def test_absent_and_odd_folders_are_named(tmp_path, caplog):
     (root / "train/cat/.hidden").write_text("")
     made(root).setup()
     assert "files of other kinds in" in caplog.text and "{'.txt': 1}" in caplog.text
-    for name, meant in (("valid", "val"), ("Testing", "test")):
+    for name, meant in (("valid", "val"), ("Validation2", "val"), ("Testing", "test"), ("test_set", "test")):
         (root / name).mkdir()
         with pytest.raises(DataError, match=f"stray/{name} would not be read: rename it to {meant}, or move it"):
             made(root)
         (root / name).rmdir()
-    (root / "drafts").mkdir()
+    for name in ("drafts", "testimonials", "values"):
+        (root / name).mkdir()
     made(root)
-    assert "folders beside train are left out: drafts" in caplog.text
+    assert "folders beside train are left out: drafts, testimonials, values" in caplog.text
     with pytest.raises(ArgumentError, match="test_fraction must hold out at least one of the 20"):
         made(root, test_fraction=0.001).setup()
 

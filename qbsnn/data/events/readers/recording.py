@@ -147,11 +147,11 @@ def _microseconds(t: NDArray[Any], convention: Convention, where: str) -> NDArra
             f"{', '.join(UNITS)}"
         )
     factor = UNITS[unit]
-    if t.dtype.kind == "u" and len(t) and int(t.max()) >= 2**63:
+    if t.dtype.kind == "u" and int(t.max()) >= 2**63:
         raise DataError(f"{where}: times must be below 2^63, got {t.max()}")
     if factor >= 1 and t.dtype.kind != "f":
         return t.astype(np.int64) * int(factor)
     scaled = t * factor
-    if len(t) and np.abs(scaled).max() >= 2**62:
+    if np.abs(scaled).max() >= 2**62:
         raise DataError(f"{where}: times must be below 2^62 µs, got {scaled.max():g}")
     return np.round(scaled).astype(np.int64)
