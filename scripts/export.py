@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field, field_validator
 
+from qbsnn.checks import choice
 from qbsnn.cli import launch as cli
 from qbsnn.cli.keys import CheckpointKeys
 
@@ -19,7 +19,7 @@ from qbsnn.cli.keys import CheckpointKeys
 class Export(CheckpointKeys):
     """The keys of this tool."""
 
-    format: Literal["onnx", "bundle", "nir", "c"] = Field(description="what to write")
+    format: str = Field(description="what to write: onnx, bundle, nir or c")
     out: Path | None = Field(default=None, description="where; default: below outputs/export")
     images: int = Field(default=4, ge=1, description="how many test images prove the export")
     allow_metadata_only: bool = Field(
@@ -43,15 +43,16 @@ def main(given: Export) -> None:
     from qbsnn.deploy.convert.profiles import misfits
     from qbsnn.deploy.export.write import FORMATS, Job, export
 
+    kind = choice("format", given.format, FORMATS)
     run = given.outputs / "export" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{cli.uid()}"
     with torch.no_grad():
         parts, deployed = deployed_network(opened(given), run)
         pixels = torch.cat(list(first_inputs(parts.data.test_dataloader(), given.images)))
         encoded = deployed.quantized.front.encoder(pixels)
         name = parts.result.config["name"]
-        out = given.out or run / f"{name}-{given.format}{FORMATS[given.format].suffix}"
+        out = given.out or run / f"{name}-{kind}{FORMATS[kind].suffix}"
         job = Job(deployed.quantized, encoded, name, parts.data.class_names, given.allow_metadata_only)
-        proof = export(job, given.format, out)
+        proof = export(job, kind, out)
     print(f"{out}: {job.name}, T = {job.net.T}, {len(job.net.stages)} layers; {proof.remark}")
     print(f"checked on {proof.images} test images: {proof.spikes:,} spikes, 0 of {proof.values:,} values differ")
     print(*(f"warning: {line}\n" for line in misfits(deployed.quantized)), sep="", end="")
