@@ -148,10 +148,7 @@ class Result:
     def as_dict(self) -> dict[str, Any]:
         """The content of the result file."""
         host = vars(host_info())
-        versions = {
-            **host["versions"],
-            **{name: found for name in PACKAGES if (found := version(name)) != "not installed"},
-        }
+        versions = {**host["versions"], **{name: found for name in PACKAGES if (found := version(name))}}
         commit, dirty = git_state(ROOT, ":(top)benchmarks")
         made = {
             "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),

@@ -37,7 +37,10 @@ def host_info() -> Host:
         isa=extensions(),
         gpu=_gpu(),
         platform=platform.platform(),
-        versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        versions={
+            "python": platform.python_version(),
+            **{name: version(name) or "not installed" for name in _PACKAGES},
+        },
     )
 
 
@@ -141,9 +144,9 @@ def _gpu() -> str | None:
     return None
 
 
-def version(package: str) -> str:
-    """Of an installed package, or "not installed"."""
+def version(package: str) -> str | None:
+    """The version of a package; ``None`` for one that is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return "not installed"
+        return None
