@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from qbsnn import checks
-from qbsnn.results.run_files import BEST, LAST, RESUME
+from qbsnn.results.files import BEST, LAST, RESUME
 from qbsnn.training.devices.signals import CODE, SIGNALS
 
 

@@ -17,7 +17,7 @@ from qbsnn.data import class_names
 from qbsnn.errors import SettingsError
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.models.weights import load_network, load_weights
-from qbsnn.results.run_files import checkpoint_of
+from qbsnn.results.files import checkpoint_of
 from qbsnn.training import checkpoints
 from qbsnn.training.deployment import Deployed, convert, present
 from qbsnn.training.devices.processes import one_process

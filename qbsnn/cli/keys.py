@@ -17,8 +17,7 @@ from qbsnn.checked import explained
 from qbsnn.checks import nearest, place
 from qbsnn.deploy.convert.settings import DeploySettings
 from qbsnn.errors import SettingsError
-from qbsnn.results.files import runs_below
-from qbsnn.results.run_files import checkpoint_of
+from qbsnn.results.files import checkpoint_of, runs_below
 
 WIDTH = 110
 

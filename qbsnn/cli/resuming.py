@@ -11,9 +11,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from qbsnn.cli.checkpoints import stored_config
 from qbsnn.cli.keys import ResumeKeys
 from qbsnn.errors import CheckpointError, SettingsError
+from qbsnn.results.files import BEST, LAST, RESUME
 from qbsnn.results.fingerprint import EPOCHS, dropped
 from qbsnn.results.formatting import counted
-from qbsnn.results.run_files import BEST, LAST, RESUME
 from qbsnn.tracking.runs import chosen_loggers
 from qbsnn.training import checkpoints
 from qbsnn.training.building import locate

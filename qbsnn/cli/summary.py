@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from qbsnn.callbacks.progress import summary_table
-from qbsnn.results.files import from_here
+from qbsnn.results.files import BEST, from_here
 from qbsnn.results.formatting import NONE, SPACE, counted, percent
 from qbsnn.results.quantities import SUMMARY, listed, texts
-from qbsnn.results.run_files import BEST
 from qbsnn.results.schema import Absorption, Energy, Integer, Result
 
 

@@ -1,4 +1,4 @@
-"""Files that a reader never sees half written."""
+"""The files of a run and where they lie, and files that a reader never sees half written."""
 
 from __future__ import annotations
 
@@ -6,6 +6,17 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from qbsnn.errors import CheckpointError
+
+BEST, LAST, RESUME = Path("best.ckpt"), Path("last.ckpt"), Path("resume.ckpt")
+"""Checkpoints of a run: of the best epoch by validation, of the last one, of a moment within an epoch."""
+
+CURVE_FILE = "metrics.csv"
+"""The curves of a run."""
+
+LOCK = ".lock"
+"""Held by the process that writes into the directory of a run."""
 
 
 def cache_folder() -> Path:
@@ -22,6 +33,22 @@ def runs_below(folder: Path) -> str:
     """Up to three runs below a folder that is none itself, as the end of an error; empty where there are none."""
     found = sorted(folder.glob("*/**/checkpoints"))[-3:]
     return f"; runs below it: {', '.join(str(from_here(path.parent.resolve())) for path in found)}" if found else ""
+
+
+def checkpoint_of(path: str | Path) -> Path:
+    """A checkpoint itself; of the folder of a run the best one by validation, or the last where there is no best.
+
+    Raises:
+        CheckpointError: The folder has neither.
+    """
+    path = Path(path).resolve()
+    if not path.is_dir():
+        return path
+    found = [path / "checkpoints" / name for name in (BEST, LAST)]
+    file = next((file for file in found if file.exists()), None)
+    if file is None:
+        raise CheckpointError(f"checkpoint {found[0]} does not exist: {path} is no run's folder{runs_below(path)}")
+    return file
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -1,4 +1,4 @@
-"""What a run left besides its result: checkpoints, the curves of ``metrics.csv``, the arrays of ``diagnostics.npz``."""
+"""What a run left besides its result: the curves of ``metrics.csv`` and the arrays of ``diagnostics.npz``."""
 
 from __future__ import annotations
 
@@ -12,33 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qbsnn.errors import CheckpointError, DataError
-from qbsnn.results.files import runs_below
-
-BEST, LAST, RESUME = Path("best.ckpt"), Path("last.ckpt"), Path("resume.ckpt")
-"""Checkpoints of a run: of the best epoch by validation, of the last one, of a moment within an epoch."""
-
-CURVE_FILE = "metrics.csv"
-"""The curves of a run."""
-
-LOCK = ".lock"
-"""Held by the process that writes into the directory of a run."""
-
-
-def checkpoint_of(path: str | Path) -> Path:
-    """A checkpoint itself; of the folder of a run the best one by validation, or the last where there is no best.
-
-    Raises:
-        CheckpointError: The folder has neither.
-    """
-    path = Path(path).resolve()
-    if not path.is_dir():
-        return path
-    found = [path / "checkpoints" / name for name in (BEST, LAST)]
-    file = next((file for file in found if file.exists()), None)
-    if file is None:
-        raise CheckpointError(f"checkpoint {found[0]} does not exist: {path} is no run's folder{runs_below(path)}")
-    return file
+from qbsnn.errors import DataError
 
 
 @dataclass

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from qbsnn.errors import DataError
+from qbsnn.results.files import CURVE_FILE
 from qbsnn.results.fingerprint import leaves
 from qbsnn.results.frames import frame_of
 from qbsnn.results.reading import read_json, read_result
-from qbsnn.results.run_files import CURVE_FILE, Series, read_curves
+from qbsnn.results.run_files import Series, read_curves
 from qbsnn.results.schema import Result
 
 if TYPE_CHECKING:

@@ -15,10 +15,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from qbsnn.results.files import write_atomically
+from qbsnn.results.files import LOCK, write_atomically
 from qbsnn.results.fingerprint import fingerprint
 from qbsnn.results.formatting import counted
-from qbsnn.results.run_files import LOCK
 from qbsnn.sweeps.plan import Cell
 
 FAILED = "failed.json"

@@ -11,8 +11,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from qbsnn.results.files import write_atomically
-from qbsnn.results.run_files import CURVE_FILE
+from qbsnn.results.files import CURVE_FILE, write_atomically
 
 
 class Curves(Callback):

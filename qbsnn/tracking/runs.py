@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from qbsnn.checks import nearest
 from qbsnn.errors import SettingsError
+from qbsnn.results.files import CURVE_FILE
 from qbsnn.results.quantities import WANDB, values
-from qbsnn.results.run_files import CURVE_FILE
 from qbsnn.results.schema import Result
 from qbsnn.tracking.wandb_logger import OfflineCapableWandbLogger
 

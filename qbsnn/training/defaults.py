@@ -10,6 +10,7 @@ from typing import Any, get_args, get_type_hints
 
 from qbsnn.checks import named
 from qbsnn.errors import SettingsError
+from qbsnn.results.files import checkpoint_of
 from qbsnn.training.building import locate
 
 EMPTY = inspect.Parameter.empty
@@ -97,8 +98,6 @@ def with_digests(settings: Mapping[str, Any]) -> dict[str, Any]:
         if not known and not Path(path).exists():
             raise SettingsError(f"{key}: checkpoint {path} does not exist")
         if Path(path).is_dir():
-            from qbsnn.results.run_files import checkpoint_of  # imports NumPy
-
             with named(key):
                 path = found[key] = str(checkpoint_of(path))
         if not known or Path(path).exists():

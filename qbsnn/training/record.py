@@ -20,10 +20,9 @@ from lightning.pytorch.loggers import Logger
 
 from qbsnn.errors import BusyError, EnvironmentFault, SettingsError, VerificationError, environment_fault
 from qbsnn.report.run.page import build as write_page
-from qbsnn.results.files import from_here
+from qbsnn.results.files import CURVE_FILE, LOCK, from_here
 from qbsnn.results.fingerprint import EPOCHS, differing
 from qbsnn.results.reading import read_result
-from qbsnn.results.run_files import CURVE_FILE, LOCK
 from qbsnn.results.schema import Absorption, Host, Integer, Result
 from qbsnn.tracking import runs
 from qbsnn.tracking.loggers import close_loggers

@@ -22,8 +22,8 @@ import torch
 from lightning.pytorch.callbacks import Callback, Timer
 
 from qbsnn.errors import CheckpointError, SettingsError
+from qbsnn.results.files import BEST, LAST, RESUME
 from qbsnn.results.fingerprint import EPOCHS
-from qbsnn.results.run_files import BEST, LAST, RESUME
 from qbsnn.training import checkpoints
 from qbsnn.training.module import Classifier
 from qbsnn.training.settings import identify

@@ -20,10 +20,10 @@ from qbsnn.report.run.verdicts import verdicts
 from qbsnn.report.style import render as rendered
 from qbsnn.report.templates import templates
 from qbsnn.results import formatting as words
-from qbsnn.results.files import write_atomically
+from qbsnn.results.files import CURVE_FILE, write_atomically
 from qbsnn.results.quantities import listed, texts
 from qbsnn.results.reading import read_result
-from qbsnn.results.run_files import CURVE_FILE, Diagnostics, Series, read_curves, read_diagnostics
+from qbsnn.results.run_files import Diagnostics, Series, read_curves, read_diagnostics
 from qbsnn.results.schema import Result, ran
 
 

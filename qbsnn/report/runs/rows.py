@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from qbsnn.errors import DataError
 from qbsnn.report.run.verdicts import reason, verdicts
+from qbsnn.results.files import CURVE_FILE
 from qbsnn.results.fingerprint import dropped
 from qbsnn.results.formatting import flat
 from qbsnn.results.frames import frame_of, read_runs
 from qbsnn.results.quantities import values
-from qbsnn.results.run_files import CURVE_FILE, Series, read_curves
+from qbsnn.results.run_files import Series, read_curves
 from qbsnn.results.schema import Result
 
 if TYPE_CHECKING:
