@@ -38,15 +38,16 @@ def main(given: Export) -> None:
     """Quantise, export, prove, and say where it is."""
     import torch
 
-    from qbsnn.cli.checkpoints import deployed_network, opened
+    from qbsnn.cli.checkpoints import changes, deployed_network, opened
     from qbsnn.data.loading import first_inputs
-    from qbsnn.deploy.convert.profiles import misfits
+    from qbsnn.deploy.convert.profiles import misfits, promised
     from qbsnn.deploy.export.write import FORMATS, Job, export
 
     kind = choice("format", given.format, FORMATS)
     run = given.outputs / "export" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{cli.uid()}"
     with torch.no_grad():
-        parts, deployed = deployed_network(opened(given), run)
+        checkpoint = opened(given)
+        parts, deployed = deployed_network(checkpoint, run)
         pixels = torch.cat(list(first_inputs(parts.data.test_dataloader(), given.images)))
         encoded = deployed.quantized.front.encoder(pixels)
         name = parts.result.config["name"]
@@ -55,7 +56,9 @@ def main(given: Export) -> None:
         proof = export(job, kind, out)
     print(f"{out}: {job.name}, T = {job.net.T}, {len(job.net.stages)} layers; {proof.remark}")
     print(f"checked on {proof.images} test images: {proof.spikes:,} spikes, 0 of {proof.values:,} values differ")
-    print(*(f"warning: {line}\n" for line in misfits(deployed.quantized)), sep="", end="")
+    if (profile := deployed.quantized.settings.profile) is not None:
+        print(f"profile {profile}, {promised(profile)}")
+    print(*(f"warning: {line}\n" for line in [*changes(checkpoint), *misfits(deployed.quantized)]), sep="", end="")
     if proof.silent:
         print(f"warning: no spikes in {', '.join(proof.silent)}: the check says nothing of these layers")
 

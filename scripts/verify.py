@@ -22,12 +22,13 @@ class Verification(CheckpointKeys):
 
 
 def main(given: Verification) -> None:
-    from qbsnn.cli.checkpoints import deployed_network, opened
+    from qbsnn.cli.checkpoints import changes, deployed_network, opened
     from qbsnn.data.loading import first_inputs
     from qbsnn.deploy.convert.profiles import misfits
     from qbsnn.deploy.verify.agreement import Row, compare_engines
 
-    parts, deployed = deployed_network(opened(given), given.outputs / "verify")
+    checkpoint = opened(given)
+    parts, deployed = deployed_network(checkpoint, given.outputs / "verify")
     quantized = deployed.quantized
 
     totals: dict[tuple[str, str], Row] = {}
@@ -48,7 +49,7 @@ def main(given: Verification) -> None:
         if wrong:
             break
     show(list(totals.values()), seen, deployed.mode)
-    print(*(f"warning: {line}\n" for line in misfits(quantized)), sep="", end="")
+    print(*(f"warning: {line}\n" for line in [*changes(checkpoint), *misfits(quantized)]), sep="", end="")
     if wrong:
         raise VerificationError(f"engines differ: {wrong}")
     silent = ", ".join(stage.name for stage in quantized.net.stages if stage.name not in spiked)

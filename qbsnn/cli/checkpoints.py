@@ -29,7 +29,7 @@ GROUPS = ("model", "data", "neuron", "optim", "trainer", "budget", "deploy", "ca
 """Keys that hold the settings of a group of configurations."""
 
 OF_TRAINING = (
-    *("test", "overwrite", "resume", "init_from", "teacher", "optim", "budget"),
+    *("test", "overwrite", "resume", "init_from", "teacher", "optim", "budget", "neuron.delta", "neuron.init"),
     *(f"trainer.max_{name}" for name in ("epochs", "steps", "time")),
 )
 """Settings, with all below them, that nothing but training reads."""
@@ -96,6 +96,17 @@ def opened(given: CheckpointKeys) -> Opened:
     """
     checkpoint = checkpoint_of(given.ckpt)
     return Opened(checkpoint, checkpoints.load(checkpoint), given.overrides, given.trust)
+
+
+def changes(given: Opened) -> list[str]:
+    """A line for each override that makes another network of the trained weights. T and seed are no such keys."""
+    trained = OmegaConf.create(checkpoints.stored(given.contents, given.checkpoint))
+    said = [(key, OmegaConf.select(trained, key), value) for key, value in map(_assignment, given.overrides)]
+    return [
+        f"{key} was {before} in training and is {value} here: this is not the network that was trained"
+        for key, before, value in said
+        if key.startswith(("model.", "neuron.")) and before != value
+    ]
 
 
 def deployed_network(given: Opened, run: Path) -> tuple[Parts, Deployed]:

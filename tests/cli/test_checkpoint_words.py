@@ -98,6 +98,7 @@ def test_what_conf_makes_of_other_keys_is_known():
         ("init_from=x.ckpt", "init_from is a setting of training, which this tool does not do; leave it out"),
         ("optim.optimizer.lr=7", "optim.optimizer.lr is a setting of training, which this tool does not do"),
         ("budget.target=0.5", "budget.target is a setting of training, which this tool does not do; leave it out"),
+        ("neuron.delta=3", "neuron.delta is a setting of training, which this tool does not do; leave it out"),
         ("trainer.max_epochs=50", "trainer.max_epochs is a setting of training, which this tool does not do"),
         ("~deploy", "~deploy: nothing can be taken out of a checkpoint's settings"),
         ("logger=", "logger has no value: write logger=VALUE, or leave it out"),

@@ -30,7 +30,8 @@ class DeploySettings(Checked):
             elsewhere. Any other kind is used for all neurons that leak.
         membrane_bits: width of the register that holds V.
         overflow: what happens to a V that does not fit, see :class:`~qbsnn.deploy.format.network.IntegerNetwork`.
-        profile: a key of ``PROFILES``, whose choices replace leak, membrane_bits and overflow.
+        profile: a key of ``PROFILES``, whose choices take the place of the defaults of leak, membrane_bits and
+            overflow; other values of these beside it are refused.
         first_layer: ``float`` weights, whose current is rounded once; or ``integer`` ones, which accumulate too and
             need an input of spikes or counts.
         epochs: of training on the grid, and of the float network that it is compared with.
@@ -68,6 +69,10 @@ class DeploySettings(Checked):
     def _consistent(self) -> DeploySettings:
         if self.mode == "qat" and self.first_layer == "integer":
             raise ValueError("first_layer=integer goes with mode=ptq: training on the grid keeps the layer in float")
+        for name, value in PROFILES.get(self.profile or "", {}).items():
+            given = getattr(self, name)
+            if given not in (value, type(self).model_fields[name].default):
+                raise ValueError(f"profile={self.profile} sets {name}={value}, so {name}={given} must be left out")
         return self
 
     @property

@@ -132,6 +132,17 @@ def test_every_limit_can_be_exceeded():
     assert ("network", "layers") in {(f.layer, f.what) for f in findings(deep, "dynapcnn")}
 
 
+@pytest.mark.parametrize("given", [{"membrane_bits": 12}, {"overflow": "wrap"}, {"leak": "none"}])
+def test_a_choice_beside_a_profile_that_makes_another_one_is_refused(given):
+    ((name, value),) = given.items()
+    wanted = PROFILES["generic-fpga"][name]
+    with pytest.raises(
+        SettingsError, match=f"profile=generic-fpga sets {name}={wanted}, so {name}={value} must be left"
+    ):
+        DeploySettings(profile="generic-fpga", **given)
+    assert DeploySettings(profile="generic-fpga", **{name: wanted}).resolved().membrane_bits == 24
+
+
 def test_an_unknown_profile_is_refused():
     assert set(LIMITS) == set(PROFILES)
     with pytest.raises(SettingsError, match=r"profile must be one of generic-fpga, .*got 'tpu'"):

@@ -1,6 +1,8 @@
 """The exported C: compiled without a warning and equal to the numpy engine in every spike, membrane and logit."""
 
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -165,6 +167,17 @@ def test_a_program_that_only_wants_the_class(tmp_path):
     c_engine.execute([build(tmp_path, "firmware.c")], allowed=(10 + label,))
 
 
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+def test_a_cpp_compiler_builds_the_same_program(tmp_path):
+    net = networks.make(np.random.default_rng(0), "residual")
+    c_export.write(net, tmp_path, networks.make_current(np.random.default_rng(0), net, 2))
+    (tmp_path / "main.cpp").write_text((tmp_path / "main.c").read_text())
+    words = ["c++", "-std=c++11", "-Wall", "-Wextra", "-Werror", "-O2", "main.cpp", "-o", "cpp"]
+    subprocess.run(words, cwd=tmp_path, check=True)
+    text = c_engine.execute([str(tmp_path / "cpp")], (tmp_path / c_export.CURRENT).read_text())
+    assert text == (tmp_path / c_export.EXPECTED).read_text()
+
+
 def test_a_tie_goes_to_the_lowest_class(tmp_path):
     net = networks.single_stage(np.array([4]), 1, s_max=3)
     weight = np.array([[1], [2], [2]], np.int8)
@@ -176,9 +189,16 @@ def test_a_tie_goes_to_the_lowest_class(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "ends early or holds something else than integers"),
+        ("", "the input ends early"),
         ("1", "ends early"),
-        ("1 1 4 x", "ends early or holds something else"),
+        ("1 1 4", "ends early"),
+        ("1 1 4 x", "must be whole numbers of 32 bits, got x"),
+        ("1 1 4 4.5", "must be whole numbers of 32 bits, got 4.5"),
+        ("1 1 4 4294967444", "must be whole numbers of 32 bits, got 4294967444"),
+        ("1 1 -2147483649 4", "must be whole numbers of 32 bits, got -2147483649"),
+        ("1 1 4 99999999999999999999", "must be whole numbers of 32 bits, got 999999999999"),
+        ("1 1 4 4 4", "goes on behind 1 samples of 2 numbers"),
+        ("1 1 4 4 x", "goes on behind 1 samples of 2 numbers"),
         ("1 2 4 4", "steps must be 1 or 3"),
         ("-1 1", "samples must not be negative"),
     ],

@@ -69,7 +69,12 @@ def test_out_names_the_place_and_keys_change_the_configuration(tool, checkpoint)
 def test_what_does_not_fit_the_profile_is_said(tool, capsys, checkpoint):
     words = ("neuron.s_max=64", "deploy.profile=xylo")
     assert tool(SCRIPT, f"ckpt={checkpoint}", "format=bundle", *words) == 0
-    assert "\nwarning: does not fit xylo: conv1: burst 64, allowed: at most 31\n" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "\nwarning: does not fit xylo: conv1: burst 64, allowed: at most 31\n" in said
+    assert (
+        "\nwarning: neuron.s_max was 8 in training and is 64 here: this is not the network that was trained\n" in said
+    )
+    assert "\nprofile xylo, rules: the leak is the chip's; every synapse" in said
 
 
 def test_an_export_that_is_ended_leaves_nothing(tool, checkpoint, monkeypatch):

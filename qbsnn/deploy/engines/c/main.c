@@ -7,11 +7,13 @@
  *
  * Input: the number of samples, the number of steps with a current of their own (1 or QBSNN_STEPS), then the currents,
  * sample by sample and step by step. This file is for a machine with stdio; on a microcontroller call qbsnn_reset once
- * per sample, qbsnn_step QBSNN_STEPS times, and read qbsnn_class; or call qbsnn_decide, if there is one. Exit code: 1 if a membrane left its register under
- * the policy "error", 2 if the input cannot be read.
+ * per sample, qbsnn_step QBSNN_STEPS times, and read qbsnn_class; or call qbsnn_decide, if there is one. Exit code: 1
+ * if a membrane left its register under the policy "error", 2 if the input is no such list of numbers.
  */
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #define QBSNN_TAPS
 #include "qbsnn_net.h"
@@ -20,10 +22,18 @@ static int32_t current[QBSNN_STEPS * QBSNN_INPUTS];
 
 static int read_number(int32_t *number)
 {
-    if (scanf("%" SCNd32, number) == 1)
-        return 1;
-    fputs("error: the input ends early or holds something else than integers\n", stderr);
-    return 0;
+    char word[13], *end = word; /* one more than the longest number */
+    if (scanf("%12s", word) != 1) {
+        fputs("error: the input ends early\n", stderr);
+        return 0;
+    }
+    const long long value = strtoll(word, &end, 10);
+    if (*end != '\0' || strlen(word) > 11 || value < INT32_MIN || value > INT32_MAX) {
+        fprintf(stderr, "error: the input must be whole numbers of 32 bits, got %s\n", word);
+        return 0;
+    }
+    *number = (int32_t)value;
+    return 1;
 }
 
 static void print_line(const char *what, int32_t sample, int32_t step, const struct qbsnn_tap *tap)
@@ -66,6 +76,12 @@ int main(void)
         qbsnn_overflows = counted; /* of the same steps, which ran above */
         printf("exit %" PRId32 ": %" PRId32 " %" PRId32 "\n", sample, taken, label);
 #endif
+    }
+    char more;
+    if (scanf(" %c", &more) == 1) {
+        fprintf(stderr, "error: the input goes on behind %" PRId32 " samples of %d numbers\n", samples,
+                (int)(steps * QBSNN_INPUTS));
+        return 2;
     }
     printf("overflows: %" PRIu32 "\n", qbsnn_overflows);
     return QBSNN_OVERFLOW == QB_ERROR && qbsnn_overflows > 0;

@@ -8,6 +8,12 @@
  * inner loops run over channels, without a branch, so that a compiler turns them into vector instructions (gcc and
  * clang at -O3). What is zero is skipped, for all outputs at once.
  */
+#ifdef __cplusplus
+#define QB_RESTRICT /* C++ has no such word */
+#else
+#define QB_RESTRICT restrict
+#endif
+
 enum { QB_NONE, QB_SHIFT_FLOOR, QB_SHIFT_XYLO, QB_MUL12_TO_ZERO };
 enum { QB_FLOOR, QB_ROUND, QB_TO_ZERO };
 enum { QB_ERROR, QB_SATURATE, QB_WRAP };
@@ -31,7 +37,7 @@ struct qb_pool {
 
 /* q s times for a row of outputs: the only place where a weight meets a burst. QBSNN_MULTIPLY is for processors that
  * multiply as fast as they add. */
-static inline void qb_add(int32_t *restrict sum, const int8_t *restrict q, int32_t s, int32_t outputs)
+static inline void qb_add(int32_t *QB_RESTRICT sum, const int8_t *QB_RESTRICT q, int32_t s, int32_t outputs)
 {
 #ifdef QBSNN_MULTIPLY
     for (int32_t o = 0; o < outputs; o++)
@@ -153,7 +159,7 @@ static inline int qb_small(const int32_t *v, const int32_t *sum, const struct qb
 }
 
 /* The neurons of one position fire: s and what they leave of v. Neurons that are done wait for those that are not. */
-static inline void qb_fire(int32_t *restrict v, qb_spike *restrict s, const struct qb_layer *l)
+static inline void qb_fire(int32_t *QB_RESTRICT v, qb_spike *QB_RESTRICT s, const struct qb_layer *l)
 {
     for (int32_t c = 0; c < l->channels; c++)
         s[c] = 0;
@@ -182,8 +188,8 @@ static inline void qb_fire(int32_t *restrict v, qb_spike *restrict s, const stru
 
 /* One step of a layer: v and s are updated from the sums, of which that of channel c at position p is
  * sum[c * along + p * across]. */
-static inline void qb_neurons(int32_t *restrict v, qb_spike *restrict s, const int32_t *restrict sum, int32_t along,
-                              int32_t across, const struct qb_layer *l, uint32_t *overflows)
+static inline void qb_neurons(int32_t *QB_RESTRICT v, qb_spike *QB_RESTRICT s, const int32_t *QB_RESTRICT sum,
+                              int32_t along, int32_t across, const struct qb_layer *l, uint32_t *overflows)
 {
     const int small = qb_small(v, sum, l);
     for (int32_t p = 0; p < l->positions; p++, v += l->channels, s += l->channels, sum += across) {
@@ -198,8 +204,8 @@ static inline void qb_neurons(int32_t *restrict v, qb_spike *restrict s, const i
 }
 
 /* One window at all channels: its sum, or its maximum over the positions inside the map. */
-static inline void qb_window(qb_spike *restrict out, const qb_spike *restrict map, const struct qb_pool *w, int32_t top,
-                             int32_t left)
+static inline void qb_window(qb_spike *QB_RESTRICT out, const qb_spike *QB_RESTRICT map, const struct qb_pool *w,
+                             int32_t top, int32_t left)
 {
     int first = 1;
     for (int32_t y = top; y < top + w->kernel_rows; y++)
