@@ -35,7 +35,7 @@ def figures(run_dir: Path) -> set[str]:
     return {path.stem for path in (run_dir / "figures").glob("*.png")}
 
 
-def test_full_run(run_dir: Path) -> None:
+def test_full_run_and_the_same_page_again(run_dir: Path) -> None:
     page = build(run_dir)
     assert page == run_dir / "report.html"
     assert figures(run_dir) == FIGURES
@@ -51,6 +51,8 @@ def test_full_run(run_dir: Path) -> None:
     assert "http://" not in source and "https://" not in source and "<script" not in source
     assert source.count("<img") == len(FIGURES) == len(re.findall(r'<img[^>]*alt="[^"]+"', source))
     assert not list(run_dir.rglob("*.part"))
+    first = page.read_bytes()
+    assert build(run_dir).read_bytes() == first
 
 
 def test_robustness_shows_what_was_measured_and_nothing_else() -> None:
@@ -64,11 +66,6 @@ def test_robustness_shows_what_was_measured_and_nothing_else() -> None:
     assert list(dots.get_xdata()) == [90.0, 80.0, 93.0] and list(clean.get_xdata()) == [95.0, 95.0]
     for nothing in (None, {"skipped": "no reason"}, Robustness("best", 360, 0.95, found[-1:])):
         assert robustness(make_result(robustness=nothing)) is None
-
-
-def test_same_files_make_the_same_page(run_dir: Path) -> None:
-    first = build(run_dir).read_bytes()
-    assert build(run_dir).read_bytes() == first
 
 
 def test_only_a_result(tmp_path: Path) -> None:
@@ -104,27 +101,27 @@ def test_a_run_that_was_not_proven_says_why(tmp_path: Path) -> None:
     assert "The run is unproven: 3 of 10 spikes differ" in shown(build(tmp_path))
 
 
-def test_skipped_integer_shows_the_reason(run_dir: Path) -> None:
-    make_result(integer={"skipped": "tau = 3 is no power of two"}).write(run_dir / "result.json")
-    text = shown(build(run_dir))
+def test_skipped_integer_shows_the_reason(tmp_path: Path) -> None:
+    make_result(integer={"skipped": "tau = 3 is no power of two"}).write(tmp_path / "result.json")
+    text = shown(build(tmp_path))
     assert "Skipped: tau = 3 is no power of two" in text
     assert "independent int64 engine in every spike" not in text
-    assert "deploy" in figures(run_dir)
+    assert "deploy" in figures(tmp_path)
 
 
-def test_failed_check_makes_its_key_figure_red(run_dir: Path) -> None:
+def test_failed_check_makes_its_key_figure_red(tmp_path: Path) -> None:
     result = make_result()
     assert isinstance(result.integer, Integer)
     result.integer.flip_mismatches = 0
-    result.write(run_dir / "result.json")
-    source = build(run_dir).read_text(encoding="utf-8")
+    result.write(tmp_path / "result.json")
+    source = build(tmp_path).read_text(encoding="utf-8")
     assert '<div class="bad"><dt>Integer mismatches</dt><dd>0</dd>' in source
     assert '<div class="good"><dt>Absorbed mismatches</dt><dd>0</dd>' in source
 
 
-def test_silent_layer_is_marked(run_dir: Path) -> None:
-    make_result(layers=[Layer("stem", "LIF", None, 0.0, 0.0, 1.0)]).write(run_dir / "result.json")
-    source = build(run_dir).read_text(encoding="utf-8")
+def test_silent_layer_is_marked(tmp_path: Path) -> None:
+    make_result(layers=[Layer("stem", "LIF", None, 0.0, 0.0, 1.0)]).write(tmp_path / "result.json")
+    source = build(tmp_path).read_text(encoding="utf-8")
     assert re.search(r'<tr class="bad"><th scope="row">stem <span class="badge failed">silent</span>', source)
 
 

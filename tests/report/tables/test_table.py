@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from qbsnn.errors import DataError
+from qbsnn.report.tables import documents
 from qbsnn.report.tables.documents import find_plan, write_table
 from qbsnn.report.tables.evidence import Evidence, told
 from qbsnn.report.tables.formats import tex
@@ -18,6 +19,13 @@ from qbsnn.results.sweeps import cells_frame, read_cells, read_plan
 from tests.report.sweeps import BOTH, LIF, PLAN, write_plan, write_sweep
 
 CONF = Path(__file__).parents[3] / "conf" / "sweep"
+undrawn = pytest.mark.usefixtures("no_figures")
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Tables alone: drawing takes most of their time, and test_figures.py looks at figures."""
+    monkeypatch.setattr(documents, "figures", lambda plan, cells: {})
 
 
 def tables(tmp_path: Path, out: str = "out", **options) -> dict[str, str]:
@@ -56,6 +64,7 @@ def test_markdown_by_hand(tmp_path):
     assert qb["published (%)"] == "93.8 (document)"
 
 
+@undrawn
 def test_links_lead_to_the_runs(tmp_path):
     text = tables(tmp_path)[".md"]
     links = re.findall(r"\[(\d)\]\(<([^>]+)>\)", text)
@@ -64,6 +73,7 @@ def test_links_lead_to_the_runs(tmp_path):
         assert json.loads((tmp_path / "out" / target).read_text())["seed"] == int(seed)
 
 
+@undrawn
 def test_what_others_published_stands_beside_ours_with_its_source(tmp_path):
     others = rows_of(tables(tmp_path)[".md"], "method")[2:]
     text = tables(tmp_path / "again")[".md"]
@@ -72,6 +82,7 @@ def test_what_others_published_stands_beside_ours_with_its_source(tmp_path):
     assert "Sources. document: " in text
 
 
+@undrawn
 def test_csv_reads_back_unrounded(tmp_path):
     found = tables(tmp_path)
     lif, qb = csv.DictReader(found[".csv"].splitlines())
@@ -89,6 +100,7 @@ def test_csv_reads_back_unrounded(tmp_path):
     assert len({run["fingerprint"] for run in runs}) == 6
 
 
+@undrawn
 def test_latex_is_escaped_and_every_row_has_all_columns(tmp_path):
     text = tables(tmp_path)[".tex"]
     body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]
@@ -105,6 +117,7 @@ def test_latex_is_escaped_and_every_row_has_all_columns(tmp_path):
     assert tex("[1 < 2]") == "{[}1 $<$ 2]"
 
 
+@undrawn
 def test_incomplete_cells_are_named(tmp_path):
     parts = {**LIF, "QB-LIF, T = 4": {0: 0.91, 1: "failed", 2: "missing"}}
     found = tables(tmp_path, accuracies=parts)
@@ -124,6 +137,7 @@ def test_a_sweep_without_a_finished_cell_has_a_table_without_figures(tmp_path):
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".md", ".tex", ".csv"}
 
 
+@undrawn
 def test_blocks_that_did_not_run_leave_dashes(tmp_path):
     skipped = {"skipped": "no integer form"}
     text = tables(tmp_path, integer=skipped, energy=None)[".md"]
@@ -134,6 +148,7 @@ def test_blocks_that_did_not_run_leave_dashes(tmp_path):
     assert "estimates" not in text
 
 
+@undrawn
 def test_accuracies_under_disturbance_have_columns_and_sigma_stands_below(tmp_path):
     found = [Disturbance("noise", 0.1, 0.9), Disturbance("noise", 0.2, 0.75), Disturbance("missing", 1, 0.5),
              Disturbance("steps", 1, 0.25), Disturbance("steps", -1, None, "T = 1")]  # fmt: skip
@@ -162,6 +177,7 @@ def test_a_result_of_another_configuration_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@undrawn
 def test_what_an_identity_says_in_other_words_than_the_configuration_is_no_other_configuration(tmp_path):
     sweeps, conf = write_sweep(tmp_path / "sweeps"), write_plan(tmp_path / "conf")
     folder = sweeps / "table_some"
@@ -183,6 +199,7 @@ def test_what_an_identity_says_in_other_words_than_the_configuration_is_no_other
             write_table(find_plan("some", conf), sweeps, tmp_path / "again")
 
 
+@undrawn
 def test_a_precision_that_the_machine_chose_is_the_one_of_the_cell(tmp_path):
     sweeps, conf = write_sweep(tmp_path / "sweeps"), write_plan(tmp_path / "conf")
     folder = sweeps / "table_some"
@@ -241,6 +258,7 @@ def test_moved_outputs_are_found(tmp_path):
     assert "93.00 ± 2.00 (n = 3)" in files[0].read_text()
 
 
+@undrawn
 def test_the_baseline_of_a_grid_is_the_row_with_the_same_values(tmp_path):
     conf = write_plan(tmp_path / "conf")
     values = {f"{row}, s=2": seeds for row, seeds in BOTH.items()}
@@ -283,6 +301,7 @@ def test_every_table_of_the_project_has_a_plan_whose_figures_are_there(path):
     assert all(key in published() for keys in plan.published.values() for key in keys)
 
 
+@undrawn
 def test_an_integer_accuracy_of_some_images_is_not_in_the_table(tmp_path):
     # the sample's integer check has 256 images
     for images, shown in ((256, "96.88 ± 0.00"), (10_000, None)):
@@ -291,6 +310,7 @@ def test_an_integer_accuracy_of_some_images_is_not_in_the_table(tmp_path):
         assert row.get("integer accuracy (%)") == shown
 
 
+@undrawn
 def test_a_mean_over_fewer_seeds_than_are_done_says_so(tmp_path):
     text = tables(tmp_path)[".md"]
     assert "(k)" not in text
