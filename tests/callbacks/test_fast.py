@@ -1,9 +1,7 @@
 """What the fast recipes add: whitening, fewer steps at first, an average of the weights."""
 
 import json
-import os
-import subprocess
-import sys
+import shutil
 
 import pytest
 import torch
@@ -11,11 +9,11 @@ import torch
 from qbsnn.callbacks import StepSchedule
 from qbsnn.callbacks.whitening import whitening
 from qbsnn.energy.spending import Spending, Synapses
-from qbsnn.errors import SettingsError
+from qbsnn.errors import DataError, SettingsError
 from qbsnn.training.module import Classifier
 from qbsnn.training.setup import build
+from tests.sweeps import sweeping
 from tests.test_configs import composed
-from tests.tool import ROOT
 
 FAST = ("model=fast", "model.channels=[8,8]", "optim=one_cycle", "callbacks=fast", "data.padding=reflect",
         "data.crop=1", "data.flip=alternate", "budget=energy", "T=2", "report=false", "data.limit_train=256",
@@ -60,27 +58,35 @@ def test_an_average_that_is_the_best_epoch_is_tested_once(tool, monkeypatch):
     assert len(tests) == 1
 
 
-def test_a_stopped_run_ends_as_one_that_was_not(tool):
-    """Whitening, average, norms, schedules per step, budget: all go on where they stopped, within the third epoch."""
+def test_a_killed_run_ends_as_one_that_was_not(tool, monkeypatch):
+    """Whitening, average, norms, schedules per step, budget: all go on where they stopped, within the third epoch.
+
+    What lies on the disk at a step is what a kill there leaves.
+    """
     more = ["+callbacks.steps._target_=qbsnn.callbacks.StepSchedule", "+callbacks.steps.schedule=[[0,1],[0.5,2]]",
             "+callbacks.norms._target_=qbsnn.callbacks.PreciseNorms", "+callbacks.norms.images=64",
             "callbacks.integer=null", "callbacks.absorption=null"]  # fmt: skip
     whole, parts = "hydra.run.dir=outputs/whole", "hydra.run.dir=outputs/parts"
     assert tool("train.py", *FAST, *more, "trainer.max_epochs=4", whole) == 0
-    command = [
-        sys.executable,
-        *["-m", "tests.killed", "step", "19", "train.py"],
-        *FAST,
-        *more,
-        "trainer.max_epochs=4",
-        parts,
-    ]
-    killed = subprocess.run(command, cwd=tool.folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
-    assert killed.returncode == -9
+    run, left, honest = tool.folder / "outputs/parts", tool.folder / "left", Classifier.training_step
+
+    def step(self, batch, batch_idx):
+        if self.trainer.global_step == 18:
+            shutil.copytree(run, left)
+            raise DataError("stopped by the test")
+        return honest(self, batch, batch_idx)
+
+    monkeypatch.setattr(Classifier, "training_step", step)
+    assert tool("train.py", *FAST, *more, "trainer.max_epochs=4", parts) == 1
+    monkeypatch.setattr(Classifier, "training_step", honest)
+    shutil.rmtree(run)
+    left.rename(run)
+    assert json.loads((run / "result.json").read_text())["status"] == "running"
     assert tool("train.py", *FAST, *more, "trainer.max_epochs=4", parts) == 0
     states = [torch.load(tool.folder / f"outputs/{name}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
               for name in ("whole", "parts")]  # fmt: skip
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items() if torch.is_tensor(value))
+    assert sweeping.steps(run) == [[(0, 0), (1, 8), (2, 16), (2, 16), (3, 24)]]
 
 
 def test_norms_have_the_statistics_of_the_weights_that_are_kept(tmp_path):
