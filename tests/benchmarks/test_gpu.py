@@ -37,8 +37,8 @@ def test_what_was_measured_stays_when_others_fail_or_hang(tmp_path, monkeypatch)
     parts = [
         part("works", WRITES, XML),
         part("fails", "raise SystemExit('no such card')"),
-        part("hangs", deaf, seconds=4.0),
-        part("stops", f"try: import time; time.sleep(600)\nfinally: {WRITES}", XML, seconds=4.0),
+        part("hangs", deaf, seconds=2.0),
+        part("stops", f"try: import time; time.sleep(600)\nfinally: {WRITES}", XML, seconds=2.0),
     ]
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for a job in the background
     try:
@@ -52,7 +52,7 @@ def test_what_was_measured_stays_when_others_fail_or_hang(tmp_path, monkeypatch)
     assert {"cuda", "cudnn", "driver"} <= found.keys()
     assert works["status"] == "finished" and works["passed"] == 1 and works["failed"] == ["y: off by one"]
     assert fails["status"] == "exit code 1" and fails["output"] == ["no such card"]
-    assert hangs["status"] == "out of time" and hangs["seconds"] >= 5 and "passed" not in hangs
+    assert hangs["status"] == "out of time" and hangs["seconds"] >= 3 and "passed" not in hangs
     assert stops["status"] == "out of time" and stops["passed"] == 1  # it was interrupted, and wrote what it had
     assert "1 passed, 1 failed" in text(found) and "no such card" in text(found)
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import timer
 
 from qbsnn.callbacks.checkpoint import BestByValidation
 from qbsnn.data.images.resident import ImageSplit
@@ -197,15 +198,16 @@ def test_without_its_best_epoch_a_run_starts_over_and_says_so_and_resume_refuses
 
 
 def test_a_run_whose_time_was_over_goes_on_when_it_is_given_more(tool, monkeypatch, whole):
-    honest = Classifier.training_step
+    honest, waited = Classifier.training_step, [0]
 
     def step(self, batch, batch_idx):
         if self.trainer.global_step == 5:
-            time.sleep(4)
+            waited[0] = 300
         return honest(self, batch, batch_idx)
 
     monkeypatch.setattr(Classifier, "training_step", step)
-    assert tool("train.py", *SHORT, "trainer.max_time={seconds: 4}", "hydra.run.dir=outputs/parts") == 1
+    monkeypatch.setattr(timer, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + waited[0]))
+    assert tool("train.py", *SHORT, "trainer.max_time={minutes: 5}", "hydra.run.dir=outputs/parts") == 1
     result = tool.result()
     assert result["status"] == "incomplete" and "was over; resume=" in result["error"]
     assert tool("train.py", "resume=outputs/parts", "trainer.max_time={minutes: 9}") == 0
