@@ -3,6 +3,8 @@
 import csv
 import json
 import signal
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -11,13 +13,21 @@ from omegaconf import OmegaConf
 
 from qbsnn.errors import VerificationError
 from qbsnn.training.module import Classifier
-from tests.sweeps.sweeping import SETTINGS, SMALL, numbers, results, steps
-from tests.tool import one_paragraph
+from tests.sweeps.sweeping import SETTINGS, SMALL, Sweeping, numbers, results, steps
+from tests.tool import Tool, one_paragraph
 
 
-def test_a_sweep_trains_every_cell_once_and_then_nothing(tool, sweep, capsys):
-    assert sweep() == 0
-    shown = capsys.readouterr().out
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The small sweep, run once, and what that showed."""
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as shown:
+        sweep = Sweeping(Tool(patch, tmp_path_factory.mktemp("undisturbed")))
+        assert sweep() == 0
+    return sweep, shown.getvalue()
+
+
+def test_a_sweep_trains_every_cell_once_and_then_nothing(undisturbed):
+    sweep, shown = undisturbed
     assert "cell 4/4  QB, seed 1  done in" in shown and "4 cells: 4 done, 0 running, 0 failed, 0 missing" in shown
     assert "epoch 1/2" not in shown and "test samples" not in shown
     found = results(sweep.folder)
@@ -78,13 +88,13 @@ def test_failures_are_recorded_and_do_not_stop_the_others(tool, sweep, capsys):
     assert "neuron.s_max must be an integer" in listed
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError, VerificationError])
-def test_an_error_of_the_program_is_one_failure_with_its_trace_in_the_log(sweep, monkeypatch, capsys, error):
+def test_an_error_of_the_program_is_one_failure_with_its_trace_in_the_log(sweep, monkeypatch, capsys):
     honest = Classifier.training_step
+    errors = {"qbsnn.neurons.LIF": ZeroDivisionError, "qbsnn.neurons.QBLIF": VerificationError}
 
     def broken(self, batch, batch_idx):
         if self.config["seed"] == 1:
-            raise error("by the test")
+            raise errors[self.config["neuron"]["_target_"]]("by the test")
         return honest(self, batch, batch_idx)
 
     monkeypatch.setattr(Classifier, "training_step", broken)
@@ -92,17 +102,16 @@ def test_an_error_of_the_program_is_one_failure_with_its_trace_in_the_log(sweep,
     assert "Traceback" not in "".join(capsys.readouterr())
     failed = [cell for cell in sweep.cells() if cell["status"] == "failed"]
     assert [cell["seed"] for cell in failed] == [1, 1]
-    assert {cell["error"] for cell in failed} == {f"{error.__name__}: by the test"}
-    assert "Traceback" in next(sweep.folder.glob(f"*{failed[0]['fingerprint']}/train.log")).read_text()
+    assert [cell["error"] for cell in failed] == [f"{error.__name__}: by the test" for error in errors.values()]
+    for cell in failed:
+        assert "Traceback" in next(sweep.folder.glob(f"*{cell['fingerprint']}/train.log")).read_text()
     monkeypatch.setattr(Classifier, "training_step", honest)
     assert sweep() == 0
     assert {cell["status"] for cell in sweep.cells()} == {"done"}
 
 
-def test_a_stopped_sweep_goes_on_where_it_stopped(tool, sweep, monkeypatch):
-    assert sweep() == 0
-    whole = numbers(sweep.folder)
-    sweep.folder.rename(tool.folder / "undisturbed")
+def test_a_stopped_sweep_goes_on_where_it_stopped(sweep, monkeypatch, undisturbed):
+    whole = numbers(undisturbed[0].folder)
     honest = Classifier.training_step
     left = [14]  # in the second epoch of the second cell
 
