@@ -5,11 +5,14 @@ import os
 import pytest
 import torch
 
+from tests.remembering import remember
 from tests.sweeps.sweeping import Sweeping
 from tests.tool import Tool
 
 # Deterministic cuBLAS, which torch asks for once, at the first product on a card.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+remember()
 
 
 @pytest.fixture
