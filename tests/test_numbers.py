@@ -17,7 +17,6 @@ SOURCES = {
     "3.10": "requires-python of pyproject.toml",
     "5.5": "size of PyTorch and its CUDA libraries on disk, GB",
     "6": "disk for the whole environment, GB",
-    "1.4": "distance to ReLU that the document reports, points: docs/claims.yaml",
     "1.6": "what the libraries add to the page of all runs, MB",
     "5": "what Plotly adds to a page, MB",
     "512": "images of onnxruntime: callbacks.integer.onnx_images",
