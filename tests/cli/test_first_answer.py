@@ -19,7 +19,7 @@ from tests.tool import ROOT, one_paragraph
 
 CONF = ROOT / "conf"
 
-HEAVY = ("torch", "lightning", "torchmetrics", "torchvision", "scipy", "pandas", "matplotlib", "sklearn", "onnxruntime")
+HEAVY = ("numpy", "torch", "lightning", "torchmetrics", "torchvision", "scipy", "pandas", "matplotlib", "sklearn")
 
 RUN = f"""
 import runpy, sys
