@@ -35,6 +35,8 @@ SETTINGS = {"model": ("_target_",), "data": ("_target_",), "neuron": ("_target_"
 NOT_SAID = ("status", "error", "checkpoints")
 PLACES = ("paths", "data.root", "data.cache_dir")
 """Overrides that say where files lie on the machine of the run."""
+RUNS = ("teacher", "init_from")
+"""Overrides that name another run; what lies there is known by its digest."""
 
 
 def store(cells: Sequence[Cell], path: Path) -> None:
@@ -151,7 +153,22 @@ def _kept(cell: Cell) -> dict[str, Any]:
 
 def _elsewhere(overrides: str) -> str:
     """The overrides as they hold on any machine."""
-    return " ".join(word for word in words(overrides) if not within(word.lstrip("+").partition("=")[0], PLACES))
+    kept = (word for word in words(overrides) if not within(word.lstrip("+").partition("=")[0], PLACES))
+    return " ".join(_below_outputs(word) for word in kept)
+
+
+def _below_outputs(override: str) -> str:
+    """The path of another run, from the last folder ``outputs`` on or by its own name; any other override as it is.
+
+    >>> _below_outputs("teacher=/home/me/outputs/runs/TWIN"), _below_outputs("init_from='/tmp/a b'")
+    ('teacher=outputs/runs/TWIN', "init_from='a b'")
+    """
+    key, _, value = override.partition("=")
+    path = Path(value.strip("\"'"))
+    if key not in RUNS or not path.is_absolute():
+        return override
+    above = [i for i, part in enumerate(path.parts) if part == "outputs"]
+    return f"{key}={value.replace(str(path), str(Path(*path.parts[above[-1] if above else -1 :])))}"
 
 
 def words(overrides: str) -> list[str]:

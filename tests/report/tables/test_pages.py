@@ -44,11 +44,11 @@ def test_what_is_stored_makes_the_frame_that_the_runs_make(project):
 def test_no_place_of_a_machine_is_stored(project):
     path = project / "docs/results/table_some.json"
     first = read_stored(path)[0]
-    places = "paths.outputs='/home/a b/out' +data.cache_dir=/c data.root=/d data.rooted=1 seed=0"
+    places = "paths.outputs='/home/a b/out' +data.cache_dir=/c data.root=/d data.rooted=1 teacher=/e/outputs/t seed=0"
     data = {"name": "x", "cache": {"train": {"folder": "/c/x"}}}
     store([replace(first, overrides=f"T=2 {places}", result=replace(first.result, data=data))], path)
     (kept,) = read_stored(path)
-    assert kept.overrides == "T=2 data.rooted=1 seed=0" and kept.result.command == f"train.py {kept.overrides}"
+    assert kept.overrides == "T=2 data.rooted=1 teacher=outputs/t seed=0" and kept.result.command == f"train.py {kept.overrides}"
     assert kept.result.data == {"name": "x"}
 
 
