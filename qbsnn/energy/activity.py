@@ -32,6 +32,15 @@ def window(stage: Stage) -> int:
     return prod(pair(stage.pool.kernel_size)) if isinstance(stage.pool, nn.AvgPool2d) else 1
 
 
+def sent_once(network: SpikingNetwork) -> set[str]:
+    """The sources that send one step for all T: still pixels, and what has no state and reads nothing else."""
+    found = {INPUT} if network.encoder.coding == "direct" else set()
+    for name, stage in network.named_stages():
+        if not (stage.neuron and stage.neuron.stateful) and found.issuperset(stage.sources):
+            found.add(name)
+    return found
+
+
 @dataclass(frozen=True)
 class Traffic:
     """What one source sent: int64 sums over ``samples``, steps and channels, ``[H, W]`` (a scalar for features).
@@ -183,8 +192,9 @@ class ActivityMeter:
 
     def hear(self, bursts: Sequence[Tensor]) -> None:
         """Take in the bursts ``[T, B, ...]`` of the spiking stages of a network whose neurons are not called."""
+        once = sent_once(self.network)
         for (name, stage, neuron), output in zip(self.network.spiking_stages(), bursts, strict=True):
-            self._listen(name, stage, neuron, None, output)
+            self._listen(name, stage, neuron, None, output[:1] if name in once else output)
 
     def traffic(self) -> tuple[dict[str, Traffic], dict[str, Traffic]]:
         """(emitted, sent) by stage."""

@@ -179,12 +179,12 @@ def _usage(
         resets=updates * step.resets,
         state_accesses=updates * ((1 + stateful) * step.state + once),
     )
-    maps = [traffic for traffic in (*sources, own) if traffic]
+    maps, again = [traffic for traffic in (*sources, own) if traffic], list[Traffic]()
     if own and after and isinstance(stage.pool, (nn.MaxPool2d, nn.AvgPool2d)):
         windows = pool_fanout(stage.pool, own.shape[1:], after.shape[1:])
         counts += Counts(pool_ops=int((own.events * windows).sum()))
-        maps += [own, after]
-    counts += Counts(map_bits=sum(_map_bits(traffic) * traffic.steps * samples for traffic in maps))
+        maps, again = [*maps, after], [own]  # the pool reads it
+    counts += Counts(map_bits=sum(_map_bits(traffic) * traffic.steps * samples for traffic in (*maps, *again)))
     levels = [bits_for(source.levels) for source in sources if source.levels is not None]
     return Usage(
         counts=counts,

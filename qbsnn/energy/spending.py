@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from qbsnn.deploy.convert.folding import pool_divisor
-from qbsnn.energy.activity import spikes, window
+from qbsnn.energy.activity import sent_once, spikes, window
 from qbsnn.energy.constants import FLOAT_ADD, FLOAT_MULTIPLY
 from qbsnn.energy.count import bits_for
 from qbsnn.energy.fanout import fanout
@@ -58,15 +58,13 @@ class Synapses:
         self._divisors = {name: pool_divisor(name, stage) for name, stage in network.named_stages()}
         self._neurons = {name: neuron for name, _, neuron in network.spiking_stages() if spikes(neuron)}
         self._readers: dict[str, list[tuple[str, nn.Module]]] = {}
-        self._once = {INPUT} if self._analog else set()
+        self._once = sent_once(network)
         self._bits: dict[str, int | None] = {}
         widths: dict[str, int | None] = {INPUT: None if self._analog else 1}
         for name, stage in network.named_stages():
             for part in stage.parts:
                 if part.weight is not None:
                     self._readers.setdefault(part.source, []).append((name, part.weight))
-            if not (stage.neuron and stage.neuron.stateful) and self._once.issuperset(stage.sources):
-                self._once.add(name)
             read = [widths[source] for source in stage.sources]
             self._bits[name] = None if None in read else max(bits for bits in read if bits is not None)
             widths[name] = _width(stage)

@@ -219,13 +219,10 @@ class SpikingNeuron(Neuron):
     def absorbed(self) -> FixedBurst:
         """The same neuron with Δ = 1 and integer output, for a network whose weights hold the scales."""
         return FixedBurst(
-            s_max=self.s_max,
-            decay=self._decay_number(),
+            s_max=self.s_max, decay=self._decay_number(), surrogate=self.surrogate, rounding=self.rounding,
             reset=RESETS["hard" if self.reset.kind == "hard" else "detach"],
-            surrogate=self.surrogate,
-            rounding=self.rounding,
-            stateful=self.stateful,
-        )
+            stateful=self.stateful, emits_spikes=self.emits_spikes,
+        )  # fmt: skip
 
     def _decay_number(self) -> float:
         return float(decay.detach()) if isinstance(decay := self.decay, Tensor) else decay
@@ -244,10 +241,10 @@ class FixedBurst(SpikingNeuron):
 
     def __init__(
         self, *, s_max: int, decay: float, reset: Reset, surrogate: Surrogate, rounding: str = "floor",
-        stateful: bool = True,
+        stateful: bool = True, emits_spikes: bool = True,
     ) -> None:  # fmt: skip
         super().__init__(s_max=s_max, tau=time_constant(decay), surrogate=surrogate, reset=reset, rounding=rounding)
-        self._decay, self.stateful = decay, stateful
+        self._decay, self.stateful, self.emits_spikes = decay, stateful, emits_spikes
         self.register_buffer("one", torch.ones(()), persistent=False)
 
     @property

@@ -54,20 +54,21 @@ def energy(picojoules: float) -> str:
 def microjoules(picojoules: float) -> str:
     """Picojoules in microjoules with three significant digits, without unit and exponent.
 
-    >>> microjoules(4000.0), microjoules(1.2345e10)
-    ('0.004', '12,345')
+    >>> microjoules(4000.0), microjoules(999.6e6), microjoules(1.2345e10)
+    ('0.004', '1,000', '12,345')
     """
     value = picojoules / 1e6
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:,.0f}"
 
 
 def si(count: float) -> str:
     """A count with three significant digits and the prefix that fits.
 
-    >>> si(1234567.0), si(950.0), si(0.0)
-    ('1.23 M', '950', '0')
+    >>> si(1234567.0), si(999_600.0), si(950.0), si(0.0)
+    ('1.23 M', '1 M', '950', '0')
     """
-    scale, unit = next((pair for pair in ((1e9, " G"), (1e6, " M"), (1e3, " k")) if abs(count) >= pair[0]), (1.0, ""))
+    rounded = abs(float(f"{count:.3g}"))
+    scale, unit = next((pair for pair in ((1e9, " G"), (1e6, " M"), (1e3, " k")) if rounded >= pair[0]), (1.0, ""))
     return f"{count / scale:.3g}{unit}"
 
 

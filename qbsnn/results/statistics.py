@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from scipy import stats
 
+FLOAT32 = 2.0**-22
+"""What the differences of numbers that were rounded to float32, as accuracies are, may differ by: a share of them."""
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -38,6 +41,8 @@ def holm(ps: Sequence[float]) -> list[float]:
 def paired(values: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:
     """``values`` minus ``baseline``, both by seed, over the seeds in both; ``None`` where they share none.
 
+    Differences that only the rounding of float32 tells apart are equal.
+
     >>> paired({0: 3.0, 1: 5.0, 2: 7.0}, {0: 1.0, 1: 2.0})  # doctest: +ELLIPSIS
     Difference(mean=2.5, low=-3.853..., high=8.853..., p=0.1256..., pairs=2)
     """
@@ -49,8 +54,9 @@ def paired(values: Mapping[int, float], baseline: Mapping[int, float]) -> Differ
     mean = math.fsum(differences) / len(seeds)
     if len(seeds) == 1:
         return Difference(mean, None, None, None, 1)
-    if max(abs(value - mean) for value in differences) <= 1e-12 * max(abs(mean), 1e-12):  # equal but for rounding
-        return Difference(mean, None, None, None, len(seeds))
+    rounding = FLOAT32 * max(map(abs, (*ours, *theirs)))
+    if max(abs(value - mean) for value in differences) <= rounding:
+        return Difference(0.0 if abs(mean) <= rounding else mean, None, None, None, len(seeds))
     test = stats.ttest_rel(ours, theirs)
     low, high = test.confidence_interval(0.95)
     return Difference(mean, float(low), float(high), float(test.pvalue), len(seeds))

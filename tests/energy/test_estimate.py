@@ -11,7 +11,7 @@ from qbsnn.deploy.convert.quantize import quantize
 from qbsnn.energy.activity import ActivityMeter
 from qbsnn.energy.estimate import estimate
 from qbsnn.models import mlp, resnet, vgg
-from qbsnn.neurons import LIF, QBLIF, ReLU
+from qbsnn.neurons import LIF, QBLIF, QuantReLU, ReLU
 
 ARGUMENTS = {"in_shape": (1, 8, 8), "num_classes": 4, "mean": [0.3], "std": [0.3]}
 MAKES = {
@@ -108,3 +108,23 @@ def test_the_same_bursts_cost_the_same_in_the_grid_network(make):
         grid.encoder(pixels)
         other.hear(counts)
     assert estimate(other, "best") == estimate(trained, "best")
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_the_levels_of_a_grid_network_of_quantised_relu_are_factors_too(steps):
+    torch.manual_seed(0)
+    network = MAKES["mlp"](partial(QuantReLU, bits=4), T=steps).eval()
+    grid, pixels = GridNetwork(quantize(absorb(network))).eval(), torch.rand(5, 1, 8, 8)
+    trained, other, levels = ActivityMeter(network), ActivityMeter(grid), []
+    for _, _, neuron in network.spiking_stages():
+        neuron.register_forward_hook(
+            lambda neuron, _, output: levels.append(neuron.counts(output).expand(steps, *output.shape[1:]))
+        )
+    trained.attach()
+    other.attach()
+    with torch.no_grad():
+        network(pixels)
+        grid.encoder(pixels)
+        other.hear(levels)
+    found = estimate(other, "best")
+    assert found == estimate(trained, "best") and found.mean_rate is None

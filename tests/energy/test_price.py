@@ -75,6 +75,13 @@ def test_footprints_by_hand():
     assert footprint(stages, "quantized") == Footprint(40, 4 * 6, (48 + 36) / 8)
 
 
+def test_a_pooled_map_is_held_once():
+    stages = list(counted(chain(nn.Linear(4, 5), nn.MaxPool2d(3, 2, 1)), pixels(1, 4, 4, c0_0_0=4)).values())
+    # 16 pixels of 8 bits, 16 bursts of 4 bits, and 4 of them behind the pool
+    assert footprint(stages, "network").maps == (128 + 64 + 16) / 8
+    assert footprint(stages, "relu_dense").maps == (128 + 128 + 32) / 8
+
+
 def test_zero_spikes_cost_no_synaptic_energy():
     stages = counted(chain(nn.Linear(4, 3)), torch.zeros(1, 1, 2, 2))
     assert priced("fp32", acs=stages["b"].usage["network"].counts.acs)[0] == 0

@@ -1,6 +1,7 @@
 import math
 
 import pytest
+import torch
 
 from qbsnn.results.statistics import Difference, paired
 
@@ -22,3 +23,17 @@ def test_where_a_test_is_not_defined():
     # the same difference in every pair, up to rounding: no spread to test against
     found = paired({0: 0.3, 1: 0.7}, {0: 0.1, 1: 0.5})
     assert found is not None and found.p is found.low is found.high is None
+
+
+def test_accuracies_that_only_float32_tells_apart_are_equal():
+    def stored(images: int) -> float:
+        return torch.tensor(images / 360).item()
+
+    better = {0: stored(340), 1: stored(351), 2: stored(346)}
+    assert better[0] - stored(339) != better[1] - stored(350)
+    found = paired(better, {0: stored(339), 1: stored(350), 2: stored(345)})
+    assert found == Difference(pytest.approx(1 / 360, rel=1e-4), None, None, None, 3)
+    exact = {seed: images / 360 for seed, images in ((0, 340), (1, 351), (2, 346))}
+    assert paired(exact, better) == Difference(0.0, None, None, None, 3)
+    one = paired({0: 0.9123, 1: 0.9130, 2: 0.9141}, {0: 0.9122, 1: 0.9130, 2: 0.9141})  # one image of 10,000
+    assert one is not None and one.p == pytest.approx(0.42, abs=0.01)

@@ -106,7 +106,7 @@ def judge(claim: Claim, evidence: Mapping[str, Evidence]) -> Verdict:
     Seeds that are all equal have no interval and leave it open.
 
     Raises:
-        DataError: The claim names a sweep, row or quantity that there is not.
+        DataError: The claim names a sweep, row or quantity that there is not, or is a ratio to 0.
     """
     if claim.needs is not None:
         return Verdict("open", f"not run: {claim.needs}", [], NONE)
@@ -118,6 +118,8 @@ def judge(claim: Claim, evidence: Mapping[str, Evidence]) -> Verdict:
     if others:
         both = [seed for seed in ours if seed in others[0]]
         divide = claim.by == "ratio"
+        if divide and not all(others[0][seed] for seed in both):
+            raise DataError(f"{claim.claim!r}: no ratio to {sides[1].row}, whose {sides[1].quantity} is 0")
         ours = {seed: ours[seed] / others[0][seed] if divide else ours[seed] - others[0][seed] for seed in both}
     sweeps = list(dict.fromkeys(side.sweep for side in sides))
     bound, sign = next(

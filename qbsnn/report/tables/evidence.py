@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,6 +123,8 @@ def reading(table: Table) -> str:
     if len(groups) < 2:
         return f"{first}\nToo few seeds to say whether rows differ by more than seeds do."
     p = float(stats.f_oneway(*groups).pvalue)
+    if math.isnan(p):
+        return f"{first}\nAll runs are equal."
     verb = "differ by more than seeds explain" if p < 0.05 else "do not differ by more than seeds explain"
     return f"{first}\nThe rows {verb} (one-way analysis of variance, p {'< 0.001' if p < 0.001 else f'= {p:.2g}'})."
 

@@ -39,6 +39,9 @@ def test_verdicts_by_hand(project):
     assert verdict(project, **{"is": acs}, over={**acs, "row": "LIF, T = 4"}, by="ratio", at_most=1.0) == (
         "open", "1.00 ×; asked: ≤ 1.00 ×", "3"
     )  # fmt: skip
+    none = {**side, "quantity": "integer/spike_mismatches"}
+    with pytest.raises(DataError, match=r"'c': no ratio to QB-LIF.*, whose integer/spike_mismatches is 0"):
+        verdict(project, **{"is": acs}, over=none, by="ratio", at_most=1.0)
     mismatches = {"everywhere": "integer/spike_mismatches"}
     assert verdict(project, **mismatches, at_most=0) == ("holds", "kept in 6 of 6 runs", "–")
     assert verdict(project, **mismatches, at_least=1)[0] == "fails"

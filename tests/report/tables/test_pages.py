@@ -48,7 +48,10 @@ def test_no_place_of_a_machine_is_stored(project):
     data = {"name": "x", "cache": {"train": {"folder": "/c/x"}}}
     store([replace(first, overrides=f"T=2 {places}", result=replace(first.result, data=data))], path)
     (kept,) = read_stored(path)
-    assert kept.overrides == "T=2 data.rooted=1 teacher=outputs/t seed=0" and kept.result.command == f"train.py {kept.overrides}"
+    assert (
+        kept.overrides == "T=2 data.rooted=1 teacher=outputs/t seed=0"
+        and kept.result.command == f"train.py {kept.overrides}"
+    )
     assert kept.result.data == {"name": "x"}
 
 
