@@ -8,7 +8,9 @@ Spikes lie channels last in memory all the way through.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -23,9 +25,12 @@ from qbsnn.deploy.format.network import IntBranch, IntPool, IntStage
 from qbsnn.errors import DeployError
 from qbsnn.functional.exact import exact_float
 
+ALONE = 2**27
+"""Products of a batch, all steps together, below which a second thread of a CPU gains nothing, and may be waited for."""
+
 
 class Int8Engine(TorchEngine):
-    """Runs a quantised network on ``device``.
+    """Runs a quantised network on ``device``; a batch of few products on one thread of a CPU (:data:`ALONE`).
 
     compiled: whether the neurons of a stage are one kernel, which takes seconds to build; else they run step by step.
     """
@@ -47,6 +52,10 @@ class Int8Engine(TorchEngine):
         last = {branch.source: i for i, stage in enumerate(self.net.stages) for branch in stage.branches}
         last[self.net.readout.branch.source] = len(self.net.stages)
         self._last_use = last
+        sizes = [(branch.weight, stage.shape) for stage in self.net.stages for branch in stage.branches]
+        sizes.append((self.net.readout.branch.weight, self.net.readout.bias.shape))
+        per_output = [(math.prod(weight.shape[1:]), shape) for weight, shape in sizes if weight is not None]
+        self._products = self.net.T * sum(inputs * math.prod(shape) for inputs, shape in per_output)  # of an image
 
     def kernels(self) -> dict[str, str]:
         """Per stage, and for the ``readout``, what multiplies there: the int8 unit, or ``exact float`` and why."""
@@ -69,7 +78,8 @@ class Int8Engine(TorchEngine):
         step's sum leaves its register under the policy ``error``.
         """
         seen = Overflows()
-        z = self.running(current, seen)[-1]
+        with self._threads(current.shape[1] if current.dim() > 1 else 1):
+            z = self.running(current, seen)[-1]
         if seen.first is not None and self.net.overflow == "error":
             raise DeployError(f"a value does not fit {self.net.membrane_bits} bits: {seen.first}")
         return z
@@ -93,7 +103,20 @@ class Int8Engine(TorchEngine):
 
         Raises as :meth:`~qbsnn.deploy.convert.quantized.Quantized.current` and :meth:`logits` do.
         """
-        return self.logits(self.quantized.current_tensor(self.quantized.encoded(pixels))).argmax(1)
+        with self._threads(len(pixels)):
+            return self.logits(self.quantized.current_tensor(self.quantized.encoded(pixels))).argmax(1)
+
+    @contextmanager
+    def _threads(self, images: int) -> Iterator[None]:
+        before = torch.get_num_threads()
+        alone = self.device.type == "cpu" and images * self._products < ALONE
+        if alone:
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            if alone:
+                torch.set_num_threads(before)
 
     def _weighted(self) -> list[IntBranch]:
         branches = [*(b for stage in self.net.stages for b in stage.branches), self.net.readout.branch]

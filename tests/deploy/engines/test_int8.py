@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from qbsnn.deploy.convert.absorb import absorb
 from qbsnn.deploy.convert.quantize import quantize
-from qbsnn.deploy.engines import reference
+from qbsnn.deploy.engines import int8_engine, reference
 from qbsnn.deploy.engines.int8_engine import Int8Engine
 from qbsnn.deploy.engines.int8_kernels import kernel, obstacle, unit
 from qbsnn.deploy.engines.neuron_step import NeuronKind, fired, scan_neurons
@@ -252,6 +252,27 @@ def test_logits_alone_are_those_of_the_trace():
         engine = Int8Engine(networks.loose(net, current))
         z = engine.logits(torch.from_numpy(current))
         assert np.array_equal(z.numpy(), reference.run(net, current).logits) and z.any()
+
+
+@pytest.mark.parametrize("most, threads", [(int8_engine.ALONE, 1), (0, 2)])
+def test_few_products_are_computed_on_one_thread(monkeypatch: pytest.MonkeyPatch, most: int, threads: int):
+    rng = np.random.default_rng(3)
+    net = networks.make(rng, networks.TOPOLOGIES[0])
+    current = torch.from_numpy(networks.make_current(rng, net, 4))
+    engine = Int8Engine(networks.loose(net, current.numpy()))
+    contract, used = engine._contract, []
+    monkeypatch.setattr(engine, "_contract", lambda *of: used.append(torch.get_num_threads()) or contract(*of))
+    monkeypatch.setattr(int8_engine, "ALONE", most)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        z = engine.logits(current)
+        with pytest.raises(DeployError):
+            engine.logits(current.double())
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert set(used) == {threads} and np.array_equal(z.numpy(), reference.run(net, current.numpy()).logits)
 
 
 def test_predictions_take_the_lowest_class_of_the_largest():
