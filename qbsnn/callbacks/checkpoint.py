@@ -44,9 +44,14 @@ class BestByValidation(ModelCheckpoint):
         self._saved = time.monotonic()
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Remove the checkpoint within an epoch, which a kill after the last epoch's end leaves; no step is awaited."""
+        """Remove the checkpoint within an epoch, which a kill after the last epoch's end leaves; no step is awaited.
+
+        It stays where the fit began with it: had a step followed, the end of its epoch would have removed it.
+        """
         SIGNALS.deferring = False
-        trainer.strategy.remove_checkpoint(Path(str(self.dirpath)) / RESUME)
+        path = Path(str(self.dirpath)) / RESUME
+        if trainer.ckpt_path is None or Path(trainer.ckpt_path) != path:
+            trainer.strategy.remove_checkpoint(path)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Answer signals here rather than in Lightning's handler, which waits for other processes inside it."""
@@ -73,7 +78,7 @@ class BestByValidation(ModelCheckpoint):
         agree = trainer.strategy.reduce_boolean_decision
         stop = agree(SIGNALS.stop, all=False)
         late = self.every_seconds is not None and time.monotonic() - self._saved >= self.every_seconds
-        last = trainer.is_last_batch
+        last = trainer.is_last_batch or 0 <= trainer.max_steps <= trainer.global_step
         if (stop or agree(late or SIGNALS.save, all=False)) and not last:
             trainer.save_checkpoint(Path(str(self.dirpath)) / RESUME)
             self._saved, SIGNALS.save = time.monotonic(), False

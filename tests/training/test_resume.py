@@ -353,6 +353,35 @@ def test_what_may_be_overwritten_is_not_gone_on_with(tool, whole):
     assert unfinished({**settings, "overwrite": True}, first=False) is None
 
 
+@pytest.mark.parametrize(("loaded", "stays"), [("last.ckpt", False), ("resume.ckpt", True), (None, False)])
+def test_the_checkpoint_that_an_idle_fit_was_given_stays(tmp_path, loaded, stays):
+    gone = []
+    trainer = SimpleNamespace(
+        ckpt_path=loaded and str(tmp_path / loaded),
+        strategy=SimpleNamespace(remove_checkpoint=lambda path: gone.append(path.name)),
+    )
+    BestByValidation(str(tmp_path)).on_fit_end(trainer, None)
+    assert gone == ([] if stays else ["resume.ckpt"])
+
+
+def test_sigterm_in_the_last_of_max_steps_loses_no_epoch(tool, monkeypatch):
+    words = [*SHORT, "+trainer.max_steps=6"]
+    assert tool("train.py", *words, "hydra.run.dir=outputs/whole") == 0
+    honest = Classifier.training_step
+
+    def step(self, batch, batch_idx):
+        if self.trainer.global_step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return honest(self, batch, batch_idx)
+
+    monkeypatch.setattr(Classifier, "training_step", step)
+    assert tool("train.py", *words, "hydra.run.dir=outputs/parts") == 128 + signal.SIGTERM
+    monkeypatch.setattr(Classifier, "training_step", honest)
+    assert tool("train.py", *words, "hydra.run.dir=outputs/parts") == 0
+    parts, whole = tool.folder / "outputs/parts", tool.folder / "outputs/whole"
+    assert numbers(read(parts)) == numbers(read(whole)) and curves(parts) == curves(whole)
+
+
 def test_what_epochs_are_compared_by_is_kept(tmp_path):
     ours, theirs = (BestByValidation(str(tmp_path)) for _ in range(2))
     ours.best_loss, ours.best_excess = 0.25, 0.5
