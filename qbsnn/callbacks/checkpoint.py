@@ -106,13 +106,15 @@ class BestByValidation(ModelCheckpoint):
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Save the epoch if it is the best one, and in any case as the last one, validated or not."""
         super().on_train_epoch_end(trainer, pl_module)
+        if not self._should_save_on_train_epoch_end(trainer):
+            self._last_global_step_saved = -1  # what a validation at this step saved lacks the row of the epoch
         self._save_the_last(trainer)
         SIGNALS.deferring = trainer.world_size > 1
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """The same where validation does not come once per epoch."""
+        """The same where validation does not come once per epoch; at the end of an epoch that end saves it."""
         super().on_validation_end(trainer, pl_module)
-        if not self._should_save_on_train_epoch_end(trainer):
+        if not self._should_save_on_train_epoch_end(trainer) and not trainer.is_last_batch:
             self._save_the_last(trainer)
 
     def _save_the_last(self, trainer: lightning.Trainer) -> None:

@@ -324,6 +324,39 @@ def test_a_run_that_validates_within_its_epochs_goes_on_behind_the_last_validati
     assert numbers(read(parts)) == numbers(read(whole))
 
 
+@pytest.mark.parametrize("rare", ["+trainer.val_check_interval=0.5", "+trainer.check_val_every_n_epoch=2"])
+def test_the_end_of_a_validated_epoch_is_gone_on_from_with_its_row(tool, stop_at, rare):
+    assert tool("train.py", *SHORT, rare, "hydra.run.dir=outputs/whole") == 0
+    stop_at(9)
+    assert tool("train.py", *SHORT, rare, "hydra.run.dir=outputs/parts") == 1
+    stop_at(None)
+    assert tool("train.py", *SHORT, rare, "hydra.run.dir=outputs/parts") == 0
+    whole, parts = tool.folder / "outputs/whole", tool.folder / "outputs/parts"
+    assert starts(parts) == [(0, 0), (1, 4), (2, 8), (2, 8), (3, 12)]
+    assert curves(parts) == curves(whole) and len(curves(whole)) == 4
+    assert numbers(read(parts)) == numbers(read(whole))
+    assert tool("train.py", *SHORT, rare, "hydra.run.dir=outputs/parts") == 0  # tested again alone
+    assert curves(parts) == curves(whole) and numbers(read(parts)) == numbers(read(whole))
+
+
+def test_sigterm_in_the_last_step_of_an_epoch_waits_for_its_row(tool, monkeypatch):
+    words = [*SHORT, "+trainer.val_check_interval=0.5"]
+    assert tool("train.py", *words, "hydra.run.dir=outputs/whole") == 0
+    honest = Classifier.training_step
+
+    def step(self, batch, batch_idx):
+        if self.trainer.global_step == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return honest(self, batch, batch_idx)
+
+    monkeypatch.setattr(Classifier, "training_step", step)
+    assert tool("train.py", *words, "hydra.run.dir=outputs/parts") == 128 + signal.SIGTERM
+    monkeypatch.setattr(Classifier, "training_step", honest)
+    assert tool("train.py", *words, "hydra.run.dir=outputs/parts") == 0
+    whole, parts = tool.folder / "outputs/whole", tool.folder / "outputs/parts"
+    assert curves(parts) == curves(whole) and numbers(read(parts)) == numbers(read(whole))
+
+
 def test_the_last_epoch_is_kept_though_it_was_not_validated(tool):
     words = [*SHORT, "+trainer.check_val_every_n_epoch=3", "hydra.run.dir=outputs/a"]
     assert tool("train.py", *words) == 0
