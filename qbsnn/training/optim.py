@@ -78,17 +78,21 @@ class AverageFollows(Callback):
         self.name, self.average = name, average
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Refuse an average that is never updated; raises SettingsError."""
+        """Refuse an average by epochs, which is made after validation, and one without updates: SettingsError."""
         steps, epochs, due = fit_steps(trainer), trainer.max_epochs or 1, self.average.should_update
-        if any(due(step_idx=i) for i in range(steps)) or any(due(epoch_idx=i) for i in range(epochs)):
-            return
         keys = ("update_every_n_steps", "update_starting_at_step", "update_starting_at_epoch")
         given = ", ".join(f"{key}={getattr(self.average, key, None)}" for key in keys)
-        raise SettingsError(
-            f"callbacks.{self.name} averages nothing in {steps} steps with {given}: update_every_n_steps must be at "
-            f"least 1 and have a multiple from update_starting_at_step to {steps - 1}, or update_starting_at_epoch be "
-            f"at most {epochs - 1}"
-        )
+        if any(due(epoch_idx=i) for i in range(epochs)):
+            raise SettingsError(
+                f"callbacks.{self.name} averages at the end of epochs with {given}, which is after their validation: "
+                "weights would be kept that were never validated. update_starting_at_epoch must be null; average by "
+                "steps, with update_every_n_steps of at least 1 and update_starting_at_step"
+            )
+        if not any(due(step_idx=i) for i in range(steps)):
+            raise SettingsError(
+                f"callbacks.{self.name} averages nothing in {steps} steps with {given}: update_every_n_steps must be "
+                f"at least 1 and have a multiple from update_starting_at_step to {steps - 1}"
+            )
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Follow before the average is validated."""

@@ -156,6 +156,17 @@ def test_an_average_that_never_starts_is_refused_before_training(tool, capsys, s
     assert "callbacks.ema averages nothing in 16 steps with " in message and f"{key}={value}" in message
 
 
+@pytest.mark.parametrize("every", [0, 1])
+def test_an_average_by_epochs_is_refused_since_nobody_would_validate_it(tool, capsys, stop_at, every):
+    stop_at(1)
+    words = [f"+callbacks.ema.update_every_n_steps={every}", "+callbacks.ema.update_starting_at_epoch=2"]
+    assert tool("train.py", *SHORT, *AVERAGED, *words) == 1
+    message = one_paragraph(capsys.readouterr().err)
+    assert f"callbacks.ema averages at the end of epochs with update_every_n_steps={every}, " in message
+    assert "update_starting_at_epoch=2" in message and "must be null" in message
+    assert "update_starting_at_step" in message
+
+
 @pytest.mark.parametrize("part", ["train", "val", "test"])
 def test_a_share_below_one_batch_is_refused_before_training(tool, capsys, part):
     limit = f"trainer.limit_{part}_batches"
