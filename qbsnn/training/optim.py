@@ -76,6 +76,7 @@ class AverageFollows(Callback):
 
     def __init__(self, name: str, average: WeightAveraging) -> None:
         self.name, self.average = name, average
+        self._validated = -1  # the step after which the average was last validated
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Refuse an average by epochs, which is made after validation, and one without updates: SettingsError."""
@@ -96,10 +97,18 @@ class AverageFollows(Callback):
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Follow before the average is validated."""
+        self._follow(pl_module)
+        self._validated = trainer.global_step
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Follow where no validation comes before the average is saved, or takes the place of the current weights.
+
+        What was validated stays as it was: its norms may have statistics that the current ones lack.
+        """
+        if self._validated != trainer.global_step:
+            self._follow(pl_module)
+
+    def _follow(self, pl_module: lightning.LightningModule) -> None:
         average = self.average._average_model
         if average is not None and not average.n_averaged:
             average.module.load_state_dict(pl_module.state_dict())
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Follow where no validation comes before the average is saved, or takes the place of the current weights."""
-        self.on_validation_start(trainer, pl_module)
