@@ -1,12 +1,16 @@
 """``train.py resume=RUN``: all settings from the run itself."""
 
 import json
+import os
 import shutil
+import signal
 
 import pytest
 import torch
 
 from qbsnn.cli.checkpoints import stored_config
+from qbsnn.errors import DataError
+from qbsnn.training.module import Classifier
 from tests.tool import Tool, one_paragraph
 
 SMALL = ("report=false", "data.limit_train=128", "data.limit_val=32", "data.limit_test=64", "callbacks.integer=null",
@@ -45,6 +49,46 @@ def test_an_extended_run_is_the_longer_one(trained):
     assert result["command"].endswith("hydra.run.dir=outputs/a && train.py resume=outputs/a trainer.max_epochs=4")
     rows = (trained.folder / "outputs/a/metrics.csv").read_text().splitlines()
     assert len(rows) == 1 + 4
+
+
+def ended(self):
+    raise DataError("stopped by the test")
+
+
+def terminated(self):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize(("stop", "at"), [(ended, 8), (terminated, 9)], ids=["before a step", "within an epoch"])
+def test_an_extended_run_that_is_stopped_goes_on_to_the_longer_one(trained, monkeypatch, stop, at):
+    honest = Classifier.training_step
+
+    def step(self, batch, batch_idx):
+        if self.trainer.global_step == at:
+            stop(self)
+        return honest(self, batch, batch_idx)
+
+    monkeypatch.setattr(Classifier, "training_step", step)
+    assert trained("train.py", "resume=outputs/a", "trainer.max_epochs=3") != 0
+    assert last(trained, "a")["qbsnn"]["config"]["trainer"]["max_epochs"] == 2
+    assert (trained.folder / "outputs/a/checkpoints/resume.ckpt").exists() == (stop is terminated)
+    monkeypatch.setattr(Classifier, "training_step", honest)
+    assert trained("train.py", "resume=outputs/a") == 0
+    result = json.loads((trained.folder / "outputs/a/result.json").read_text())
+    assert result["status"] == "finished" and result["timing"]["epochs"] == 3
+    assert result["command"].endswith("&& train.py resume=outputs/a trainer.max_epochs=3")
+    assert last(trained, "a")["global_step"] == 12 and last(trained, "a")["epoch"] == 2
+
+
+def test_a_run_whose_extension_no_file_but_a_checkpoint_tells_is_not_made_shorter(trained, capsys):
+    assert trained("train.py", "resume=outputs/a", "trainer.max_epochs=3") == 0
+    (trained.folder / "outputs/a/result.json").unlink()
+    checkpoints = trained.folder / "outputs/a/checkpoints"
+    shutil.copyfile(checkpoints / "last.ckpt", checkpoints / "resume.ckpt")
+    shutil.copyfile(checkpoints / "best.ckpt", checkpoints / "last.ckpt")
+    capsys.readouterr()
+    assert trained("train.py", "resume=outputs/a", "trainer.max_epochs=2") == 1
+    assert "trainer.max_epochs must be at least 3" in one_paragraph(capsys.readouterr().err)
 
 
 def test_a_finished_run_is_only_tested_again_and_keeps_its_command(trained, capsys):

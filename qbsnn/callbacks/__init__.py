@@ -8,7 +8,7 @@ from qbsnn.callbacks.monitor import BurstMonitor
 from qbsnn.callbacks.norms import PreciseNorms
 from qbsnn.callbacks.progress import progress_bar
 from qbsnn.callbacks.robustness import Robustness
-from qbsnn.callbacks.safeguards import DeltaGuard, GradientNorms, StopOnDivergence
+from qbsnn.callbacks.safeguards import DeltaGuard, GradientNorms, StopOnDivergence, StopOnPlateau
 from qbsnn.callbacks.steps import StepSchedule
 from qbsnn.callbacks.verification import AbsorptionCheck, IntegerSimulation
 from qbsnn.callbacks.whitening import WhitenFirstLayer
@@ -26,6 +26,7 @@ __all__ = [
     "Robustness",
     "StepSchedule",
     "StopOnDivergence",
+    "StopOnPlateau",
     "TestDiagnostics",
     "WhitenFirstLayer",
     "progress_bar",

@@ -44,9 +44,14 @@ class BestByValidation(ModelCheckpoint):
         self._saved = time.monotonic()
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Remove the checkpoint within an epoch, which a kill after the last epoch's end leaves; no step is awaited."""
+        """Remove the checkpoint within an epoch, which a kill after the last epoch's end leaves; no step is awaited.
+
+        It stays where the fit began with it: had a step followed, the end of its epoch would have removed it.
+        """
         SIGNALS.deferring = False
-        trainer.strategy.remove_checkpoint(Path(str(self.dirpath)) / RESUME)
+        path = Path(str(self.dirpath)) / RESUME
+        if trainer.ckpt_path is None or Path(trainer.ckpt_path) != path:
+            trainer.strategy.remove_checkpoint(path)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Answer signals here rather than in Lightning's handler, which waits for other processes inside it."""
@@ -73,7 +78,7 @@ class BestByValidation(ModelCheckpoint):
         agree = trainer.strategy.reduce_boolean_decision
         stop = agree(SIGNALS.stop, all=False)
         late = self.every_seconds is not None and time.monotonic() - self._saved >= self.every_seconds
-        last = trainer.is_last_batch
+        last = trainer.is_last_batch or 0 <= trainer.max_steps <= trainer.global_step
         if (stop or agree(late or SIGNALS.save, all=False)) and not last:
             trainer.save_checkpoint(Path(str(self.dirpath)) / RESUME)
             self._saved, SIGNALS.save = time.monotonic(), False
@@ -101,13 +106,15 @@ class BestByValidation(ModelCheckpoint):
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Save the epoch if it is the best one, and in any case as the last one, validated or not."""
         super().on_train_epoch_end(trainer, pl_module)
+        if not self._should_save_on_train_epoch_end(trainer):
+            self._last_global_step_saved = -1  # what a validation at this step saved lacks the row of the epoch
         self._save_the_last(trainer)
         SIGNALS.deferring = trainer.world_size > 1
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """The same where validation does not come once per epoch."""
+        """The same where validation does not come once per epoch; at the end of an epoch that end saves it."""
         super().on_validation_end(trainer, pl_module)
-        if not self._should_save_on_train_epoch_end(trainer):
+        if not self._should_save_on_train_epoch_end(trainer) and not trainer.is_last_batch:
             self._save_the_last(trainer)
 
     def _save_the_last(self, trainer: lightning.Trainer) -> None:

@@ -1,12 +1,13 @@
-"""Guards of training: Δ kept in bounds, gradients watched, a diverging run stopped where it diverges."""
+"""Guards of training: Δ kept in bounds, gradients watched; a run stopped where it diverges, or gains nothing more."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
@@ -165,6 +166,42 @@ class StopOnDivergence(Callback):
             f"Last good checkpoint: {last or 'none yet'}. Try a smaller optim.optimizer.lr, gradient clipping "
             "(trainer.gradient_clip_val) or bounds for the scale (callbacks.delta.low)"
         )
+
+
+class StopOnPlateau(EarlyStopping):
+    """Lightning's early stopping, which looks away while the network need not yet keep its budget of energy.
+
+    That is until the target of the budget stays, and while fewer than all T steps are trained: what is monitored before
+    says nothing of the network that is asked for, and the selected one would exceed its budget.
+
+    Args:
+        monitor: what a validation must improve.
+        mode: ``max``, or ``min`` for a loss and for ``val/excess``.
+        patience: validations without improvement after which training ends.
+        options: more arguments of Lightning's callback.
+
+    Raises:
+        ArgumentError: patience is no integer of at least 0.
+    """
+
+    def __init__(self, monitor: str = "val/acc", mode: str = "max", patience: int = 10, **options: Any) -> None:
+        super().__init__(monitor, patience=checks.integer("patience", patience, 0), mode=mode, **options)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Look, where the epoch's end is the time for it."""
+        if _keeps_budget(_classifier(pl_module)):
+            super().on_train_epoch_end(trainer, pl_module)
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """The same where validation does not come once per epoch."""
+        if _keeps_budget(_classifier(pl_module)):
+            super().on_validation_end(trainer, pl_module)
+
+
+def _keeps_budget(module: Classifier) -> bool:
+    """Whether the budget, if there is one, is the final one, and what the network spends is known."""
+    budget = module.budget
+    return budget is None or (module.progress() >= budget.end and math.isfinite(budget.excess()))
 
 
 def _classifier(module: lightning.LightningModule) -> Classifier:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from qbsnn.errors import CheckpointError, SettingsError
 from qbsnn.results.files import BEST, LAST, RESUME
 from qbsnn.results.fingerprint import EPOCHS, dropped
 from qbsnn.results.formatting import counted
+from qbsnn.results.reading import read_result
 from qbsnn.tracking.runs import chosen_loggers
 from qbsnn.training import checkpoints
 from qbsnn.training.building import locate
@@ -24,6 +26,8 @@ log = logging.getLogger(__name__)
 
 def resumed(given: ResumeKeys, conf: Path) -> DictConfig:
     """The settings of a run, to be gone on with in its directory.
+
+    They are those of its newest checkpoint, with as many epochs as the run was last asked for.
 
     Args:
         given: the run directory, and overrides: a larger ``trainer.max_epochs``, or keys that change no result.
@@ -38,7 +42,9 @@ def resumed(given: ResumeKeys, conf: Path) -> DictConfig:
     found = [folder / name for name in (LAST, RESUME, BEST) if (folder / name).is_file()]
     if not found:
         raise CheckpointError(f"{run} has no checkpoint to go on from: {folder} holds none of {LAST}, {RESUME}, {BEST}")
-    checkpoint, contents = _first_whole(found)
+    whole = _whole(found)
+    checkpoint, contents = max(whole.items(), key=lambda item: item[1].get("global_step", 0))
+    before = max(_epochs(one["qbsnn"]["config"]) for one in whole.values())
     for key in (override.partition("=")[0] for override in overrides):
         if key == "overwrite":
             raise SettingsError(f"{key} has no meaning beside resume=, which goes on with what is there; leave it out")
@@ -47,8 +53,8 @@ def resumed(given: ResumeKeys, conf: Path) -> DictConfig:
                 f"{key} would make another experiment: resume= takes all settings from the run, {EPOCHS} may be raised"
             )
     loggers = chosen_loggers(given.logger, conf, contents, "train") if given.logger else None
-    cfg = stored_config(contents, checkpoint, overrides, run, loggers, same_loggers=loggers is None)
-    before = contents["qbsnn"]["config"]["trainer"]["max_epochs"]
+    words = [f"{EPOCHS}={max(before, _epochs_of_result(run))}", *overrides]
+    cfg = stored_config(contents, checkpoint, words, run, loggers, same_loggers=loggers is None)
     asked = OmegaConf.select(cfg, EPOCHS)
     if not isinstance(asked, int) or asked < before:
         raise SettingsError(f"{EPOCHS} must be at least {before}, what the run was started with, got {asked}")
@@ -65,10 +71,27 @@ def resumed(given: ResumeKeys, conf: Path) -> DictConfig:
     return cfg
 
 
-def _first_whole(paths: list[Path]) -> tuple[Path, dict[str, Any]]:
-    for path in paths[:-1]:
+def _whole(paths: list[Path]) -> dict[Path, dict[str, Any]]:
+    """The contents of those checkpoints that can be read; raises CheckpointError for the last one if none can."""
+    whole: dict[Path, dict[str, Any]] = {}
+    for path in paths:
         try:
-            return path, checkpoints.load(path)
+            contents = checkpoints.load(path)
+            checkpoints.stored(contents, path)
         except CheckpointError:
+            if path == paths[-1] and not whole:
+                raise
             continue
-    return paths[-1], checkpoints.load(paths[-1])
+        whole[path] = contents
+    return whole
+
+
+def _epochs_of_result(run: Path) -> int:
+    """What the run was last asked for: a run that is made longer has a checkpoint that says so an epoch later."""
+    file = run / "result.json"
+    return _epochs(read_result(file).config) if file.is_file() else 0
+
+
+def _epochs(config: Mapping[str, Any]) -> int:
+    epochs = (config.get("trainer") or {}).get("max_epochs")
+    return epochs if isinstance(epochs, int) else 0

@@ -183,6 +183,10 @@ def search(conf: Path, wanted: SearchSettings, fixed: list[str], folder: Path) -
         raise SettingsError("a trial of a search runs in one process: trainer.devices must be 1")
     if plain["trainer"].get("limit_val_batches") == 0:
         raise SettingsError(f"a search judges its trials by {MONITOR}: trainer.limit_val_batches must not be 0")
+    if not ((plain.get("callbacks") or {}).get("checkpoint") or {}).get("_target_"):
+        raise SettingsError(
+            f"a search judges its trials by the best {MONITOR}, which callbacks.checkpoint finds: it must not be null"
+        )
     if wrong := sorted(set("?%{}") & set(str(folder / wanted.name))):
         raise SettingsError(
             f"a search cannot keep its database in {folder / wanted.name}: the path has {' '.join(wrong)}"

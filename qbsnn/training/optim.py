@@ -76,26 +76,39 @@ class AverageFollows(Callback):
 
     def __init__(self, name: str, average: WeightAveraging) -> None:
         self.name, self.average = name, average
+        self._validated = -1  # the step after which the average was last validated
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Refuse an average that is never updated; raises SettingsError."""
+        """Refuse an average by epochs, which is made after validation, and one without updates: SettingsError."""
         steps, epochs, due = fit_steps(trainer), trainer.max_epochs or 1, self.average.should_update
-        if any(due(step_idx=i) for i in range(steps)) or any(due(epoch_idx=i) for i in range(epochs)):
-            return
         keys = ("update_every_n_steps", "update_starting_at_step", "update_starting_at_epoch")
         given = ", ".join(f"{key}={getattr(self.average, key, None)}" for key in keys)
-        raise SettingsError(
-            f"callbacks.{self.name} averages nothing in {steps} steps with {given}: update_every_n_steps must be at "
-            f"least 1 and have a multiple from update_starting_at_step to {steps - 1}, or update_starting_at_epoch be "
-            f"at most {epochs - 1}"
-        )
+        if any(due(epoch_idx=i) for i in range(epochs)):
+            raise SettingsError(
+                f"callbacks.{self.name} averages at the end of epochs with {given}, which is after their validation: "
+                "weights would be kept that were never validated. update_starting_at_epoch must be null; average by "
+                "steps, with update_every_n_steps of at least 1 and update_starting_at_step"
+            )
+        if not any(due(step_idx=i) for i in range(steps)):
+            raise SettingsError(
+                f"callbacks.{self.name} averages nothing in {steps} steps with {given}: update_every_n_steps must be "
+                f"at least 1 and have a multiple from update_starting_at_step to {steps - 1}"
+            )
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Follow before the average is validated."""
+        self._follow(pl_module)
+        self._validated = trainer.global_step
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Follow where no validation comes before the average is saved, or takes the place of the current weights.
+
+        What was validated stays as it was: its norms may have statistics that the current ones lack.
+        """
+        if self._validated != trainer.global_step:
+            self._follow(pl_module)
+
+    def _follow(self, pl_module: lightning.LightningModule) -> None:
         average = self.average._average_model
         if average is not None and not average.n_averaged:
             average.module.load_state_dict(pl_module.state_dict())
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Follow where no validation comes before the average is saved, or takes the place of the current weights."""
-        self.on_validation_start(trainer, pl_module)

@@ -60,6 +60,10 @@ class Resumption(Callback):
         """Whether a checkpoint was loaded and no step was made after it."""
         return self._loaded is not None
 
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Have epochs count, also under ``max_steps``: Lightning would take one that has ended for one that has not."""
+        trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
+
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Start the clock; a fit that had decided to stop does nothing more."""
         self._began = time.perf_counter()

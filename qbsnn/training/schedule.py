@@ -31,17 +31,24 @@ def warmup_cosine(optimizer: Optimizer, epochs: int, warmup: int = 5) -> LambdaL
 def one_cycle(
     optimizer: Optimizer, steps: int, warmup: float = 0.25, shape: str = "linear", final: float = 0.0
 ) -> LambdaLR:
-    """A rate that rises in a straight line from 0 to the optimiser's own, then falls, in every step of a fit.
+    """A rate that rises in a straight line from near 0 to the optimiser's own, then falls, in every step of a fit.
 
-    With r = step/steps the factor is r/warmup below ``warmup``, then ``final`` + (1 − ``final``)·h((r − warmup)/(1 −
-    warmup)), where h(x) = 1 − x for ``linear`` (a triangle) and (1 + cos πx)/2 for ``cosine`` (arXiv 1708.07120).
+    Steps count from 0, and w = warmup·steps. The factor is (step + 1)/w while step + 1 < w, then ``final`` +
+    (1 − ``final``)·h(x) with x = max(0, (step − w)/(steps − w)), where h(x) = 1 − x for ``linear`` (a triangle) and
+    (1 + cos πx)/2 for ``cosine`` (arXiv 1708.07120). So if w is whole and not 0, the steps w − 1 and w both have the
+    factor 1; and the last step is one step short of ``final``.
+
+    >>> from torch import optim, zeros
+    >>> schedule = one_cycle(optim.SGD([zeros(1)], lr=1.0), steps=8)
+    >>> [round(schedule.lr_lambdas[0](step), 3) for step in range(9)]
+    [0.5, 1.0, 1.0, 0.833, 0.667, 0.5, 0.333, 0.167, 0.0]
 
     Args:
         optimizer: whose rates are the highest.
         steps: of the whole fit; given by whoever trains.
         warmup: share of the steps in which the rate rises.
         shape: ``linear`` or ``cosine``.
-        final: factor in the last step.
+        final: factor that a step after the last one would have.
 
     Raises:
         ArgumentError: for a bad value.

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback, WeightAveraging
 
 from qbsnn.callbacks import StepSchedule
 from qbsnn.callbacks.whitening import whitening
@@ -115,6 +116,35 @@ def test_norms_have_the_statistics_of_the_weights_that_are_kept(tmp_path):
     for pixels in batches:
         network(pixels)
     assert torch.allclose(second.norm.running_mean, found, atol=1e-6)
+
+
+def test_an_average_that_has_not_begun_keeps_the_statistics_that_were_validated(tmp_path):
+    class Watch(Callback):
+        def on_validation_batch_start(self, trainer, pl_module, *given):
+            validated.append(norm(pl_module).running_mean.clone())
+
+        def on_train_epoch_end(self, trainer, pl_module):
+            (average,) = (one._average_model for one in trainer.callbacks if isinstance(one, WeightAveraging))
+            assert average.n_averaged == 0
+            kept.append(norm(average.module).running_mean.clone())
+            current.append(norm(pl_module).running_mean.clone())
+            trainer.should_stop = trainer.current_epoch == 1
+
+    def norm(module):
+        return module.network.stages["fc1"].parts[0].norm
+
+    validated, kept, current = [], [], []
+    more = ["+callbacks.ema._target_=lightning.pytorch.callbacks.EMAWeightAveraging",
+            "+callbacks.ema.update_starting_at_step=20", "+callbacks.norms._target_=qbsnn.callbacks.PreciseNorms",
+            "T=2", "model=mlp", "model.hidden=[16]", "data.limit_train=256", "data.limit_val=16", "data.batch_size=32",
+            "trainer.max_epochs=4", "callbacks.checkpoint=null", "callbacks.progress=null", "~logger",
+            "trainer.enable_checkpointing=false", "compile=none", "trainer.accelerator=cpu",
+            "trainer.num_sanity_val_steps=0"]  # fmt: skip
+    parts = build(composed(tmp_path, *more), [Watch()])
+    parts.trainer.fit(parts.module, datamodule=parts.data)
+    assert len(kept) == len(validated) == 2
+    for found, right, other in zip(kept, validated, current, strict=True):
+        assert torch.equal(found, right) and not torch.equal(found, other)
 
 
 def test_norms_are_measured_anew_when_the_steps_change(tmp_path):

@@ -119,6 +119,8 @@ def test_a_trial_that_fails_does_not_stop_the_search(tool, capsys):
             ["trainer.limit_val_batches=0"],
             "trials by val/acc: trainer.limit_val_batches must not be 0",
         ),
+        (["callbacks.checkpoint=null"], "by the best val/acc, which callbacks.checkpoint finds: it must not be null"),
+        (["~callbacks.checkpoint"], "by the best val/acc, which callbacks.checkpoint finds: it must not be null"),
         (["paths.outputs='a%b'"], "cannot keep its database in"),
         (["T=0"], "T must be an integer from 1 to 1024, got 0"),
     ],

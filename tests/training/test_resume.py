@@ -79,6 +79,7 @@ def read(run):
 HARD = {
     "plain": [],
     "random": ["model.encoding=rate", "neuron.init=percentile", "callbacks.delta.penalty=0.1", "data.crop=1"],
+    "max_steps": ["+trainer.max_steps=14"],  # within the fourth epoch
 }
 
 
@@ -104,6 +105,7 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(tool, stop_at, monkeypatch, s
     if settings:
         ours, theirs = (torch.load(place / "checkpoints/last.ckpt", weights_only=True) for place in (run, whole))
         assert ours["resumption"]["seconds"] == theirs["resumption"]["seconds"] >= 4
+        assert ours["global_step"] == theirs["global_step"] == (14 if "+trainer.max_steps=14" in settings else 16)
 
 
 AVERAGED = ["+callbacks.ema._target_=lightning.pytorch.callbacks.EMAWeightAveraging", "+callbacks.ema.decay=0.5"]
@@ -152,6 +154,17 @@ def test_an_average_that_never_starts_is_refused_before_training(tool, capsys, s
     assert tool("train.py", *SHORT, *AVERAGED, f"+callbacks.ema.{key}={value}") == 1
     message = one_paragraph(capsys.readouterr().err)
     assert "callbacks.ema averages nothing in 16 steps with " in message and f"{key}={value}" in message
+
+
+@pytest.mark.parametrize("every", [0, 1])
+def test_an_average_by_epochs_is_refused_since_nobody_would_validate_it(tool, capsys, stop_at, every):
+    stop_at(1)
+    words = [f"+callbacks.ema.update_every_n_steps={every}", "+callbacks.ema.update_starting_at_epoch=2"]
+    assert tool("train.py", *SHORT, *AVERAGED, *words) == 1
+    message = one_paragraph(capsys.readouterr().err)
+    assert f"callbacks.ema averages at the end of epochs with update_every_n_steps={every}, " in message
+    assert "update_starting_at_epoch=2" in message and "must be null" in message
+    assert "update_starting_at_step" in message
 
 
 @pytest.mark.parametrize("part", ["train", "val", "test"])
@@ -322,6 +335,39 @@ def test_a_run_that_validates_within_its_epochs_goes_on_behind_the_last_validati
     assert numbers(read(parts)) == numbers(read(whole))
 
 
+@pytest.mark.parametrize("rare", ["+trainer.val_check_interval=0.5", "+trainer.check_val_every_n_epoch=2"])
+def test_the_end_of_a_validated_epoch_is_gone_on_from_with_its_row(tool, stop_at, rare):
+    assert tool("train.py", *SHORT, rare, "hydra.run.dir=outputs/whole") == 0
+    stop_at(9)
+    assert tool("train.py", *SHORT, rare, "hydra.run.dir=outputs/parts") == 1
+    stop_at(None)
+    assert tool("train.py", *SHORT, rare, "hydra.run.dir=outputs/parts") == 0
+    whole, parts = tool.folder / "outputs/whole", tool.folder / "outputs/parts"
+    assert starts(parts) == [(0, 0), (1, 4), (2, 8), (2, 8), (3, 12)]
+    assert curves(parts) == curves(whole) and len(curves(whole)) == 4
+    assert numbers(read(parts)) == numbers(read(whole))
+    assert tool("train.py", *SHORT, rare, "hydra.run.dir=outputs/parts") == 0  # tested again alone
+    assert curves(parts) == curves(whole) and numbers(read(parts)) == numbers(read(whole))
+
+
+def test_sigterm_in_the_last_step_of_an_epoch_waits_for_its_row(tool, monkeypatch):
+    words = [*SHORT, "+trainer.val_check_interval=0.5"]
+    assert tool("train.py", *words, "hydra.run.dir=outputs/whole") == 0
+    honest = Classifier.training_step
+
+    def step(self, batch, batch_idx):
+        if self.trainer.global_step == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return honest(self, batch, batch_idx)
+
+    monkeypatch.setattr(Classifier, "training_step", step)
+    assert tool("train.py", *words, "hydra.run.dir=outputs/parts") == 128 + signal.SIGTERM
+    monkeypatch.setattr(Classifier, "training_step", honest)
+    assert tool("train.py", *words, "hydra.run.dir=outputs/parts") == 0
+    whole, parts = tool.folder / "outputs/whole", tool.folder / "outputs/parts"
+    assert curves(parts) == curves(whole) and numbers(read(parts)) == numbers(read(whole))
+
+
 def test_the_last_epoch_is_kept_though_it_was_not_validated(tool):
     words = [*SHORT, "+trainer.check_val_every_n_epoch=3", "hydra.run.dir=outputs/a"]
     assert tool("train.py", *words) == 0
@@ -349,6 +395,35 @@ def test_what_may_be_overwritten_is_not_gone_on_with(tool, whole):
     settings = read(whole)["config"]
     assert unfinished(settings) is not None
     assert unfinished({**settings, "overwrite": True}, first=False) is None
+
+
+@pytest.mark.parametrize(("loaded", "stays"), [("last.ckpt", False), ("resume.ckpt", True), (None, False)])
+def test_the_checkpoint_that_an_idle_fit_was_given_stays(tmp_path, loaded, stays):
+    gone = []
+    trainer = SimpleNamespace(
+        ckpt_path=loaded and str(tmp_path / loaded),
+        strategy=SimpleNamespace(remove_checkpoint=lambda path: gone.append(path.name)),
+    )
+    BestByValidation(str(tmp_path)).on_fit_end(trainer, None)
+    assert gone == ([] if stays else ["resume.ckpt"])
+
+
+def test_sigterm_in_the_last_of_max_steps_loses_no_epoch(tool, monkeypatch):
+    words = [*SHORT, "+trainer.max_steps=6"]
+    assert tool("train.py", *words, "hydra.run.dir=outputs/whole") == 0
+    honest = Classifier.training_step
+
+    def step(self, batch, batch_idx):
+        if self.trainer.global_step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return honest(self, batch, batch_idx)
+
+    monkeypatch.setattr(Classifier, "training_step", step)
+    assert tool("train.py", *words, "hydra.run.dir=outputs/parts") == 128 + signal.SIGTERM
+    monkeypatch.setattr(Classifier, "training_step", honest)
+    assert tool("train.py", *words, "hydra.run.dir=outputs/parts") == 0
+    parts, whole = tool.folder / "outputs/parts", tool.folder / "outputs/whole"
+    assert numbers(read(parts)) == numbers(read(whole)) and curves(parts) == curves(whole)
 
 
 def test_what_epochs_are_compared_by_is_kept(tmp_path):
