@@ -81,11 +81,13 @@ def test_an_extended_run_that_is_stopped_goes_on_to_the_longer_one(trained, monk
 
 
 def test_a_run_whose_extension_no_file_but_a_checkpoint_tells_is_not_made_shorter(trained, capsys):
+    checkpoints = trained.folder / "outputs/a/checkpoints"
+    before = (checkpoints / "last.ckpt").read_bytes()
     assert trained("train.py", "resume=outputs/a", "trainer.max_epochs=3") == 0
     (trained.folder / "outputs/a/result.json").unlink()
-    checkpoints = trained.folder / "outputs/a/checkpoints"
-    shutil.copyfile(checkpoints / "last.ckpt", checkpoints / "resume.ckpt")
-    shutil.copyfile(checkpoints / "best.ckpt", checkpoints / "last.ckpt")
+    (checkpoints / "best.ckpt").unlink()
+    (checkpoints / "last.ckpt").rename(checkpoints / "resume.ckpt")
+    (checkpoints / "last.ckpt").write_bytes(before)
     capsys.readouterr()
     assert trained("train.py", "resume=outputs/a", "trainer.max_epochs=2") == 1
     assert "trainer.max_epochs must be at least 3" in one_paragraph(capsys.readouterr().err)
