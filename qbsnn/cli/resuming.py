@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from qbsnn.cli.checkpoints import stored_config
 from qbsnn.cli.keys import ResumeKeys
-from qbsnn.errors import CheckpointError, SettingsError
+from qbsnn.errors import CheckpointError, DataError, SettingsError
 from qbsnn.results.files import BEST, LAST, RESUME
 from qbsnn.results.fingerprint import EPOCHS, dropped
 from qbsnn.results.formatting import counted
@@ -87,9 +87,14 @@ def _whole(paths: list[Path]) -> dict[Path, dict[str, Any]]:
 
 
 def _epochs_of_result(run: Path) -> int:
-    """What the run was last asked for: a run that is made longer has a checkpoint that says so an epoch later."""
-    file = run / "result.json"
-    return _epochs(read_result(file).config) if file.is_file() else 0
+    """What the run was last asked for: a run that is made longer has a checkpoint that says so an epoch later.
+
+    0 where no whole result says it.
+    """
+    try:
+        return _epochs(read_result(run / "result.json").config)
+    except DataError:
+        return 0
 
 
 def _epochs(config: Mapping[str, Any]) -> int:

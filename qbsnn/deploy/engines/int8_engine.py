@@ -26,7 +26,7 @@ from qbsnn.errors import DeployError
 from qbsnn.functional.exact import exact_float
 
 ALONE = 2**27
-"""Products of a batch, all steps together, below which a second thread of a CPU gains nothing, and may be waited for."""
+"""Products of a batch, all steps together, below which a second thread of a CPU gains nothing and may be late."""
 
 
 class Int8Engine(TorchEngine):
