@@ -350,20 +350,20 @@ def test_the_end_of_a_validated_epoch_is_gone_on_from_with_its_row(tool, stop_at
     assert curves(parts) == curves(whole) and numbers(read(parts)) == numbers(read(whole))
 
 
-def test_sigterm_in_the_last_step_of_an_epoch_waits_for_its_row(tool, monkeypatch):
-    words = [*SHORT, "+trainer.val_check_interval=0.5"]
-    assert tool("train.py", *words, "hydra.run.dir=outputs/whole") == 0
+@pytest.mark.parametrize(("more", "last"), [("+trainer.val_check_interval=0.5", 7), ("+trainer.max_steps=6", 5)])
+def test_sigterm_in_the_last_step_of_an_epoch_or_run_waits_for_its_row(tool, monkeypatch, more, last):
+    assert tool("train.py", *SHORT, more, "hydra.run.dir=outputs/whole") == 0
     honest = Classifier.training_step
 
     def step(self, batch, batch_idx):
-        if self.trainer.global_step == 7:
+        if self.trainer.global_step == last:
             os.kill(os.getpid(), signal.SIGTERM)
         return honest(self, batch, batch_idx)
 
     monkeypatch.setattr(Classifier, "training_step", step)
-    assert tool("train.py", *words, "hydra.run.dir=outputs/parts") == 128 + signal.SIGTERM
+    assert tool("train.py", *SHORT, more, "hydra.run.dir=outputs/parts") == 128 + signal.SIGTERM
     monkeypatch.setattr(Classifier, "training_step", honest)
-    assert tool("train.py", *words, "hydra.run.dir=outputs/parts") == 0
+    assert tool("train.py", *SHORT, more, "hydra.run.dir=outputs/parts") == 0
     whole, parts = tool.folder / "outputs/whole", tool.folder / "outputs/parts"
     assert curves(parts) == curves(whole) and numbers(read(parts)) == numbers(read(whole))
 
@@ -406,24 +406,6 @@ def test_the_checkpoint_that_an_idle_fit_was_given_stays(tmp_path, loaded, stays
     )
     BestByValidation(str(tmp_path)).on_fit_end(trainer, None)
     assert gone == ([] if stays else ["resume.ckpt"])
-
-
-def test_sigterm_in_the_last_of_max_steps_loses_no_epoch(tool, monkeypatch):
-    words = [*SHORT, "+trainer.max_steps=6"]
-    assert tool("train.py", *words, "hydra.run.dir=outputs/whole") == 0
-    honest = Classifier.training_step
-
-    def step(self, batch, batch_idx):
-        if self.trainer.global_step == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return honest(self, batch, batch_idx)
-
-    monkeypatch.setattr(Classifier, "training_step", step)
-    assert tool("train.py", *words, "hydra.run.dir=outputs/parts") == 128 + signal.SIGTERM
-    monkeypatch.setattr(Classifier, "training_step", honest)
-    assert tool("train.py", *words, "hydra.run.dir=outputs/parts") == 0
-    parts, whole = tool.folder / "outputs/parts", tool.folder / "outputs/whole"
-    assert numbers(read(parts)) == numbers(read(whole)) and curves(parts) == curves(whole)
 
 
 def test_what_epochs_are_compared_by_is_kept(tmp_path):
