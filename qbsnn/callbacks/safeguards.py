@@ -189,19 +189,18 @@ class StopOnPlateau(EarlyStopping):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Look, where the epoch's end is the time for it."""
-        if _keeps_budget(_classifier(pl_module)):
+        if _judges(_classifier(pl_module)):
             super().on_train_epoch_end(trainer, pl_module)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """The same where validation does not come once per epoch."""
-        if _keeps_budget(_classifier(pl_module)):
+        if _judges(_classifier(pl_module)):
             super().on_validation_end(trainer, pl_module)
 
 
-def _keeps_budget(module: Classifier) -> bool:
-    """Whether the budget, if there is one, is the final one, and what the network spends is known."""
-    budget = module.budget
-    return budget is None or (module.progress() >= budget.end and math.isfinite(budget.excess()))
+def _judges(module: Classifier) -> bool:
+    """Whether a validation judges the network that is asked for: with a budget, its final one and all T steps."""
+    return module.budget is None or (not module.before_final_target() and math.isfinite(module.budget.excess()))
 
 
 def _classifier(module: lightning.LightningModule) -> Classifier:

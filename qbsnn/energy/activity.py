@@ -175,6 +175,7 @@ class ActivityMeter:
         self._sent: dict[str, Activity] = {}
         self._handles: list[RemovableHandle] = []
         self._divisors = {name: pool_divisor(name, stage) for name, stage in network.named_stages()}
+        self._once = sent_once(network)
 
     def attach(self) -> None:
         """Start listening."""
@@ -192,9 +193,8 @@ class ActivityMeter:
 
     def hear(self, bursts: Sequence[Tensor]) -> None:
         """Take in the bursts ``[T, B, ...]`` of the spiking stages of a network whose neurons are not called."""
-        once = sent_once(self.network)
         for (name, stage, neuron), output in zip(self.network.spiking_stages(), bursts, strict=True):
-            self._listen(name, stage, neuron, None, output[:1] if name in once else output)
+            self._listen(name, stage, neuron, None, output[:1] if name in self._once else output)
 
     def traffic(self) -> tuple[dict[str, Traffic], dict[str, Traffic]]:
         """(emitted, sent) by stage."""

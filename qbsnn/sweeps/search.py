@@ -102,7 +102,7 @@ class PruneTrial(Callback):
         epoch, metrics = trainer.current_epoch, trainer.callback_metrics
         if MONITOR not in metrics:  # no validation has come yet
             return
-        if pl_module.budget is not None and pl_module.progress() < pl_module.budget.end:
+        if pl_module.before_final_target():
             return
         self.trial.report(score(float(metrics[MONITOR]), float(metrics.get("val/excess", 0.0))), epoch)
         if self.trial.should_prune():

@@ -258,6 +258,10 @@ class Classifier(lightning.LightningModule):
         """The share of the fit's optimiser steps that are done."""
         return self.trainer.global_step / max(fit_steps(self.trainer), 1)
 
+    def before_final_target(self) -> bool:
+        """Whether there is a budget of energy whose target still falls: nobody has to keep the final one yet."""
+        return self.budget is not None and self.progress() < self.budget.end
+
     def _log(self, part: str) -> None:
         # Summed over processes here: Lightning would divide by a number of samples that it averages as an integer.
         tally = self._tallies[part]
