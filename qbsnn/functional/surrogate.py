@@ -29,6 +29,11 @@ def _distance(p: Tensor, s_max: int) -> Tensor:
     return p.round().clamp_(1, s_max).sub_(p).abs_()
 
 
+def _distance_outside(p: Tensor, s_max: int) -> Tensor:
+    """d where p lies below the first level or above the last, no more than 0 between them, where d ≤ 1/2."""
+    return torch.maximum(1 - p, p - s_max)
+
+
 def relsg_et(
     p: Tensor,
     s_max: int,
@@ -44,7 +49,7 @@ def relsg_et(
     >>> [round(g, 4) for g in relsg_et(p, s_max=2).tolist()]  # exp(-3) = 0.0498, one level away from both ends
     [0.0498, 1.0, 1.0, 1.0, 0.0498]
     """
-    d = _distance(p, s_max)
+    d = _distance_outside(p, s_max) if alpha >= 0.5 else _distance(p, s_max)  # d ≤ α counts as 0 below
     if tail == "continuous":
         d.sub_(alpha).clamp_(min=0)
     elif tail == "document":

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from qbsnn.kernels import rewrite
 from qbsnn.results.files import cache_folder
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,8 @@ class Kernel:
             reason = str(error).strip().partition("\n")[0]
             log.warning("a neuron runs eagerly, its step cannot be recorded: %s: %s", type(error).__name__, reason)
             return function
+        if all(x.device.type == "cpu" for x in inputs):
+            graph = rewrite.for_cpu(graph)
         return torch.compile(graph, dynamic=True, options=options())
 
 
