@@ -26,6 +26,7 @@ from qbsnn.cli import launch as cli
 from qbsnn.cli.keys import Keys
 from qbsnn.errors import DataError, SettingsError
 from qbsnn.results.files import write_atomically
+from qbsnn.results.formatting import three_digits
 
 TITLES = {
     "startup": "First answer",
@@ -216,14 +217,15 @@ def _section(name: str, content: dict[str, Any]) -> list[str]:
 
 
 def _line(row: dict[str, Any]) -> str:
-    spread = "" if row.get("low") in (None, row.get("high")) else f"{row['low']:.3g} to {row['high']:.3g}"
+    low, high = row.get("low"), row.get("high")
+    spread = "" if low in (None, high) else f"{three_digits(low)} to {three_digits(high)}"
     goal = "" if row.get("goal") is None else f"{row['goal']}, {'met' if row['met'] else 'not met'}"
-    ratio = "" if row.get("ratio") is None else f"{row['ratio']:.3g}"
+    ratio = "" if row.get("ratio") is None else three_digits(row["ratio"])
     return f"| {row['name']} | {_number(row['median'], row['unit'])} | {spread} | {ratio} | {goal} |"
 
 
 def _number(value: float | None, unit: str) -> str:
-    return "-" if value is None else f"{value:.3g} {unit}".strip()
+    return "-" if value is None else f"{three_digits(value)} {unit}".strip()
 
 
 def _setting(value: Any) -> str:

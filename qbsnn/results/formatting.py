@@ -51,14 +51,22 @@ def energy(picojoules: float) -> str:
     return f"{picojoules / scale:.4g}{SPACE}{unit}"
 
 
-def microjoules(picojoules: float) -> str:
-    """Picojoules in microjoules with three significant digits, without unit and exponent.
+def three_digits(value: float) -> str:
+    """A number with three significant digits; from 1,000 on all of its digits, instead of a power of ten.
 
-    >>> microjoules(4000.0), microjoules(999.6e6), microjoules(1.2345e10)
-    ('0.004', '1,000', '12,345')
+    >>> three_digits(0.12345), three_digits(999.6), three_digits(23412.3)
+    ('0.123', '1,000', '23,412')
     """
-    value = picojoules / 1e6
     return f"{value:.3g}" if abs(value) < 999.5 else f"{value:,.0f}"
+
+
+def microjoules(picojoules: float) -> str:
+    """Picojoules in microjoules, without the unit.
+
+    >>> microjoules(4000.0), microjoules(1.2345e10)
+    ('0.004', '12,345')
+    """
+    return three_digits(picojoules / 1e6)
 
 
 def si(count: float) -> str:
