@@ -13,7 +13,7 @@ from yaml import YAMLError
 from qbsnn import checks
 from qbsnn.cli.keys import CheckpointKeys
 from qbsnn.cli.suggestions import dotted, suggestion
-from qbsnn.data import class_names
+from qbsnn.data import trained_on
 from qbsnn.errors import SettingsError
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.models.weights import load_network, load_weights
@@ -113,7 +113,7 @@ def deployed_network(given: Opened, run: Path) -> tuple[Parts, Deployed]:
     """The integer network of a checkpoint, made as its run did, and the parts around it with test data set up."""
     settings = validate(given.config(run)) | {"logger": None, "callbacks": None}
     parts = build({**settings, "trainer": one_process(settings["trainer"])})
-    class_names.check(given.contents, given.checkpoint, parts.data)
+    trained_on.check(given.contents, given.checkpoint, parts.data)
     load_weights(parts.module, given.contents, given.checkpoint)
     parts.data.prepare_data()
     parts.data.setup("test")

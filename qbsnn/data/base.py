@@ -194,6 +194,11 @@ class DataModule(lightning.LightningDataModule, Generic[Source]):
         split.fills, split.called = part == "train", f"{self.name}, {part} samples"
         split.class_names = () if cut else self.class_names
         split.check_classes()
+        if part == "train" and not cut and len(lost := np.setdiff1d(labels, labels[chosen])):
+            raise DataError(
+                f"{self.name}: no training sample is left of the class {self.class_names[lost[0]]}, since all of its "
+                f"{(labels == lost[0]).sum()} samples are held out for validation; lower data.val_fraction"
+            )
         self._splits[part] = split
         kind = " (simulated)" if self.simulated else ""
         log.info("%s%s: %s %s samples", self.name, kind, f"{len(split):,}", part)

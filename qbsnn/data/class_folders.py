@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
+import hashlib
 import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 from qbsnn import checks
 from qbsnn.data.folders import listed
 from qbsnn.data.split import hold_out
+from qbsnn.data.table import PARTS, read_table
 from qbsnn.errors import DataError
 
 log = logging.getLogger(__name__)
 
-PARTS = ("train", "val", "test")
 NEARLY = re.compile(r"(val|test)(id|idation|ing|s|set)?(?![a-z])")
 """The beginning of a folder's name, in lower case, that can only mean ``val`` or ``test``: ``valid``, ``test_set``."""
-SEPARATORS = {";": "semicolons", "\t": "tabs"}
-"""What spreadsheets put between columns in the place of commas."""
+FOR_TRAINING = re.compile(r"train(ing|ed|s|set)?(?![a-z])")
+"""The same of ``train``, where it is no class beside others, as trains are beside cars."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,10 @@ class ClassFolders:
                         raise DataError(f"{name}: {root} has both {other} and {folder}: which is {part}?")
             if self.places and "train" not in self.places:
                 raise DataError(f"{name}: {root} has the folders {', '.join(found)}, but no train")
-            _tell_others([folder for folder in found if self.places and folder.lower() not in PARTS], root, name)
+            if self.places:
+                _tell_others([folder for folder in found if folder.lower() not in PARTS], root, name)
+            else:
+                _refuse_parts(found, root, name)
             place = self.places.get("train", root)
             found = folders_in(place, name)
         else:
@@ -208,49 +211,22 @@ class OwnFiles:
         """The samples of the files behind the training files."""
         return np.asarray(source.file_of >= len(self.parts["train"].paths))
 
+    @cached_property
+    def held_test(self) -> str | None:
+        """A digest of the names of the test files that were held out; ``None`` where the user has test files."""
+        return None if "test" in self.own.given else self._digest(map(str, self.parts["test"].paths))
+
     def describe(self) -> dict[str, Any]:
-        """As every set, and the classes."""
-        return super().describe() | {"classes": list(self.class_names)}  # type: ignore[misc]
+        """As every set, but with a digest of the names of each part's samples, not of their places, and the classes."""
+        found = super().describe()  # type: ignore[misc]
+        del found["indices_sha256"]
+        parts = self._splits.items()  # type: ignore[attr-defined]
+        digests = {part: self._digest([split.names[place] for place in split.kept]) for part, split in parts}
+        return found | {"samples_sha256": digests, "classes": list(self.class_names)}
 
-
-def read_table(path: Path, root: Path, name: str) -> list[tuple[str, str, str]]:
-    """Rows of a CSV file with the columns ``path``, ``label`` and, if there is one, ``part``: train, val or test.
-
-    Args:
-        path: of the CSV file.
-        root: that the paths in it are relative to.
-        name: of the set, for messages.
-
-    Raises:
-        DataError: for a file that cannot be read, other columns, an incomplete row, a path that two rows name.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = reader.fieldnames or []
-            if not {"path", "label"} <= set(columns):
-                told = f"{name}: {path} must have the columns path and label, got {', '.join(columns)}"
-                other = next((found for sign, found in SEPARATORS.items() if sign in "".join(columns)), None)
-                raise DataError(told + (f": separate the columns by commas, not by {other}" if other else ""))
-            rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{name}: {path} cannot be read: {error}") from error
-    found: dict[str, tuple[int, tuple[str, str, str]]] = {}
-    for line, row in rows:
-        file_path, label = ((row[column] or "").strip() for column in ("path", "label"))
-        part = (row.get("part") or "train").strip()
-        if not file_path or not label or part not in PARTS:
-            raise DataError(
-                f"{name}: {path}, line {line} must have a path, a label and one of {', '.join(PARTS)} as part, got "
-                f"{row['path']!r}, {row['label']!r} and {part!r}"
-            )
-        first, before = found.setdefault(os.path.normpath(root / file_path), (line, (file_path, label, part)))
-        if first != line:
-            raise DataError(
-                f"{name}: {path} must name every file once, but {file_path} stands in line {first} ({before[1]}, "
-                f"{before[2]}) and in line {line} ({label}, {part})"
-            )
-    return [row for _, row in found.values()]
+    def _digest(self, names: Iterable[str]) -> str:
+        relative = (name.removeprefix(f"{self.own.root}{os.sep}") for name in names)
+        return hashlib.sha256("\n".join(relative).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _tell_others(folders: Sequence[str], root: Path, name: str) -> None:
@@ -261,6 +237,17 @@ def _tell_others(folders: Sequence[str], root: Path, name: str) -> None:
             raise DataError(f"{name}: {root / folder} would not be read: rename it to {meant[1]}, or move it elsewhere")
     if folders:
         log.warning("%s: folders beside train are left out: %s", name, ", ".join(folders))
+
+
+def _refuse_parts(folders: Sequence[str], root: Path, name: str) -> None:
+    """Refuse folders that would be classes where their names say that they are parts: Training and Testing."""
+    others = [folder for folder in folders if NEARLY.match(folder.lower())]
+    train = [folder for folder in folders if FOR_TRAINING.match(folder.lower())]
+    if others and (train or len(others) == len(folders)):
+        raise DataError(
+            f"{name}: {', '.join(sorted(train + others))} in {root} look like parts, not like classes: rename them to "
+            f"{', '.join(PARTS)}"
+        )
 
 
 def folders_in(place: Path, name: str, advice: str = "Point data.root at your folder") -> list[str]:

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 MAGIC = b"QBSHARD1"
 HEAD = struct.Struct("<8sII")  # magic, CRC-32 of all that follows, number of records
 SHARD = 128  # records in a shard
+OPEN = 256
+"""So many shards are open at a time: each takes one of the files that a process may have open, often 1024."""
 BAD = b"-"
 """What a record begins with that says why it could not be made."""
 Make = Callable[[int], bytes]
@@ -50,21 +52,36 @@ class Found:
 
 
 class Records:
-    """Records 0 to ``count`` − 1, read from shards."""
+    """Records 0 to ``count`` − 1, read from shards: arrays, or files with the ``offsets`` of their records."""
 
-    def __init__(self, shards: Sequence[NDArray[np.uint8]], found: Found) -> None:
-        self.found = found
-        self.shards, self.offsets = list(shards), []
-        for shard in shards:
-            number = HEAD.unpack_from(shard.data)[2]
-            sizes = np.frombuffer(shard, "<u4", number, HEAD.size)
-            self.offsets.append(HEAD.size + 4 * number + np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]))
+    def __init__(
+        self, shards: Sequence[NDArray[np.uint8] | Path], offsets: Sequence[NDArray[np.int64]], found: Found
+    ) -> None:
+        self.shards, self.offsets, self.found = list(shards), list(offsets), found
+        self._mapped: dict[int, NDArray[np.uint8]] = {}
 
     def __getitem__(self, index: int) -> memoryview:
         """One record."""
         shard, place = divmod(index, SHARD)
         start, end = self.offsets[shard][place : place + 2]
-        return self.shards[shard].data[start:end]
+        return self._shard(shard).data[start:end]
+
+    def _shard(self, number: int) -> NDArray[np.uint8]:
+        shard = self.shards[number]
+        if not isinstance(shard, Path):
+            return shard
+        if number not in self._mapped:
+            if len(self._mapped) >= OPEN:
+                del self._mapped[next(iter(self._mapped))]  # the one that was opened first
+            mapped = _map(shard)
+            if mapped is None:
+                raise DataError(f"{shard}, a part of the cache, is gone; the next run makes it again")
+            self._mapped[number] = mapped
+        return self._mapped[number]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which opens files itself."""
+        return {**self.__dict__, "_mapped": {}}
 
 
 def key(**parts: Any) -> str:
@@ -95,7 +112,7 @@ def records(cache: str, folder: Callable[[], Path], count: int, make: Make, work
 def in_memory(count: int, make: Make, workers: int = 0) -> Records:
     """Make all records and keep them in memory."""
     shards = [np.frombuffer(data, np.uint8) for data in _each(_Shards(range(_number(count)), count, make), workers)]
-    return Records(shards, Found(0, count, sum(len(shard) for shard in shards)))
+    return Records(shards, list(map(_offsets, shards)), Found(0, count, sum(len(shard) for shard in shards)))
 
 
 def on_disk(folder: Path, count: int, make: Make, workers: int = 0) -> Records:
@@ -104,13 +121,13 @@ def on_disk(folder: Path, count: int, make: Make, workers: int = 0) -> Records:
 
     Raises DataError where the folder cannot be written, a full disk included; shards written before stay.
     """
-    shards: dict[int, NDArray[np.uint8]] = {}
+    offsets: dict[int, NDArray[np.int64]] = {}
     for number in range(_number(count)):
         shard = _open(_path(folder, number), _size(number, count))
         if shard is not None and not (_has_bad(shard) and os.access(folder, os.W_OK)):
-            shards[number] = shard
-    hits = sum(_size(number, count) for number in shards)
-    absent = [number for number in range(_number(count)) if number not in shards]
+            offsets[number] = _offsets(shard)
+    hits = sum(_size(number, count) for number in offsets)
+    absent = [number for number in range(_number(count)) if number not in offsets]
     if absent:
         log.info("caching %d of %d records in %s", count - hits, count, folder)
         _sweep(folder)
@@ -120,9 +137,10 @@ def on_disk(folder: Path, count: int, make: Make, workers: int = 0) -> Records:
             shard = _open(_path(folder, number), _size(number, count))
             if shard is None:
                 raise DataError(f"{_path(folder, number)} was written and cannot be read back: is the disk sound?")
-            shards[number] = shard
-    ordered = [shards[number] for number in sorted(shards)]
-    return Records(ordered, Found(hits, count - hits, sum(len(shard) for shard in ordered), str(folder)))
+            offsets[number] = _offsets(shard)
+    numbers = sorted(offsets)
+    found = Found(hits, count - hits, sum(int(offsets[number][-1]) for number in numbers), str(folder))
+    return Records([_path(folder, number) for number in numbers], [offsets[number] for number in numbers], found)
 
 
 class _Shards(Dataset[bytes]):
@@ -165,15 +183,9 @@ def _path(folder: Path, number: int) -> Path:
 
 def _open(path: Path, size: int) -> NDArray[np.uint8] | None:
     """The mapped shard, or ``None`` where it is absent or not what was written."""
-    shard: NDArray[np.uint8]
-    try:
-        shard = np.memmap(path, np.uint8, mode="r")
-    except FileNotFoundError:
+    shard = _map(path)
+    if shard is None:
         return None
-    except ValueError:  # an empty file
-        shard = np.zeros(0, np.uint8)
-    except OSError as error:
-        raise DataError(f"cannot read the cache {path}: {error.strerror}") from error
     if len(shard) >= HEAD.size:
         magic, checksum, number = HEAD.unpack_from(shard.data)
         if (magic, number) == (MAGIC, size) and checksum == zlib.crc32(shard[HEAD.size :].data):
@@ -182,9 +194,27 @@ def _open(path: Path, size: int) -> NDArray[np.uint8] | None:
     return None
 
 
+def _map(path: Path) -> NDArray[np.uint8] | None:
+    """The bytes of a file, mapped; ``None`` where there is none."""
+    try:
+        return np.memmap(path, np.uint8, mode="r")
+    except FileNotFoundError:
+        return None
+    except ValueError:  # an empty file
+        return np.zeros(0, np.uint8)
+    except OSError as error:
+        raise DataError(f"cannot read the cache {path}: {error.strerror}") from error
+
+
+def _offsets(shard: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Where the records of a shard begin, and where the last one ends."""
+    number = HEAD.unpack_from(shard.data)[2]
+    sizes = np.frombuffer(shard, "<u4", number, HEAD.size)
+    return HEAD.size + 4 * number + np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+
+
 def _has_bad(shard: NDArray[np.uint8]) -> bool:
-    records = Records([shard], Found())
-    return any(records[i][:1] == BAD for i in range(len(records.offsets[0]) - 1))
+    return any(shard[start : start + 1].tobytes() == BAD for start in _offsets(shard)[:-1])
 
 
 def _write(path: Path, data: bytes) -> None:

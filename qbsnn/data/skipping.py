@@ -25,7 +25,7 @@ def record(make: Callable[[], bytes], skip: bool) -> bytes:
     except DataError as error:
         if not skip:
             raise
-        return BAD + str(error).encode()
+        return BAD + str(error).encode("utf-8", "surrogateescape")
 
 
 class NothingReadable(DataError):
@@ -45,7 +45,7 @@ class SkippingSplit(Split):
             kept = [place for place in kept if records[place][:1] == GOOD]
             if len(kept) < len(names) and not skip:
                 first = min(set(range(len(names))) - set(kept))
-                raise DataError(bytes(records[first][1:]).decode())
+                raise DataError(bytes(records[first][1:]).decode("utf-8", "surrogateescape"))
         self.kept, self.targets = np.array(kept, np.int64), labels
         super().__init__(labels[self.kept])
         # shared with the worker processes, so that the main one can count

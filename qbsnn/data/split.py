@@ -17,6 +17,9 @@ from qbsnn.results.files import write_atomically
 log = logging.getLogger(__name__)
 
 
+TENTH = 0.1
+
+
 def hold_out(
     labels: NDArray[np.int64], fraction: float, seed: int, name: str, setting: str = "val_fraction"
 ) -> NDArray[np.bool_]:
@@ -70,8 +73,13 @@ def stored_test(path: Path, names: Sequence[str], labels: NDArray[np.int64], nam
         if not stored < set(names):
             gone = len(stored - set(names))
             raise DataError(f"{path} is the split of other files: {gone} of {len(stored)} test samples are not there")
+        if len(stored) != (wanted := round(TENTH * len(names))):
+            raise DataError(
+                f"{path} must hold out a tenth of {len(names)} samples, {wanted}, got {len(stored)}: it was "
+                "made where files were absent. Delete it to have it made again"
+            )
         return np.array([sample in stored for sample in names])
-    mask = hold_out(labels, 0.1, 0, name)
+    mask = hold_out(labels, TENTH, 0, name)
     text = json.dumps({"test": [sample for sample, held in zip(names, mask, strict=True) if held]}, indent=0)
     try:
         write_atomically(path, text.encode())

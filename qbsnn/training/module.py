@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from qbsnn import __version__
-from qbsnn.data import class_names
+from qbsnn.data import trained_on
 from qbsnn.energy.budget import EnergyBudget
 from qbsnn.energy.spending import Spending, Synapses
 from qbsnn.functional.scan import HALF
@@ -218,7 +218,7 @@ class Classifier(lightning.LightningModule):
         """Put in the resolved configuration, so that evaluation needs nothing else, the classes and the W&B id."""
         checkpoint["qbsnn"] = {"version": VERSION, "package": __version__, "config": self.config}
         if (data := getattr(self.trainer, "datamodule", None)) is not None:
-            checkpoint["qbsnn"]["classes"] = class_names.known(data)
+            checkpoint["qbsnn"] |= trained_on.known(data)
         for logger in self.trainer.loggers:
             if isinstance(logger, OfflineCapableWandbLogger):
                 checkpoint["qbsnn"]["wandb_id"] = logger.version

@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from omegaconf import DictConfig
 
 from qbsnn.checks import named
-from qbsnn.data import class_names
+from qbsnn.data import trained_on
 from qbsnn.deploy.convert.quantized import Quantized
 from qbsnn.energy.budget import missed
 from qbsnn.errors import SettingsError
@@ -112,7 +112,7 @@ def evaluate(checkpoint: Path, cfg: DictConfig, contents: dict[str, Any]) -> Res
     """
     settings = validate(cfg)
     parts = build({**settings, "trainer": processes.one_process(settings["trainer"])})
-    class_names.check(contents, checkpoint, parts.data)
+    trained_on.check(contents, checkpoint, parts.data)
     with SIGNALS.listening(), _recorded(parts, checkpoints={"best": str(checkpoint)}) as record:
         load_weights(parts.module, contents, checkpoint)
         tested, blocks = measure(parts, str(checkpoint), partial(_stored, parts, checkpoint))

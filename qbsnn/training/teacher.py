@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from qbsnn.checks import named
-from qbsnn.data import DataModule, class_names
+from qbsnn.data import DataModule, trained_on
 from qbsnn.errors import SettingsError
 from qbsnn.functional.loss import soft_targets
 from qbsnn.models.network import SpikingNetwork
@@ -68,7 +68,7 @@ class Teacher:
             raise SettingsError(
                 f"checkpoint {path} learned from {theirs.name}, {samples[0]}; {data.name} has {samples[1]}"
             )
-        class_names.check(contents, path, data)
+        trained_on.check_classes(contents, path, data)
         if network.encoder.coding == "events" and settings["T"] != network.T:
             raise SettingsError(
                 f"checkpoint {path} takes frames of {network.T} steps, this run has T = {settings['T']}"

@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import pickle
 import resource
 import signal
 import time
@@ -50,6 +51,17 @@ def test_records_come_back(folder, workers):
     again = on_disk(folder, COUNT, never, workers)
     assert is_right(again) and (again.found.hits, again.found.misses) == (COUNT, 0)
     assert again.found.size == made.found.size == sum(path.stat().st_size for path in folder.iterdir())
+
+
+def test_a_cache_of_more_shards_than_a_process_may_open(folder, monkeypatch):
+    monkeypatch.setattr(shards, "OPEN", 2)
+    records = on_disk(folder, COUNT, make)
+    assert len(records.shards) > 2 and is_right(records) and is_right(pickle.loads(pickle.dumps(records)))
+    assert len(records._mapped) == 2
+    records._mapped.clear()
+    records.shards[0].unlink()
+    with pytest.raises(DataError, match=r"00000\.shard, a part of the cache, is gone; the next run makes it again"):
+        records[0]
 
 
 def test_two_processes_build_one_cache(folder):

@@ -89,16 +89,18 @@ def _read_checked(path: Path, changed: int, sensor: Sensor, convention: Conventi
     return check_events(found.events, sensor, str(path))
 
 
-def windows_of(t: NDArray[np.int64], sample: int, stride: int) -> list[tuple[int, int]]:
+def windows_of(t: NDArray[np.int64], sample: int, stride: int, events: int = 2, span: int = 1) -> list[tuple[int, int]]:
     """Start and end in µs of the windows of a recording, from the first event on.
 
-    Only whole windows count, and of those the ones with events at two times or more: one event makes no frames. A
-    recording that is shorter than a window is one.
+    Only whole windows count, and of those the ones with enough events to make frames. A recording that is shorter than
+    a window is one.
 
     Args:
         t: times ``[N]`` in µs, sorted.
         sample: length of a window in µs.
         stride: from the start of a window to that of the next, in µs.
+        events: how many a window must have.
+        span: µs that must lie between its first and its last event.
 
     >>> windows_of(np.array([5, 20, 90, 100, 111]), sample=50, stride=25)
     [(5, 55), (55, 105)]
@@ -114,7 +116,8 @@ def windows_of(t: NDArray[np.int64], sample: int, stride: int) -> list[tuple[int
     runs = zip(first[[0, *gaps]], last[[*(gaps - 1), -1]], strict=True)
     starts = start + stride * np.concatenate([np.arange(low, high + 1) for low, high in runs])
     begin, end = np.searchsorted(t, np.stack([starts, starts + sample]))
-    return [(int(each), int(each) + sample) for each in starts[t[begin] < t[end - 1]]]
+    enough = (end - begin >= events) & (t[end - 1] - t[begin] >= span)
+    return [(int(each), int(each) + sample) for each in starts[enough]]
 
 
 @with_settings
@@ -213,7 +216,8 @@ class EventFolder(OwnFiles, EventDataModule):
         """The samples of some files; a file that cannot be read is one sample, to be skipped later."""
         if self.sample_us is None or self.stride_us is None:
             return [Window(file) for file in range(len(files.paths))]
-        found = []
+        found: list[Window] = []
+        quiet: list[int] = []
         for file, path in enumerate(files.paths):
             try:
                 t = read_checked(path, self.sensor, self.convention)["t"]
@@ -222,6 +226,23 @@ class EventFolder(OwnFiles, EventDataModule):
                     raise
                 found.append(Window(file))
                 continue
-            found += [Window(file, *window) for window in windows_of(t, self.sample_us, self.stride_us)]
+            windows = windows_of(t, self.sample_us, self.stride_us, *self.framing.least())
+            found += [Window(file, *window) for window in windows]
+            if not windows:
+                quiet.append(file)
+        if quiet:
+            self._tell_quiet(files, quiet)
         log.info("%s: %s files are cut into %s samples", self.name, f"{len(files.paths):,}", f"{len(found):,}")
         return found
+
+    def _tell_quiet(self, files: Labelled, quiet: Sequence[int]) -> None:
+        """Refuse a class all of whose files are without a window; name the first of the other such files."""
+        lost = np.setdiff1d(files.labels, np.delete(files.labels, quiet))
+        events, span = self.framing.least()
+        first = files.paths[next(file for file in quiet if not len(lost) or files.labels[file] == lost[0])]
+        told = (
+            f"have no window of data.sample_ms with {events} events over {span} µs, as frames need, {first} among them"
+        )
+        if len(lost):
+            raise DataError(f"{self.name}: the files of the class {self.class_names[lost[0]]} {told}")
+        log.warning("%s: %d of %d files %s", self.name, len(quiet), len(files.paths), told)

@@ -97,6 +97,12 @@ class Framing:
         losses = Losses(1, len(events), len(events) - int(edges[-1] - edges[0]), clipped, padded)
         return frames.reshape(self.frames, *self.shape), losses
 
+    def least(self) -> tuple[int, int]:
+        """How many events a recording needs, and how many µs between its first and its last one."""
+        if self.slice_by == "count":
+            return self.frames, 0
+        return 2, self.frames if self.slice_by == "time" else 1
+
     def edges(self, t: NDArray[Any], where: str) -> tuple[NDArray[np.int64], int]:
         """First event of each slice and the end of the last one, ``[slices + 1]``, and how many slices are missing."""
         if len(t) == 0:

@@ -20,7 +20,10 @@ from qbsnn.data.signatures import with_settings
 
 
 class SimulatedRecordings(Recordings):
-    """Recordings of images ``pixels`` uint8 ``[N, H, W]`` from 0 to ``pixel_max``, enlarged by ``zoom``."""
+    """Recordings of images ``pixels`` uint8 ``[N, H, W]`` from 0 to ``pixel_max``, enlarged by ``zoom``.
+
+    Training and test images meet different noise, so that none tells of a label of the other.
+    """
 
     def __init__(
         self,
@@ -31,20 +34,22 @@ class SimulatedRecordings(Recordings):
         zoom: int,
         travel: int,
         pixel: PixelModel,
+        train: bool,
     ) -> None:
         height, width = (zoom * side + travel for side in pixels.shape[1:])
         super().__init__(names, labels, Sensor(width, height, 2))
         self.pixels, self.pixel_max, self.zoom, self.travel, self.pixel = pixels, pixel_max, zoom, travel, pixel
+        self.stream = 0 if train or not pixel.noise_hz else 1
 
     def read(self, index: int) -> Events:
         """Simulate one recording."""
         image = np.kron(self.pixels[index] / self.pixel_max, np.ones((self.zoom, self.zoom)))
-        return simulate(image, self.travel, self.pixel, generator(Purpose.NOISE, 0, 0, index))
+        return simulate(image, self.travel, self.pixel, generator(Purpose.NOISE, 0, self.stream, index))
 
     def fingerprint(self) -> Any:
         """The pictures, how they move and the camera."""
         digest = hashlib.sha256(self.pixels.tobytes() + self.labels.tobytes()).hexdigest()
-        return [digest, self.pixel_max, self.zoom, self.travel, self.pixel.key()]
+        return [digest, self.pixel_max, self.zoom, self.travel, self.pixel.key()] + [self.stream] * self.stream
 
 
 @with_settings
@@ -73,7 +78,9 @@ class SimulatedEvents(EventDataModule):
         images, labels, ids = self.images.open(train)
         names = [f"{self.name} (simulated), image {i} of {self.images.name}" for i in ids]
         pixels = images.pixels[:, 0].numpy()
-        made = SimulatedRecordings(names, labels, pixels, self.images.pixel_max, self.zoom, self.travel, self.pixel)
+        made = SimulatedRecordings(
+            names, labels, pixels, self.images.pixel_max, self.zoom, self.travel, self.pixel, train
+        )
         return made, labels, ids
 
 

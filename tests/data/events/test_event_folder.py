@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +185,38 @@ def test_windows_of_one_moment_are_empty_and_a_stray_time_costs_nothing():
     t[-2:] = t[0] + 10**15, t[0] + 10**15 + 99
     assert windows_of(t, 100, 100)[-1] == (10 + 10**15, 110 + 10**15)
     assert windows_of(np.array([0, 1, 9, 10]), 4, 2) == [(0, 4)]  # the window from 8 on is not whole
+
+
+@pytest.mark.parametrize("slice_by", ["time", "count"])
+def test_windows_too_quiet_for_their_frames_are_left_out(slice_by, tmp_path):
+    root = recordings(tmp_path / "waves", {".": 10}, duration=900_000)
+    path = sorted((root / "left").iterdir())[0]
+    events = class_events(0, SENSOR, 0)
+    events["t"] *= 3
+    events["t"][(events["t"] >= 400_000) & (events["t"] < 700_000)] = 400_000  # a pause with events of one moment
+    events["t"][np.flatnonzero(events["t"] == 400_000)[-1]] = 400_002
+    written("one.dat", tmp_path, events).rename(path)
+    data = made(root, sample_ms=150, slice_by=slice_by)
+    data.setup()
+    for part in ("train", "val", "test"):
+        list(getattr(data, f"{part}_dataloader")())
+
+
+def test_a_class_without_a_window_is_named_and_other_files_without_one_are_counted(tmp_path, caplog):
+    root = recordings(tmp_path / "waves", {"train": 10, "test": 2}, duration=900_000)
+    files = sorted((root / "train/left").iterdir())
+    for path in files:
+        events = class_events(0, SENSOR, 0)[:6]
+        events["t"] = np.arange(6) * 180_000
+        written("one.dat", tmp_path, events).rename(path)
+        words = (
+            r"have no window of data\.sample_ms with 2 events over 4 µs, as frames need, .*left/0._one\.dat among them"
+        )
+        if path == files[0]:
+            made(root, sample_ms=150).setup("fit")
+            assert re.search(rf"event_folder: 1 of \d+ files {words}", caplog.text)
+    with pytest.raises(DataError, match=f"event_folder: the files of the class left {words}"):
+        made(root, sample_ms=150).setup("fit")
 
 
 def test_the_sensor_is_that_of_the_first_file_that_can_be_read(tmp_path):

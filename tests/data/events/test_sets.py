@@ -1,4 +1,5 @@
 import contextlib
+import json
 import os
 import tarfile
 import tempfile
@@ -314,6 +315,11 @@ def test_a_set_without_official_split_stores_its_own(tmp_path):
     assert not torch.equal(again.indices["val"], data.indices["val"])
     stored.write_text(before.replace("cat_", "dog_"))
     with pytest.raises(DataError, match="is the split of other files"):
+        made("cifar10dvs", tmp_path, write=False).setup()
+    stored.write_text(json.dumps({"test": json.loads(before)["test"][:3]}))
+    with pytest.raises(
+        DataError, match="must hold out a tenth of 100 samples, 10, got 3: it was made where files were"
+    ):
         made("cifar10dvs", tmp_path, write=False).setup()
     stored.write_text("[")
     with pytest.raises(DataError, match="is no stored split"):

@@ -85,6 +85,13 @@ def test_a_set_is_labelled_and_repeats_itself(tmp_path):
     assert recordings.fingerprint() != other.fingerprint() != data.open(True)[0].fingerprint()
 
 
+def test_training_and_test_images_meet_other_noise(tmp_path):
+    data = SimulatedDigitsDVS(root=tmp_path, cache="none", pixel=PixelModel(noise_hz=50.0, threshold=50.0))
+    train, test = (data.open(train)[0] for train in (True, False))
+    assert len(train.read(7)) and not np.array_equal(train.read(7), test.read(7))
+    assert test.fingerprint()[-1] == 1 and len(train.fingerprint()) == 5
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

@@ -171,7 +171,7 @@ def test_classes_are_rounded_by_largest_remainder():
 
 
 class Fake(ImageDataModule):
-    """Two good images, with one thing replaced."""
+    """Two good images of one class, with one thing replaced."""
 
     name = "fake"
     class_names = ("a", "b")
@@ -180,7 +180,7 @@ class Fake(ImageDataModule):
 
     def __init__(self, **changed):
         super().__init__(val_fraction=0.5)
-        good = Images(torch.zeros(2, 1, 2, 3, dtype=torch.uint8), torch.tensor([0, 1]), torch.arange(2))
+        good = Images(torch.zeros(2, 1, 2, 3, dtype=torch.uint8), torch.tensor([0, 0]), torch.arange(2))
         self.images = good._replace(**changed)
 
     def read(self, train):

@@ -243,6 +243,43 @@ def test_absent_and_odd_folders_are_named(tmp_path, caplog):
         made(root, test_fraction=0.001).setup()
 
 
+@pytest.mark.parametrize("parts", [("Training", "Testing"), ("train_set", "val_set", "test_set"), ("valid", "testing")])
+def test_parts_of_other_names_are_no_classes(tmp_path, parts):
+    root = pictures(tmp_path / "pets", dict.fromkeys(parts, 3))
+    with pytest.raises(
+        DataError, match=rf"image_folder: {', '.join(sorted(parts))} in .*pets look like parts, not like"
+    ):
+        made(root)
+
+
+def test_trains_beside_cars_are_classes(tmp_path):
+    assert made(pictures(tmp_path, {".": 3}, ("cars", "trained", "trains"))).class_names == (
+        "cars",
+        "trained",
+        "trains",
+    )
+
+
+def test_samples_are_recorded_by_their_names(tmp_path):
+    found = []
+    for seed, root in ((0, "pets"), (0, "moved"), (1, "moved")):
+        data = made(pictures(tmp_path / root, {".": 10}), split_seed=seed, cache_dir=tmp_path)
+        data.setup()
+        found.append(data.describe()["samples_sha256"])
+    assert found[0] == found[1] and set(found[0]) == {"train", "val", "test"}
+    assert not set(found[1].values()) & set(found[2].values())
+
+
+@pytest.mark.parametrize("cache", ["none", "memory"])
+def test_a_bad_file_with_a_name_that_is_no_text_is_skipped(tmp_path, cache):
+    root = pictures(tmp_path / "pets", {"train": 4, "val": 2, "test": 2})
+    (root / "train/cat" / os.fsdecode(b"caf\xe9.png")).write_bytes(b"junk")
+    data = made(root, on_bad_sample="skip", cache=cache, mean=[0.5] * 3, std=[0.5] * 3)
+    data.setup("fit")
+    list(data.train_dataloader())
+    assert data.describe()["samples"]["train"] == 8
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may list everything")
 def test_a_folder_without_rights_is_named(tmp_path):
     root = pictures(tmp_path / "pets", {"train": 10})
