@@ -1,4 +1,4 @@
-"""Integers in floating-point arithmetic, and float32 without its short forms."""
+"""Integers in floating-point arithmetic, and float32 that stays float32."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qbsnn.errors import DeployError
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Keep a GPU from rounding float32 products to TF32: 11 bits, where a float32 has 24.
+    """Keep float32 products from 11 bits (TF32, on a GPU) and from 8 (bfloat16, under autocast), where they have 24.
 
     >>> with full_float32():
     ...     torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
@@ -24,7 +24,8 @@ def full_float32() -> Iterator[None]:
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
     try:
-        yield
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            yield
     finally:
         torch.set_float32_matmul_precision(products)
         torch.backends.cudnn.allow_tf32 = convolutions
@@ -36,11 +37,16 @@ def exact_float(largest: int, device: torch.device) -> torch.dtype:
     Raises:
         DeployError: No format is wide enough.
     """
-    if largest < 2**24 and device.type == "cpu":
-        return torch.float32  # a GPU may use TF32 or Winograd here, which are not exact
+    # A GPU may use TF32 or Winograd in float32, and a CPU without oneDNN NNPACK's transforms, which are not exact.
+    if largest < 2**24 and device.type == "cpu" and _has_onednn():
+        return torch.float32
     if largest < 2**53:
         return torch.float64
     raise DeployError(f"an accumulation of up to {largest} is exact in no floating-point format")
+
+
+def _has_onednn() -> bool:
+    return torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
 
 
 def exact_for_sums(bursts: Tensor, window: tuple[int, int]) -> Tensor:

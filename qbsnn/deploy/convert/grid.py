@@ -151,8 +151,7 @@ class GridNetwork(SpikingNetwork):
                 tap(name, emitted)
             return emitted
 
-        # half precision would not be exact, and J must be the deployed network's
-        with torch.autocast(encoded.device.type, enabled=False), full_float32():
+        with full_float32():  # half precision would not be exact, and J must be the deployed network's
             return self.walk(encoded, visit), bursts, membranes
 
     def _spiking(self, name: str, stage: Stage, inputs: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -23,7 +23,7 @@ from qbsnn.deploy.engines.neuron_step import NeuronKind, Part, scan_neurons
 from qbsnn.deploy.engines.torch_engine import Overflows, TorchEngine, largest_value, register_max
 from qbsnn.deploy.format.network import IntBranch, IntPool, IntStage
 from qbsnn.errors import DeployError
-from qbsnn.functional.exact import exact_float
+from qbsnn.functional.exact import exact_float, full_float32
 
 ALONE = 2**27
 """Products of a batch, all steps together, below which a second thread of a CPU gains nothing and may be late."""
@@ -85,6 +85,7 @@ class Int8Engine(TorchEngine):
         return z
 
     @torch.no_grad()
+    @full_float32()
     def running(self, current: Tensor, seen: Overflows) -> Tensor:
         """Z after every step, ``[T, B, classes]``; ``seen`` hears of what left its register."""
         j = self._checked(current.to(self.device))
@@ -94,7 +95,7 @@ class Int8Engine(TorchEngine):
             outputs.append(s if stage.pool is None else self._pool(s, stage.pool))
             for source in range(index):
                 if self._last_use.get(source, -1) == index:
-                    outputs[source] = outputs[source][:0]
+                    outputs[source] = outputs[source].new_empty(0)  # a slice would keep its memory
         return self._readout(outputs[self.net.readout.branch.source], seen)
 
     @torch.no_grad()

@@ -21,7 +21,7 @@ from qbsnn.deploy.format.bounds import Bound, bounds, output_range
 from qbsnn.deploy.format.network import IntBranch, IntegerNetwork, IntPool, IntStage, Overflow, Trace
 from qbsnn.errors import DeployError
 from qbsnn.functional.early_exit import leave
-from qbsnn.functional.exact import exact_float, exact_for_sums
+from qbsnn.functional.exact import exact_float, exact_for_sums, full_float32
 
 
 class TorchEngine:
@@ -33,6 +33,7 @@ class TorchEngine:
         self.bounds = bounds(quantized.net, quantized.current_bounds)
         self._weights: dict[int, Tensor] = {}
 
+    @full_float32()
     def run(self, current: NDArray[np.int32]) -> Trace:
         """Spikes, membranes and logits for the input current J, int32 ``[T or 1, B, *first shape]``.
 

@@ -35,6 +35,8 @@ DT = 1e-4
 EXACT = 2**23
 """Below this, integers and the halves between them are exact in float32, in which plain readers compute."""
 INEXACT = "sums beyond 2^23, not exact in float32"
+ROUNDED = "sums beyond 2^20/T, which IF multiplies by r·dt, not exact in float32"
+"""Each of T steps adds x·r·dt, up to 2^-22·x beside x, and all of them must stay below the half of a threshold."""
 
 
 def available() -> str | None:
@@ -73,8 +75,11 @@ def _problems(net: IntegerNetwork, stage: IntStage, bound: Bound) -> list[str]:
             problems.append("soft reset")
     if bound.membrane >= 2 ** (net.membrane_bits - 1):
         problems.append(f"membranes that may leave {net.membrane_bits} bits ({net.overflow})")
-    if max(bound.accumulator, bound.membrane, int(stage.theta.max())) >= EXACT:
+    largest = max(bound.accumulator, bound.membrane, int(stage.theta.max()))
+    if largest >= EXACT:
         problems.append(INEXACT)
+    elif _becomes_if(net, stage) and largest * net.T >= 2**20:
+        problems.append(ROUNDED)
     return problems
 
 
@@ -171,12 +176,17 @@ def _neuron(net: IntegerNetwork, stage: IntStage) -> Any:
     }
     ones = np.ones(stage.shape, np.float32)
     rate = {"none": 0.0, "mul12_to_zero": stage.leak.amount / 4096}.get(stage.leak.kind, 2.0**-stage.leak.amount)
-    if _is_lossless(stage) and (stage.reset == "hard" or not _is_memoryless(net, stage)):
+    if _becomes_if(net, stage):
         return nir.IF(r=ones / np.float32(DT), v_threshold=threshold, v_reset=0 * ones, metadata=metadata)
     if _is_memoryless(net, stage):
         return nir.Threshold(threshold, metadata=metadata)
     tau = np.float32(1 / rate)
     return nir.LIF(ones * tau * DT, ones * tau, 0 * ones, threshold, v_reset=0 * ones, metadata=metadata)
+
+
+def _becomes_if(net: IntegerNetwork, stage: IntStage) -> bool:
+    """Whether V is a sum over the steps, or a hard reset is to be seen."""
+    return _is_lossless(stage) and (stage.reset == "hard" or not _is_memoryless(net, stage))
 
 
 def _is_lossless(stage: IntStage) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -85,16 +86,18 @@ def export(job: Job, kind: str, out: Path) -> Proof:
         raise DeployError(f"{out} exists already; name another path or remove it")
     current = job.quantized.current_of(job.encoded)
     fresh = [folder for folder in out.parents if not os.path.lexists(folder)]
-    part = out.with_name(f".{os.getpid()}.part")
+    part = out.with_name(f".{secrets.token_hex(8)}.export")  # threads, and machines that share a disk, share numbers
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        for left in out.parent.glob(".*.part"):
-            if left.stem[1:].isdigit() and time.time() - left.stat().st_mtime > ABANDONED:
+        for left in out.parent.glob(f".{16 * '?'}.export"):
+            if time.time() - left.stat().st_mtime > ABANDONED:
                 _remove(left)
         if form.folder:
             part.mkdir()
         form.write(job, current, part)
         proof = _prove(job, current, *form.run(job, current, part))
+        if os.path.lexists(out):  # meanwhile
+            raise FileExistsError("it exists already")
         part.rename(out)
     except OSError as error:
         raise DeployError(f"{out} cannot be written: {error}") from error

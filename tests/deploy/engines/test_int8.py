@@ -20,8 +20,10 @@ from qbsnn.deploy.engines import int8_engine, reference
 from qbsnn.deploy.engines.int8_engine import Int8Engine
 from qbsnn.deploy.engines.int8_kernels import kernel, obstacle, unit
 from qbsnn.deploy.engines.neuron_step import NeuronKind, fired, scan_neurons
-from qbsnn.deploy.format.network import IntBranch, IntegerNetwork, IntPool, IntReadout, Leak
+from qbsnn.deploy.engines.torch_engine import TorchEngine
+from qbsnn.deploy.format.network import INPUT, IntBranch, IntegerNetwork, IntPool, IntReadout, IntStage, Leak
 from qbsnn.deploy.verify.integer import check_integer
+from qbsnn.deploy.verify.traces import compare
 from qbsnn.errors import DeployError
 from qbsnn.kernels import compiled
 from qbsnn.neurons import QBLIF
@@ -118,6 +120,34 @@ def test_a_stride_skips_pixels_exactly(stride, kernel_size, padding):
         for _ in range(4):
             x = torch.from_numpy(rng.integers(0, 9, (images, 8, size, size)).astype(np.uint8))
             assert torch.equal(run(x).double(), expected(branch, x)), (size, images)
+
+
+@onednn
+def test_strides_for_which_onednn_is_wrong_are_left_to_floating_point():
+    rng = np.random.default_rng(0)
+    first = IntStage("a", (IntBranch(INPUT, "input"),), np.zeros(1, np.int32), np.full(1, 4, np.int32), 8, (1, 6, 3),
+                     Leak("none", 0))  # fmt: skip
+    weight = rng.integers(-127, 128, (8, 1, 3, 3)).astype(np.int8)
+    second = IntStage("b", (IntBranch(0, "conv", weight, None, (1, 2), (0, 0)),), np.zeros(8, np.int32),
+                      np.full(8, 100, np.int32), 8, (8, 4, 1), Leak("none", 0))  # fmt: skip
+    readout = IntBranch(1, "linear", rng.integers(-127, 128, (3, 32)).astype(np.int8))
+    net = IntegerNetwork((first, second), IntReadout(readout, np.zeros(3, np.int32), 1.0), 2)
+    current = rng.integers(0, 40, (2, 4, 1, 6, 3)).astype(np.int32)
+    engine = Int8Engine(networks.loose(net, current))
+    assert compare(engine.run(current), reference.run(net, current)) == 0
+    assert engine.kernels()["b"] == "exact float: strides of 1 and 2, for which oneDNN's sums can be wrong"
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")  # mkldnn.flags sets that too
+@pytest.mark.parametrize("make", [TorchEngine, Int8Engine])
+def test_autocast_and_an_absent_onednn_change_nothing(make):
+    rng = np.random.default_rng(0)
+    for topology in networks.TOPOLOGIES:
+        net = networks.make(rng, topology)
+        current = networks.make_current(rng, net, 16)
+        expected = reference.run(net, current)
+        with torch.autocast("cpu", torch.bfloat16), torch.backends.mkldnn.flags(enabled=make is not TorchEngine):
+            assert compare(make(networks.loose(net, current)).run(current), expected) == 0
 
 
 @pytest.mark.parametrize("groups", WORST)

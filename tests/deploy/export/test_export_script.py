@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -88,11 +89,19 @@ def test_an_export_that_is_ended_leaves_nothing(tool, checkpoint, monkeypatch):
 
 
 def test_what_a_killed_export_left_is_removed_by_a_later_one(tmp_path, job):
-    for name, age in ((".1.part", 4000), (".2.part", 0), (".mine.part", 4000)):
+    old, new = (f".{digit * 16}.export" for digit in "12")
+    for name, age in ((old, 4000), (new, 0), (".mine.export", 4000)):
         (tmp_path / name).mkdir()
         os.utime(tmp_path / name, (time.time() - age,) * 2)
     exports.export(job, "bundle", tmp_path / "net")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".2.part", ".mine.part", "net"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [new, ".mine.export", "net"]
+
+
+def test_exports_of_one_process_at_a_time_do_not_meet(tmp_path, job):
+    names = [f"net{i}" for i in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        proofs = list(pool.map(lambda name: exports.export(job, "bundle", tmp_path / name), names))
+    assert len(proofs) == 4 and sorted(path.name for path in tmp_path.iterdir()) == names
 
 
 def test_what_exists_is_not_overwritten(tool, capsys, checkpoint):

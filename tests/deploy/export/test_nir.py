@@ -161,6 +161,14 @@ def test_a_narrow_register_and_large_sums_are_refused():
     assert problem == "sums beyond 2^23, not exact in float32 (stem, readout)"
 
 
+def test_if_neurons_are_refused_where_their_product_would_round():
+    net, _, limits = binary(0)
+    rounds = [Bound(2**20 // net.T, 0), *limits[1:]]
+    found = nir_export.misreadings(net, rounds)
+    assert found == ["sums beyond 2^20/T, which IF multiplies by r·dt, not exact in float32 (stem)"]
+    assert nir_export.misreadings(net, [Bound(2**20 // net.T - 1, 0), *limits[1:]]) == []
+
+
 @pytest.mark.parametrize("s_min", [0, -8])
 @pytest.mark.parametrize(
     "leak", [Leak("none", 0), Leak("shift_floor", 2), Leak("shift_xylo", 3), Leak("mul12_to_zero", 9)]
