@@ -95,7 +95,8 @@ def read(keys: type[Given], words: Iterable[str]) -> Given:
     """Read the words of a command line.
 
     Args:
-        keys: the model of the keys. A field that is a list or tuple takes values with commas between them, or none.
+        keys: the model of the keys. A field that is a list or tuple takes values with commas between them, or none;
+            brackets may stand around them, as in a configuration.
         words: ``key=value`` each.
 
     Returns:
@@ -108,6 +109,8 @@ def read(keys: type[Given], words: Iterable[str]) -> Given:
     ...     images: int
     ...     names: list[str] = []
     >>> read(Size, ["images=3", "names=a,b"])
+    Size(images=3, names=['a', 'b'])
+    >>> read(Size, ["images=3", "names=[a, b]"])
     Size(images=3, names=['a', 'b'])
     >>> read(Size, ["images=3", "names="])
     Size(images=3, names=[])
@@ -126,7 +129,7 @@ def read(keys: type[Given], words: Iterable[str]) -> Given:
                 raise SettingsError(f"{key} is given twice")
             if not text and not _many(own[key]):
                 raise SettingsError(f"{key} has no value: write {key}=VALUE, or leave it out")
-            values[key] = (text.split(",") if text else []) if _many(own[key]) else text
+            values[key] = _parts(text) if _many(own[key]) else text
         elif "overrides" in keys.model_fields and (equals or word.startswith("~")):
             others.append(word)
         elif equals:
@@ -185,3 +188,9 @@ def _explained(keys: type[Keys], item: Any) -> str:
 
 def _many(field: FieldInfo) -> bool:
     return get_origin(field.annotation) in (list, tuple)
+
+
+def _parts(text: str) -> list[str]:
+    """The values of a list, without the spaces and the brackets around them."""
+    inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    return [part.strip() for part in inner.split(",")] if inner.strip() else []
