@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
-from yaml import YAMLError
 
 from qbsnn.checked import explained
-from qbsnn.checks import nearest, place
+from qbsnn.checks import at_home, nearest, place
 from qbsnn.deploy.convert.settings import DeploySettings
 from qbsnn.errors import SettingsError
 from qbsnn.results.files import checkpoint_of, runs_below
+from qbsnn.sweeps.plan import value_of
 
 WIDTH = 110
 
@@ -35,9 +35,20 @@ class Overriding(Keys):
 
     @property
     def outputs(self) -> Path:
-        """Where the tool writes, ``outputs`` unless ``paths.outputs=DIR`` is among the overrides."""
-        given = [word.partition("=")[2] for word in self.overrides if word.startswith("paths.outputs=")]
-        return Path(given[-1] if given else "outputs")
+        """Where the tool writes, ``outputs`` unless ``paths.outputs=DIR`` is among the overrides.
+
+        Raises:
+            SettingsError: DIR is no path, or names settings that are not known here.
+        """
+        key, folder = "paths.outputs", "outputs"
+        for text in (word.partition("=")[2] for word in self.overrides if word.lstrip("+").startswith(f"{key}=")):
+            try:
+                folder = OmegaConf.create({"folder": value_of(key, text)}).folder  # an environment variable resolves
+            except OmegaConfBaseException:
+                folder = ""
+            if not isinstance(folder, str) or not folder:
+                raise SettingsError(f"{key} must be the path of a folder, got {text}")
+        return at_home(folder)
 
 
 class CheckpointKeys(Overriding):
@@ -53,8 +64,10 @@ class CheckpointKeys(Overriding):
             word.removeprefix("deploy.").partition("=") for word in words if word.startswith("deploy.")
         ):
             if key in DeploySettings.model_fields:
-                with place("deploy"), suppress(YAMLError):  # long before the checkpoint could be read
-                    DeploySettings(**OmegaConf.from_dotlist([f"{key}={text}"]))  # type: ignore[arg-type]
+                value = value_of(f"deploy.{key}", text)
+                if "${" not in text:  # long before the checkpoint could be read, which has what is named so
+                    with place("deploy"):
+                        DeploySettings(**{key: value})
         return words
 
     @field_validator("ckpt")

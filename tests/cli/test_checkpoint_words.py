@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from qbsnn.cli import checkpoints
+from qbsnn.cli.keys import CheckpointKeys, read
 from qbsnn.results.fingerprint import leaves
 from qbsnn.training.settings import validate
 from tests.tool import ROOT, TINY, Tool, one_paragraph
@@ -60,6 +61,11 @@ def test_the_folder_of_the_data_is_the_one_that_is_named_now(monkeypatch):
     assert stored("paths.data=/c").data.root == "/c/imagenet"
     assert stored("data.root=/d", "paths.data=/c").data.root == "/d"
     assert stored("seed=3").data.seed == 7  # which the run had set itself
+    assert stored("data.root=${paths.data}/x").data.root == "/b/x"
+
+
+def test_a_word_may_name_another_setting_of_the_checkpoint():
+    assert read(CheckpointKeys, [f"ckpt={ROOT / 'train.py'}", "deploy.bits=${neuron.num_bits}"]).overrides
 
 
 def test_what_conf_makes_of_other_keys_is_known():
@@ -89,6 +95,9 @@ def test_what_conf_makes_of_other_keys_is_known():
             "data.batch_size=[1",
             "data.batch_size must have a value that can be read as YAML, such as 0.1 or [1,2], got [1",
         ),
+        ("data.root=${", "data.root must have a value that can be read as YAML, such as 0.1 or [1,2], got ${"),
+        ("deploy.bits=${", "deploy.bits must have a value that can be read as YAML, such as 0.1 or [1,2], got ${"),
+        ("data.root=${nope}/x", "the settings do not resolve: Interpolation key 'nope' not found"),
         (
             "callbacks=robustness",
             "write single ones, such as +callbacks.robustness._target_=qbsnn.callbacks.Robustness",
