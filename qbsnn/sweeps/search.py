@@ -22,12 +22,13 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from qbsnn.checked import explained
 from qbsnn.checks import nearest, readable
 from qbsnn.errors import SettingsError
-from qbsnn.sweeps.plan import refuse_of_files, written
+from qbsnn.sweeps.plan import refuse_of_files, value_of, written
 from qbsnn.training.building import build_object, check
 from qbsnn.training.devices import processes
 from qbsnn.training.module import Classifier
@@ -134,18 +135,20 @@ def settings(conf: Path, choice: str, overrides: list[str]) -> SearchSettings:
     with readable():
         cfg = OmegaConf.merge({"name": None, "pruner": None}, OmegaConf.load(file))
     cfg.name = cfg.name or file.stem
-    for override in overrides:
-        key, _, text = override.removeprefix("search.").partition("=")
-        value = OmegaConf.from_dotlist([f"value={text}"]).value
-        group, _, name = key.partition(".")
-        if group != "space" or not name:
-            OmegaConf.update(cfg, key, value, merge=False)
-        elif value is None:
-            cfg.space.pop(name, None)
-        else:
-            cfg.space[name] = value
     try:
+        for override in overrides:
+            key, _, text = override.removeprefix("search.").partition("=")
+            value = value_of(override.partition("=")[0], text)
+            group, _, name = key.partition(".")
+            if group != "space" or not name:
+                OmegaConf.update(cfg, key, value, merge=False)
+            elif value is None:
+                cfg.space.pop(name, None)
+            else:
+                cfg.space[name] = value
         return SearchSettings.model_validate(OmegaConf.to_container(cfg, resolve=True))
+    except OmegaConfBaseException as error:
+        raise SettingsError(f"the settings of the search do not resolve: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         raise SettingsError(f"search.{_refused(error.errors()[0])}") from error
 

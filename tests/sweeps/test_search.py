@@ -105,6 +105,11 @@ def test_a_trial_that_fails_does_not_stop_the_search(tool, capsys):
         (["search.n_trials=0"], "search.n_trials must be an integer of at least 1, got 0"),
         (["search.trials=3"], "search.trials is not a setting: did you mean n_trials?"),
         (["search.foo=0"], "search.foo is not a setting: there are: n_trials, name, pruner, sampler, seed, space"),
+        (
+            ["search.space.T=[1,2"],
+            "search.space.T must have a value that can be read as YAML, such as 0.1 or [1,2], got",
+        ),
+        (["search.n_trials=${nope}"], "the settings of the search do not resolve: Interpolation key 'nope' not found"),
         (["search.space.T=5"], "search.space.T must be a list of values, or {low: 1, high: 4}; got 5"),
         (
             ["search.space.neuron.beta={low: 3, high: 2}"],
@@ -121,7 +126,7 @@ def test_a_trial_that_fails_does_not_stop_the_search(tool, capsys):
         ),
         (["callbacks.checkpoint=null"], "by the best val/acc, which callbacks.checkpoint finds: it must not be null"),
         (["~callbacks.checkpoint"], "by the best val/acc, which callbacks.checkpoint finds: it must not be null"),
-        (["paths.outputs='a%b'"], "cannot keep its database in"),
+        (["++paths.outputs='a %b'"], "/a %b/search/default: the path has %"),
         (["T=0"], "T must be an integer from 1 to 1024, got 0"),
     ],
 )
