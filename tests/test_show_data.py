@@ -57,7 +57,10 @@ def test_a_data_set_of_one_s_own_is_shown_when_its_package_is_trusted(tool, caps
         (["data=digits", "data.batch_sise=1"], "data.batch_sise is not a setting: did you mean data.batch_size?"),
         (["data=digits", "data.batch_size=0"], "data.batch_size must be an integer from 1"),
         (["data=image_folder", "data.root=none"], "cannot list"),
-        (["data=digits", "data._target_=os.system"], "data._target_ may not be 'os.system': data takes what is defined"),
+        (
+            ["data=digits", "data._target_=os.system"],
+            "data._target_ may not be 'os.system': data takes what is defined",
+        ),
         (["data=digits", "data._target_=json.loads", "trust=1"], "data._target_ may not be 'json.loads'"),
     ],
 )
