@@ -137,12 +137,13 @@ def test_a_run_goes_on_with_another_logger(tool, trained, monkeypatch):
     assert list((tool.folder / "outputs/a").rglob("*.wandb"))
 
 
-@pytest.mark.parametrize("word", ["overwrite=true", "logger=wanb", "logger="])
+@pytest.mark.parametrize("word", ["overwrite=true", "logger=wanb", "logger=", "trainer.max_epochs=${x}"])
 def test_words_that_a_run_to_go_on_with_does_not_take(tool, capsys, trained, word):
     said = {
         "overwrite=true": "overwrite has no meaning beside resume=, which goes on with what is there; leave it out",
         "logger=wanb": "logger=wanb: no such logger; did you mean wandb?",
         "logger=": "logger has no value",
+        "trainer.max_epochs=${x}": "trainer.max_epochs must be at least ",
     }
     assert tool("train.py", f"resume={trained}", word) == 1
     assert said[word] in one_paragraph(capsys.readouterr().err)
