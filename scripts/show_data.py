@@ -22,7 +22,7 @@ from hydra import compose, initialize_config_dir
 from matplotlib import animation
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from omegaconf import OmegaConf
+from omegaconf import ListConfig, OmegaConf
 from pydantic import Field
 
 from qbsnn.cli import launch as cli
@@ -32,7 +32,7 @@ from qbsnn.data import DataModule, EventDataModule
 from qbsnn.data.loading import Split
 from qbsnn.errors import SettingsError
 from qbsnn.sweeps.plan import written
-from qbsnn.training.building import build_object
+from qbsnn.training.building import build_object, check
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 CLASSES = 8
@@ -70,6 +70,8 @@ def build(overrides: list[str]) -> DataModule:
         place = os.environ.get("QBSNN_DATA", Path.cwd() / "data")  # Hydra itself does not run, and knows no place
         cfg = compose("train", [f"paths.data={written(str(place))}", *overrides])
     settings = OmegaConf.to_container(cfg.data, resolve=True)
+    trust = cfg.trust if isinstance(cfg.trust, ListConfig) else [cfg.trust]
+    check(settings, [str(package) for package in trust if package], "data")
     data: DataModule = build_object(settings, "data")
     return data
 

@@ -350,7 +350,7 @@ def test_a_run_with_a_package_of_one_s_own_leaves_files_that_trust_nobody(mine, 
     checkpoint = f"ckpt={tool.folder / 'outputs/one/checkpoints/best.ckpt'}"
     assert tool("evaluate.py", checkpoint) == 1
     assert "trust=PACKAGE" in one_paragraph(capsys.readouterr().err)
-    assert tool("evaluate.py", checkpoint, "trust=mine") == 0
+    assert tool("evaluate.py", checkpoint, "trust=[another,mine]") == 0
 
 
 @pytest.mark.parametrize("trust", ["trust=1", "trust=[a,2]", "trust='a b'", "trust={a: b}", "trust=''"])

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.data.images.test_image_folder import pictures
+from tests.tool import one_paragraph
 
 MAGIC = {"png": b"\x89PNG", "gif": b"GIF8", "html": b"<!do"}
 SMALL = ("data.limit_train=12", "data.limit_val=8", "data.limit_test=8")
@@ -33,6 +34,16 @@ def test_pictures_in_memory(tool):
     assert (tool.folder / "data.png").read_bytes()[:4] == MAGIC["png"]
 
 
+@pytest.mark.parametrize("trust", ["trust=mine_data", "trust=[another,mine_data]"])
+def test_a_data_set_of_one_s_own_is_shown_when_its_package_is_trusted(tool, capsys, monkeypatch, trust):
+    (tool.folder / "mine_data.py").write_text("from qbsnn.data import Digits\nclass Mine(Digits): ...\n")
+    monkeypatch.syspath_prepend(tool.folder)
+    words = ("data=digits", "data._target_=mine_data.Mine", "count=1", *SMALL)
+    assert tool("scripts/show_data.py", *words) == 1
+    assert "trust=PACKAGE" in one_paragraph(capsys.readouterr().err)
+    assert tool("scripts/show_data.py", *words, trust) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -46,6 +57,11 @@ def test_pictures_in_memory(tool):
         (["data=digits", "data.batch_sise=1"], "data.batch_sise is not a setting: did you mean data.batch_size?"),
         (["data=digits", "data.batch_size=0"], "data.batch_size must be an integer from 1"),
         (["data=image_folder", "data.root=none"], "cannot list"),
+        (
+            ["data=digits", "data._target_=os.system"],
+            "data._target_ may not be 'os.system': data takes what is defined",
+        ),
+        (["data=digits", "data._target_=json.loads", "trust=1"], "data._target_ may not be 'json.loads'"),
     ],
 )
 def test_bad_arguments(tool, capsys, arguments, words):

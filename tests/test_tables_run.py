@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from tests.report.sweeps import write_plan, write_sweep
 from tests.tool import TINY, one_paragraph
 
 SETTINGS = (*TINY, "report=false", "callbacks.integer.onnx_images=0", "trainer.max_epochs=2")
@@ -68,3 +69,10 @@ def test_bad_arguments_are_answered_in_one_paragraph(tool, capsys, arguments, me
     assert tool("scripts/make_tables.py", *arguments) == 1
     assert message in one_paragraph(capsys.readouterr().err)
     assert not tool.left_behind()
+
+
+def test_a_sweep_of_another_folder_has_a_table_and_is_not_stored(tool, capsys):
+    write_sweep(write_plan(tool.folder, name="own") / "outputs/sweeps", {"LIF, T = 4": {0: "missing"}}, name="own")
+    assert tool("scripts/make_tables.py", "table=own.yaml") == 0
+    assert tool("scripts/make_tables.py", "store=own.yaml") == 1
+    assert "store=own.yaml: results are kept of the sweeps of " in one_paragraph(capsys.readouterr().err)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf, open_dict
-from yaml import YAMLError
 
 from qbsnn import checks
 from qbsnn.cli.keys import CheckpointKeys
@@ -18,6 +17,7 @@ from qbsnn.errors import SettingsError
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.models.weights import load_network, load_weights
 from qbsnn.results.files import checkpoint_of
+from qbsnn.sweeps.plan import value_of
 from qbsnn.training import checkpoints
 from qbsnn.training.deployment import Deployed, convert, present
 from qbsnn.training.devices.processes import one_process
@@ -188,12 +188,7 @@ def _assignment(override: str) -> tuple[str, Any]:
         key = key.lstrip("~")
         off = f"; {key}=null switches it off" if key.startswith(("callbacks.", "logger")) else ""
         raise SettingsError(f"{override}: nothing can be taken out of a checkpoint's settings{off}")
-    try:
-        return key, OmegaConf.from_dotlist([f"value={text}"]).value
-    except YAMLError:
-        raise SettingsError(
-            f"{key} must have a value that can be read as YAML, such as 0.1 or [1,2], got {text}"
-        ) from None
+    return key, value_of(key, text)
 
 
 def _single(group: str, keys: Sequence[str]) -> str:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
-from yaml import YAMLError
 
 from qbsnn.checked import explained
-from qbsnn.checks import nearest, place
+from qbsnn.checks import at_home, nearest, place
 from qbsnn.deploy.convert.settings import DeploySettings
 from qbsnn.errors import SettingsError
 from qbsnn.results.files import checkpoint_of, runs_below
+from qbsnn.sweeps.plan import value_of
 
 WIDTH = 110
 
@@ -35,9 +35,20 @@ class Overriding(Keys):
 
     @property
     def outputs(self) -> Path:
-        """Where the tool writes, ``outputs`` unless ``paths.outputs=DIR`` is among the overrides."""
-        given = [word.partition("=")[2] for word in self.overrides if word.startswith("paths.outputs=")]
-        return Path(given[-1] if given else "outputs")
+        """Where the tool writes, ``outputs`` unless ``paths.outputs=DIR`` is among the overrides.
+
+        Raises:
+            SettingsError: DIR is no path, or names settings that are not known here.
+        """
+        key, folder = "paths.outputs", "outputs"
+        for text in (word.partition("=")[2] for word in self.overrides if word.lstrip("+").startswith(f"{key}=")):
+            try:
+                folder = OmegaConf.create({"folder": value_of(key, text)}).folder  # an environment variable resolves
+            except OmegaConfBaseException:
+                folder = ""
+            if not isinstance(folder, str) or not folder:
+                raise SettingsError(f"{key} must be the path of a folder, got {text}")
+        return at_home(folder)
 
 
 class CheckpointKeys(Overriding):
@@ -53,8 +64,10 @@ class CheckpointKeys(Overriding):
             word.removeprefix("deploy.").partition("=") for word in words if word.startswith("deploy.")
         ):
             if key in DeploySettings.model_fields:
-                with place("deploy"), suppress(YAMLError):  # long before the checkpoint could be read
-                    DeploySettings(**OmegaConf.from_dotlist([f"{key}={text}"]))  # type: ignore[arg-type]
+                value = value_of(f"deploy.{key}", text)
+                if "${" not in text:  # long before the checkpoint could be read, which has what is named so
+                    with place("deploy"):
+                        DeploySettings(**{key: value})
         return words
 
     @field_validator("ckpt")
@@ -95,7 +108,8 @@ def read(keys: type[Given], words: Iterable[str]) -> Given:
     """Read the words of a command line.
 
     Args:
-        keys: the model of the keys. A field that is a list or tuple takes values with commas between them, or none.
+        keys: the model of the keys. A field that is a list or tuple takes values with commas between them, or none;
+            brackets may stand around them, as in a configuration.
         words: ``key=value`` each.
 
     Returns:
@@ -108,6 +122,8 @@ def read(keys: type[Given], words: Iterable[str]) -> Given:
     ...     images: int
     ...     names: list[str] = []
     >>> read(Size, ["images=3", "names=a,b"])
+    Size(images=3, names=['a', 'b'])
+    >>> read(Size, ["images=3", "names=[a, b]"])
     Size(images=3, names=['a', 'b'])
     >>> read(Size, ["images=3", "names="])
     Size(images=3, names=[])
@@ -126,7 +142,7 @@ def read(keys: type[Given], words: Iterable[str]) -> Given:
                 raise SettingsError(f"{key} is given twice")
             if not text and not _many(own[key]):
                 raise SettingsError(f"{key} has no value: write {key}=VALUE, or leave it out")
-            values[key] = (text.split(",") if text else []) if _many(own[key]) else text
+            values[key] = _parts(text) if _many(own[key]) else text
         elif "overrides" in keys.model_fields and (equals or word.startswith("~")):
             others.append(word)
         elif equals:
@@ -185,3 +201,9 @@ def _explained(keys: type[Keys], item: Any) -> str:
 
 def _many(field: FieldInfo) -> bool:
     return get_origin(field.annotation) in (list, tuple)
+
+
+def _parts(text: str) -> list[str]:
+    """The values of a list, without the spaces and the brackets around them."""
+    inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    return [part.strip() for part in inner.split(",")] if inner.strip() else []

@@ -55,7 +55,7 @@ def resumed(given: ResumeKeys, conf: Path) -> DictConfig:
     loggers = chosen_loggers(given.logger, conf, contents, "train") if given.logger else None
     words = [f"{EPOCHS}={max(before, _epochs_of_result(run))}", *overrides]
     cfg = stored_config(contents, checkpoint, words, run, loggers, same_loggers=loggers is None)
-    asked = OmegaConf.select(cfg, EPOCHS)
+    asked = OmegaConf.select(cfg, EPOCHS, throw_on_resolution_failure=False)
     if not isinstance(asked, int) or asked < before:
         raise SettingsError(f"{EPOCHS} must be at least {before}, what the run was started with, got {asked}")
     schedule = str((cfg.optim.get("scheduler") or {}).get("_target_", ""))

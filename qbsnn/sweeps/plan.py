@@ -8,7 +8,10 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from yaml import YAMLError
 
 from qbsnn.checked import explained
 from qbsnn.errors import SettingsError
@@ -189,6 +192,23 @@ def written(value: Any) -> str:
         # Hydra reads backslashes as they are but before a quote and at the end.
         return "'" + re.sub(r"(\\*)('|\Z)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), text) + "'"
     return text
+
+
+def value_of(key: str, text: str) -> Any:
+    """The value of an override ``key=text``, read as YAML; what names other settings in it stays as it is.
+
+    Raises:
+        SettingsError: the text cannot be read.
+
+    >>> value_of("T", "4"), value_of("data.root", "'a b'"), value_of("data.root", "${paths.data}/x")
+    (4, 'a b', '${paths.data}/x')
+    """
+    try:
+        return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)["value"]  # type: ignore
+    except (YAMLError, OmegaConfBaseException):
+        raise SettingsError(
+            f"{key} must have a value that can be read as YAML, such as 0.1 or [1,2], got {text}"
+        ) from None
 
 
 def _last_of_each_key(overrides: Sequence[str]) -> list[str]:

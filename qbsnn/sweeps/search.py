@@ -22,12 +22,14 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from qbsnn.checked import explained
 from qbsnn.checks import nearest, readable
 from qbsnn.errors import SettingsError
-from qbsnn.sweeps.plan import refuse_of_files, written
+from qbsnn.sweeps.draws import DRAW, kept, next_draw, refuse_another
+from qbsnn.sweeps.plan import refuse_of_files, value_of, written
 from qbsnn.training.building import build_object, check
 from qbsnn.training.devices import processes
 from qbsnn.training.module import Classifier
@@ -134,18 +136,20 @@ def settings(conf: Path, choice: str, overrides: list[str]) -> SearchSettings:
     with readable():
         cfg = OmegaConf.merge({"name": None, "pruner": None}, OmegaConf.load(file))
     cfg.name = cfg.name or file.stem
-    for override in overrides:
-        key, _, text = override.removeprefix("search.").partition("=")
-        value = OmegaConf.from_dotlist([f"value={text}"]).value
-        group, _, name = key.partition(".")
-        if group != "space" or not name:
-            OmegaConf.update(cfg, key, value, merge=False)
-        elif value is None:
-            cfg.space.pop(name, None)
-        else:
-            cfg.space[name] = value
     try:
+        for override in overrides:
+            key, _, text = override.removeprefix("search.").partition("=")
+            value = value_of(override.partition("=")[0], text)
+            group, _, name = key.partition(".")
+            if group != "space" or not name:
+                OmegaConf.update(cfg, key, value, merge=False)
+            elif value is None:
+                cfg.space.pop(name, None)
+            else:
+                cfg.space[name] = value
         return SearchSettings.model_validate(OmegaConf.to_container(cfg, resolve=True))
+    except OmegaConfBaseException as error:
+        raise SettingsError(f"the settings of the search do not resolve: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         raise SettingsError(f"search.{_refused(error.errors()[0])}") from error
 
@@ -197,11 +201,10 @@ def search(conf: Path, wanted: SearchSettings, fixed: list[str], folder: Path) -
     study = optuna.create_study(
         storage=storage, study_name=wanted.name, direction="maximize", pruner=pruner, load_if_exists=True
     )
-    _same_search(study, wanted, fixed)
-
-    optuna.storages.fail_stale_trials(study)
+    refuse_another(study, wanted.name, wanted.model_dump(mode="json")["space"], fixed, wanted.seed)
 
     def objective(trial: optuna.Trial) -> float:
+        trial.set_user_attr(DRAW, draw)
         values = {key: _suggest(trial, key, values) for key, values in wanted.space.items()}
         chosen = [f"{key}={_text(value)}" for key, value in values.items()]
         trial.set_user_attr("overrides", chosen)
@@ -211,15 +214,19 @@ def search(conf: Path, wanted: SearchSettings, fixed: list[str], folder: Path) -
             result = train(cfg, [watch])
         except optuna.TrialPruned:
             raise
+        except SystemExit:  # Optuna would leave it running
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            raise
         except Exception as error:
             trial.set_user_attr("error", f"{type(error).__name__}: {error}")
             raise
         assert result is not None
         return score(result.metrics.best[MONITOR], watch.excess)
 
-    while (count := _ended(study)) < wanted.n_trials:
+    while len(kept(study)) < wanted.n_trials:
+        draw = next_draw(study)
         # a sampler per trial: one for all would repeat its first proposals when the search goes on
-        study.sampler = build_object({**wanted.sampler, "seed": wanted.seed + count}, "search.sampler")
+        study.sampler = build_object({**wanted.sampler, "seed": wanted.seed + draw}, "search.sampler")
         study.optimize(objective, n_trials=1, catch=(Exception,), callbacks=[partial(_tell, wanted.n_trials)])
     return study
 
@@ -252,25 +259,6 @@ def _pruner(wanted: SearchSettings, plain: Mapping[str, Any]) -> dict[str, Any]:
     return node
 
 
-def _same_search(study: optuna.Study, wanted: SearchSettings, fixed: list[str]) -> None:
-    """Trials of other settings cannot be compared with those that are there."""
-    mine = {"space": wanted.model_dump(mode="json")["space"], "fixed": sorted(fixed), "seed": wanted.seed}
-    for key, value in mine.items():
-        found = study.user_attrs.get(key, value)
-        if found != value:
-            raise SettingsError(
-                f"search {wanted.name} was begun with other settings: {key} was {found}, got {value}; "
-                "choose another name with search.name=NAME"
-            )
-        study.set_user_attr(key, value)
-
-
-def _ended(study: optuna.Study) -> int:
-    """Trials that need not be made: not those that ended with their process, which have failed without an error."""
-    trials = study.get_trials(deepcopy=False)
-    return sum(trial.state.name in ("COMPLETE", "PRUNED", "RUNNING") or "error" in trial.user_attrs for trial in trials)
-
-
 def _suggest(trial: optuna.Trial, key: str, values: Range | list[Any]) -> Any:
     if isinstance(values, list):
         return trial.suggest_categorical(key, values)
@@ -296,4 +284,4 @@ def told(value: float) -> str:
 def _tell(total: int, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
     found = told(trial.values[0]) if trial.state.name == "COMPLETE" else trial.state.name.lower()
     words = [*trial.user_attrs.get("overrides", []), *([error] if (error := trial.user_attrs.get("error")) else [])]
-    print(f"trial {trial.number} ({_ended(study)} of {total}): {found}  {' '.join(words)}", flush=True)
+    print(f"trial {trial.number} ({len(kept(study))} of {total}): {found}  {' '.join(words)}", flush=True)

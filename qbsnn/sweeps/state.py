@@ -137,7 +137,8 @@ def locked(folder: Path) -> bool:
 
 def write_failure(folder: Path, error: str) -> None:
     """Leave the reason of a failure in a cell's directory."""
-    write_atomically(folder / FAILED, (json.dumps({"error": error}, ensure_ascii=False) + "\n").encode())
+    text = json.dumps({"error": error}, ensure_ascii=False) + "\n"
+    write_atomically(folder / FAILED, text.encode("utf-8", "backslashreplace"))  # undecodable names of files
 
 
 def write_cells(path: Path, states: Iterable[State]) -> None:

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from qbsnn.cli import checkpoints
+from qbsnn.cli.keys import CheckpointKeys, read
 from qbsnn.results.fingerprint import leaves
 from qbsnn.training.settings import validate
 from tests.tool import ROOT, TINY, Tool, one_paragraph
@@ -60,6 +61,11 @@ def test_the_folder_of_the_data_is_the_one_that_is_named_now(monkeypatch):
     assert stored("paths.data=/c").data.root == "/c/imagenet"
     assert stored("data.root=/d", "paths.data=/c").data.root == "/d"
     assert stored("seed=3").data.seed == 7  # which the run had set itself
+    assert stored("data.root=${paths.data}/x").data.root == "/b/x"
+
+
+def test_a_word_may_name_another_setting_of_the_checkpoint():
+    assert read(CheckpointKeys, [f"ckpt={ROOT / 'train.py'}", "deploy.bits=${neuron.num_bits}"]).overrides
 
 
 def test_what_conf_makes_of_other_keys_is_known():
@@ -89,6 +95,9 @@ def test_what_conf_makes_of_other_keys_is_known():
             "data.batch_size=[1",
             "data.batch_size must have a value that can be read as YAML, such as 0.1 or [1,2], got [1",
         ),
+        ("data.root=${", "data.root must have a value that can be read as YAML, such as 0.1 or [1,2], got ${"),
+        ("deploy.bits=${", "deploy.bits must have a value that can be read as YAML, such as 0.1 or [1,2], got ${"),
+        ("data.root=${nope}/x", "the settings do not resolve: Interpolation key 'nope' not found"),
         (
             "callbacks=robustness",
             "write single ones, such as +callbacks.robustness._target_=qbsnn.callbacks.Robustness",
@@ -128,12 +137,13 @@ def test_a_run_goes_on_with_another_logger(tool, trained, monkeypatch):
     assert list((tool.folder / "outputs/a").rglob("*.wandb"))
 
 
-@pytest.mark.parametrize("word", ["overwrite=true", "logger=wanb", "logger="])
+@pytest.mark.parametrize("word", ["overwrite=true", "logger=wanb", "logger=", "trainer.max_epochs=${x}"])
 def test_words_that_a_run_to_go_on_with_does_not_take(tool, capsys, trained, word):
     said = {
         "overwrite=true": "overwrite has no meaning beside resume=, which goes on with what is there; leave it out",
         "logger=wanb": "logger=wanb: no such logger; did you mean wandb?",
         "logger=": "logger has no value",
+        "trainer.max_epochs=${x}": "trainer.max_epochs must be at least ",
     }
     assert tool("train.py", f"resume={trained}", word) == 1
     assert said[word] in one_paragraph(capsys.readouterr().err)

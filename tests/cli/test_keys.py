@@ -3,9 +3,12 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from qbsnn.cli.keys import Overriding, read
+from qbsnn.errors import SettingsError
 from tests.tool import ROOT, one_paragraph
 
 TOOLS = ["evaluate.py", *(f"scripts/{path.name}" for path in sorted((ROOT / "scripts").glob("*.py"))
@@ -45,3 +48,25 @@ def test_what_standard_output_has_no_character_for_is_a_question_mark(tool):
 def test_a_key_given_twice_is_refused(tool, capsys):
     assert tool("scripts/make_report.py", "folder=a", "folder=b") == 1
     assert one_paragraph(capsys.readouterr().err) == "error: folder is given twice"
+
+
+@pytest.mark.parametrize(
+    ("word", "folder"),
+    [
+        ("T=2", "outputs"),
+        ("paths.outputs=a/b", "a/b"),
+        ("paths.outputs='/tmp/a b'", "/tmp/a b"),
+        ("++paths.outputs=a", "a"),
+        ("paths.outputs=~/x", "/home/me/x"),
+        ("paths.outputs=${oc.env:HOME}/x", "/home/me/x"),
+    ],
+)
+def test_the_folder_of_outputs_is_read_as_a_configuration_reads_it(monkeypatch, word, folder):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert read(Overriding, [word]).outputs == Path(folder)
+
+
+@pytest.mark.parametrize("text", ["", "null", "[a]", "3", "${paths.data}/x"])
+def test_a_folder_of_outputs_that_is_none_is_refused(text):
+    with pytest.raises(SettingsError, match=r"paths.outputs must be the path of a folder, got "):
+        assert read(Overriding, [f"paths.outputs={text}"]).outputs

@@ -253,6 +253,31 @@ def test_curves_follow_the_ticks(page: WebDriver) -> None:
     wait_for(page, CURVES.format("loss"), 2)
 
 
+def test_averages_that_differ_in_other_settings_have_colours_and_names_of_their_own(
+    page: WebDriver, tmp_path: Path
+) -> None:
+    for index, epochs in enumerate([20, 20, 5, 5, 20, 20]):
+        run = add_run(tmp_path, f"runs/{index}", index % 2, 8 if index < 4 else 2, epochs)
+        write_metrics(run / "metrics.csv")
+    page.get(build_index(tmp_path).as_uri())
+    press(page, "untick all")
+    one(page, "#averages").click()
+    for box in page.find_elements(By.CSS_SELECTOR, "tbody td.pick input"):
+        box.click()
+    wait_for(page, CURVES.format("acc"), 12)  # of six runs, in training and in validation
+    legend = [
+        text.get_attribute("textContent")
+        for text in page.find_elements(By.CSS_SELECTOR, "#acc .role-legend-label text")
+    ]
+    assert len(set(legend)) == 3 and [text for text in legend if "trainer.max_epochs=5" in str(text)]
+    curves = page.find_elements(By.CSS_SELECTOR, CURVES.format("acc"))
+    colours = [curve.value_of_css_property("stroke") for curve in curves]
+    rows = page.find_elements(By.CSS_SELECTOR, "tr.selected .pick")
+    shown = {row.value_of_css_property("border-left-color") for row in rows}
+    assert sorted(colours.count(colour) for colour in set(colours)) == [4, 4, 4]
+    assert {colour.replace("rgb(", "rgba(").replace(")", ", 1)") for colour in colours} == shown
+
+
 def test_a_ticked_row_on_a_later_page_has_its_colour(page: WebDriver, tmp_path: Path) -> None:
     for index in range(30):
         run = add_run(tmp_path, f"runs/{index:02}", index)

@@ -1,5 +1,7 @@
 """Sweep files and the cells that they stand for."""
 
+import json
+import os
 import re
 
 import pytest
@@ -9,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from qbsnn.errors import SettingsError
 from qbsnn.results.fingerprint import fingerprint
 from qbsnn.sweeps.plan import Sweep, cells, folder_name, read, written
+from qbsnn.sweeps.state import FAILED, write_failure
 from qbsnn.training.settings import identify
 from tests.test_configs import CONF, composed
 
@@ -128,3 +131,9 @@ def test_the_seeds_of_a_sweep_are_experiments_of_their_own(tmp_path):
 def test_the_sweeps_of_the_documents_are_there():
     wanted = {"s_max", "timesteps", "alpha_beta", "surrogates", "delta_learning", "neurons", "seeds"}
     assert wanted <= {path.stem for path in FILES}
+
+
+def test_the_reason_of_a_failure_may_name_a_file_that_no_text_can_hold(tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    write_failure(tmp_path, f"{name} cannot be read")
+    assert json.loads((tmp_path / FAILED).read_text(encoding="utf-8")) == {"error": f"{name} cannot be read"}

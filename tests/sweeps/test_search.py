@@ -1,6 +1,9 @@
 """A search runs its trials once, goes on where it stopped, prunes, survives trials that fail, and never tests."""
 
 import json
+import sqlite3
+from contextlib import closing, suppress
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -56,6 +59,41 @@ def test_a_search_that_was_stopped_ends_as_one_that_was_not(tool, capsys):
     assert len(study(tool).trials) == 3
 
 
+class Killed(BaseException):
+    """Ends a trial as the end of its process does: nobody tells the study."""
+
+
+def proposed(tool, name="default"):
+    """What was proposed by each draw whose trial came to its end."""
+    found = [trial for trial in study(tool, name).trials if trial.state.name == "COMPLETE"]
+    assert len({trial.user_attrs["draw"] for trial in found}) == len(found)
+    return {trial.user_attrs["draw"]: trial.params for trial in found}
+
+
+@pytest.mark.parametrize("end", [SystemExit, KeyboardInterrupt, Killed])
+def test_a_trial_that_ended_with_its_process_is_repeated_with_its_own_proposals(tool, monkeypatch, end):
+    ends = [None, end]
+
+    def train(cfg, callbacks):
+        if ends and (error := ends.pop(0)):
+            raise error
+        return SimpleNamespace(metrics=SimpleNamespace(best={"val/acc": 0.5}))
+
+    monkeypatch.setattr("qbsnn.sweeps.search.train", train)
+    with suppress(KeyboardInterrupt, Killed):
+        tool("scripts/search.py", *RUN, "search.n_trials=4")
+    (_, broken) = study(tool).trials
+    assert broken.state.name == ("RUNNING" if end is Killed else "FAIL") and broken.user_attrs["draw"] == 1
+    assert tool("scripts/search.py", *RUN, "search.n_trials=4") == 0
+    if end is Killed:  # it may still run for all that the study knows
+        assert set(proposed(tool)) == {0, 2, 3}
+        with closing(sqlite3.connect(tool.folder / "outputs/search/default.db")) as database, database:
+            database.execute("update trial_heartbeats set heartbeat = '2000-01-01 00:00:00'")
+        assert tool("scripts/search.py", *RUN, "search.n_trials=4") == 0
+    assert tool("scripts/search.py", *RUN, "search.n_trials=4", "search.name=straight") == 0
+    assert proposed(tool) == proposed(tool, "straight") and set(proposed(tool)) == {0, 1, 2, 3}
+
+
 def test_a_trial_below_the_threshold_is_pruned_in_its_first_epoch(tool, capsys):
     pruner = ["search.pruner={_target_: optuna.pruners.ThresholdPruner, lower: 1.1}"]
     assert tool("scripts/search.py", *RUN, "search.n_trials=1", *pruner) == 0
@@ -105,6 +143,11 @@ def test_a_trial_that_fails_does_not_stop_the_search(tool, capsys):
         (["search.n_trials=0"], "search.n_trials must be an integer of at least 1, got 0"),
         (["search.trials=3"], "search.trials is not a setting: did you mean n_trials?"),
         (["search.foo=0"], "search.foo is not a setting: there are: n_trials, name, pruner, sampler, seed, space"),
+        (
+            ["search.space.T=[1,2"],
+            "search.space.T must have a value that can be read as YAML, such as 0.1 or [1,2], got",
+        ),
+        (["search.n_trials=${nope}"], "the settings of the search do not resolve: Interpolation key 'nope' not found"),
         (["search.space.T=5"], "search.space.T must be a list of values, or {low: 1, high: 4}; got 5"),
         (
             ["search.space.neuron.beta={low: 3, high: 2}"],
@@ -121,7 +164,7 @@ def test_a_trial_that_fails_does_not_stop_the_search(tool, capsys):
         ),
         (["callbacks.checkpoint=null"], "by the best val/acc, which callbacks.checkpoint finds: it must not be null"),
         (["~callbacks.checkpoint"], "by the best val/acc, which callbacks.checkpoint finds: it must not be null"),
-        (["paths.outputs='a%b'"], "cannot keep its database in"),
+        (["++paths.outputs='a %b'"], "/a %b/search/default: the path has %"),
         (["T=0"], "T must be an integer from 1 to 1024, got 0"),
     ],
 )

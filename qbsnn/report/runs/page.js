@@ -34,8 +34,8 @@ function drawCurves() {
   const rows = ticked().data().toArray();
   document.body.classList.toggle("ticked", rows.length > 0);
   for (const chart of ["loss", "acc"]) {
-    draw(chart, rows.flatMap(({ label, curves }) =>
-      curves.flatMap(run => data.curves[run][chart].map(curve => ({ label, ...curve })))));
+    draw(chart, rows.flatMap(({ id, about, curves }) =>
+      curves.flatMap(run => data.curves[run][chart].map(curve => ({ id, about, ...curve })))));
   }
 }
 

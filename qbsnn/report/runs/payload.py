@@ -42,6 +42,7 @@ def payload(found: Collection, shown: list[Column]) -> dict[str, Any]:
     _add_columns(told["table"], shown)
     positive = {i for i in range(len(shown)) if any(_positive(own[i].value) for own in cells)}
     _add_menus(told["cost"], shown, positive, found.frame["neuron"].dropna().value_counts().index.tolist())
+    told["acc"]["params"] = [{"name": "labels", "value": {row["id"]: row["label"] for row in [*runs, *averages]}}]
     return told | {
         "runs": runs,
         "averages": averages,
@@ -55,6 +56,7 @@ def _run(name: str, row: Row, cells: list[Cell]) -> dict[str, Any]:
     own = row.values
     parts = [str(own[key]) for key in ("data", "model", "neuron") if own[key] is not None]
     parts += [f"{key} = {own[key]}" for key in ("s_max", "T") if own[key] is not None]
+    parts += [own["departs"]] if own["departs"] else []
     return _row(name, str(cells[0].value), ", ".join(parts), cells) | {
         "href": href(row),
         "data": own["data"],

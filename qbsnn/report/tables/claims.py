@@ -115,19 +115,22 @@ def judge(claim: Claim, evidence: Mapping[str, Evidence]) -> Verdict:
     assert claim.what is not None
     sides = [side for side in (claim.what, claim.over) if side is not None]
     ours, *others = (values(_of(side, evidence), side.row, side.quantity) for side in sides)
-    if others:
-        both = [seed for seed in ours if seed in others[0]]
-        divide = claim.by == "ratio"
-        if divide and not all(others[0][seed] for seed in both):
-            raise DataError(f"{claim.claim!r}: no ratio to {sides[1].row}, whose {sides[1].quantity} is 0")
-        ours = {seed: ours[seed] / others[0][seed] if divide else ours[seed] - others[0][seed] for seed in both}
-    sweeps = list(dict.fromkeys(side.sweep for side in sides))
     bound, sign = next(
         (bound, sign)
         for bound, sign in ((claim.at_least, "≥"), (claim.above, ">"), (claim.at_most, "≤"))
         if bound is not None
     )
-    margin = paired(ours, dict.fromkeys(ours, bound))
+    against = dict.fromkeys(ours, bound)
+    if others:
+        both = [seed for seed in ours if seed in others[0]]
+        divide = claim.by == "ratio"
+        if divide and not all(others[0][seed] for seed in both):
+            raise DataError(f"{claim.claim!r}: no ratio to {sides[1].row}, whose {sides[1].quantity} is 0")
+        ours = {seed: ours[seed] / others[0][seed] if divide else ours[seed] for seed in both}
+        if not divide:  # the compared values themselves, by whose size their rounding is judged
+            against = {seed: others[0][seed] + bound for seed in both}
+    sweeps = list(dict.fromkeys(side.sweep for side in sides))
+    margin = paired(ours, against)
     if margin is None:
         return Verdict("open", "not run", sweeps, "0")
     shown, unit = _shown(claim)

@@ -87,13 +87,16 @@ def store_sweeps(
         The files.
 
     Raises:
-        DataError: The sweep has no cells there, or see :func:`~qbsnn.results.sweeps.read_cells`.
+        DataError: The sweep is none of ``conf``, or has no cells there; see also
+            :func:`~qbsnn.results.sweeps.read_cells`.
     """
     if name == "all":
         names = sorted(path.stem for path in conf.glob("*.yaml") if (sweeps / path.stem / "cells.json").exists())
     else:
         plan = find_plan(name, conf, "store")
         names = [plan.name]
+        if not (conf / f"{plan.name}.yaml").is_file():
+            raise DataError(f"store={name}: results are kept of the sweeps of {conf} alone; copy the file there first")
         if not (sweeps / plan.name / "cells.json").exists():
             raise DataError(
                 f"{plan.name} has no cells in {sweeps / plan.name}: run {command(plan)}, or with --list behind it "

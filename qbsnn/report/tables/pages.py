@@ -204,7 +204,7 @@ def _rows(pages: Pages, arguments: str, up: str) -> str:
         row = {"": str(label)}
         for key in wanted:
             text = told(evidence, str(label), key).replace(NOT_RUN, "–")
-            row[headings[key]] = told_with_n([text], cells) if key == COMPARED else text
+            row[headings[key]] = told_with_n(text, cells) if key == COMPARED else text
         rows.append(row)
     return "\n".join(formats.table_lines(pd.DataFrame(rows)))
 

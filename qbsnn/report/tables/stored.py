@@ -172,8 +172,19 @@ def _below_outputs(override: str) -> str:
 
 
 def words(overrides: str) -> list[str]:
-    """The single overrides; those in quotes may hold spaces."""
-    return re.findall(r"""(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|\S)+""", overrides)
+    """The single overrides; those in quotes, brackets or braces may hold spaces.
+
+    >>> words("T=4 model.channels=[64, 128] name='a b' search={low: [1, 2], high: ' }'}")
+    ['T=4', 'model.channels=[64, 128]', "name='a b'", "search={low: [1, 2], high: ' }'}"]
+    """
+    found, depth = [""], 0
+    for part in re.findall(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|.""", overrides, re.DOTALL):
+        depth += (part in "[{") - (part in "]}")
+        if part.isspace() and depth <= 0:
+            found.append("")
+        else:
+            found[-1] += part
+    return [word for word in found if word]
 
 
 def _summed(layers: Sequence[EnergyLayer]) -> EnergyLayer:

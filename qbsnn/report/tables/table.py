@@ -93,10 +93,11 @@ def _row(table: Table, label: str) -> dict[str, str]:
     for quantity in listed(TABLE):
         names = [name for name in members if name == quantity.key or name.startswith(f"{quantity.key}/")]
         means = [table.means.loc[label, name] for name in names]
-        each = [counted_spread(quantity, found, done) for found in means if found["count"]]
-        row[quantity.heading] = " / ".join(each) or NONE
+        each = [counted_spread(quantity, found, done) if found["count"] else NONE for found in means]
+        # a member without a value keeps its place, so that those after it keep theirs
+        row[quantity.heading] = " / ".join(each) if set(each) - {NONE} else NONE
         if quantity.key == COMPARED:
-            row[quantity.heading] = told_with_n(each, cells)
+            row[quantity.heading] = told_with_n(row[quantity.heading], cells)
             row["difference (points)"] = difference(table.differences.get(label))
     row["published (%)"] = "; ".join(f"{item.accuracy:g} ({item.source})" for item in table.published[label]) or NONE
     return row
@@ -119,12 +120,12 @@ def _all(column: pd.Series) -> str:
     return ", ".join(str(value) for value in column.dropna().unique()) or NONE
 
 
-def told_with_n(each: list[str], cells: pd.DataFrame) -> str:
+def told_with_n(accuracy: str, cells: pd.DataFrame) -> str:
     """An accuracy with the number of seeds behind it, and of how many where runs are missing."""
     done = int((cells["status"] == "done").sum())
     if not done:
         return NOT_RUN
-    return f"{' / '.join(each) or NONE} (n = {done}{f' of {len(cells)}' if done < len(cells) else ''})"
+    return f"{accuracy} (n = {done}{f' of {len(cells)}' if done < len(cells) else ''})"
 
 
 def difference(found: Difference | None) -> str:

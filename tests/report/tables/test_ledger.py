@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import torch
 from scipy import stats
 
 from qbsnn.errors import DataError
@@ -58,6 +59,17 @@ def test_better_is_more_than_equal(project):
     for bound in ({"at_least": 0.0}, {"above": 0.0}):
         found = verdict(project, **{"is": side}, over=side, **bound)
         assert found[0] == "open" and found[1].startswith("+0.00 points; asked: ")
+
+
+def test_accuracies_one_image_apart_in_every_pair_leave_a_claim_open(project):
+    """Stored as float32, their differences are not the same number; that is rounding and no spread of seeds."""
+    more = {seed: torch.tensor(images / 360).item() for seed, images in enumerate((350, 341, 333))}
+    fewer = {seed: torch.tensor(images / 360).item() for seed, images in enumerate((349, 340, 332))}
+    (project / "docs/results/table_some.json").unlink()
+    stored(project, {"LIF, T = 4": fewer, QB: more})
+    side, lif = {"sweep": "table_some", "row": QB}, {"sweep": "table_some", "row": "LIF, T = 4"}
+    found = verdict(project, **{"is": side}, over=lif, above=0.0)
+    assert found == ("open", "+0.28 points; asked: > +0.00 points", "3")
 
 
 def test_the_ledger_says_how_many_claims_are_tested_and_what_correction_leaves(project):

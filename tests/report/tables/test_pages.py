@@ -191,6 +191,13 @@ def test_a_stored_cell_that_the_sweep_does_not_plan_is_refused(tmp_path):
         refuse_unplanned(path, [replace(kept, label="B")])
 
 
+def test_an_override_with_spaces_in_its_brackets_is_one_override(tmp_path):
+    overrides = ["model.channels=[64, 128]", "model.neurons={fc1: {s_max: 2}}"]
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump({"title": "t", "overrides": overrides, "rows": [{"label": "A"}]}))
+    refuse_unplanned(path, [Cell("A", "A", 0, "missing", overrides=" ".join([*overrides, "seed=0"]))])
+
+
 def test_a_run_stands_once_in_a_file(project, caplog):
     path = project / "docs/results/table_some.json"
     cells = read_stored(path)

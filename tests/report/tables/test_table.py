@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,20 @@ def test_accuracies_under_disturbance_have_columns_and_sigma_stands_below(tmp_pa
     assert (row["accuracy, a step missing (%)"], row["accuracy with T + 1 (%)"]) == ("50.00 ± 0.00", "25.00 ± 0.00")
     assert "accuracy with T − 1 (%)" not in row and "σ = 0.1 / 0.2." in files[".md"]
     assert r"$\sigma$ = 0.1 / 0.2" in files[".tex"] and "robust/noise/0.2" in files["_runs.csv"]
+
+
+@undrawn
+def test_a_member_of_a_family_without_a_value_keeps_its_place(tmp_path):
+    noise = [Disturbance("noise", 0.1, 0.9), Disturbance("noise", 0.2, 0.75)]
+    sweeps, conf = write_sweep(tmp_path / "s", robustness=Robustness("best", 360, 0.95, noise)), tmp_path / "conf"
+    for cell, kept in ((3, noise[1:]), (4, noise[1:]), (5, noise[1:])):  # the seeds of the second row
+        (path,) = sweeps.glob(f"table_some/{cell}_*/result.json")
+        content = json.loads(path.read_text())
+        content["robustness"]["disturbances"] = [asdict(one) for one in kept]
+        path.write_text(json.dumps(content))
+    lif, qb = rows_of(write_table(find_plan("some", write_plan(conf)), sweeps, tmp_path / "out")[0].read_text())[:2]
+    assert lif["accuracy under noise (%)"] == "90.00 ± 0.00 / 75.00 ± 0.00"
+    assert qb["accuracy under noise (%)"] == "– / 75.00 ± 0.00"
 
 
 def test_a_result_of_another_configuration_is_refused(tmp_path):
