@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,8 +108,16 @@ def told(evidence: Evidence, label: str, key: str) -> str:
     return counted_spread(of_columns([key])[key], found.agg(["mean", "std", "count"]), done)
 
 
+def alike(table: Table) -> bool:
+    """Whether all rows have one test accuracy, as rows that deploy one trained network in several ways do."""
+    found = table.means[COMPARED]["mean"].dropna()
+    return len(found) > 1 and found.nunique() == 1
+
+
 def reading(table: Table) -> str:
     """Two lines: best and lowest row, and whether rows differ by more than seeds do."""
+    if alike(table):
+        return "All rows have the same test accuracy, as one network has that is deployed in several ways."
     accuracies = table.means[COMPARED].dropna(subset=["mean"]).sort_values("mean", ascending=False)
     lines = []
     for word, label in (("Best", accuracies.index[0]), ("lowest", accuracies.index[-1])):
@@ -123,8 +130,6 @@ def reading(table: Table) -> str:
     if len(groups) < 2:
         return f"{first}\nToo few seeds to say whether rows differ by more than seeds do."
     p = float(stats.f_oneway(*groups).pvalue)
-    if math.isnan(p):
-        return f"{first}\nAll runs are equal."
     verb = "differ by more than seeds explain" if p < 0.05 else "do not differ by more than seeds explain"
     return f"{first}\nThe rows {verb} (one-way analysis of variance, p {'< 0.001' if p < 0.001 else f'= {p:.2g}'})."
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from qbsnn.errors import DataError
 from qbsnn.report.tables import formats
 from qbsnn.report.tables.claims import count_tested, ledger, read_claims
-from qbsnn.report.tables.evidence import Evidence, command, gather, reading, source, told
+from qbsnn.report.tables.evidence import Evidence, alike, command, gather, reading, source, told
 from qbsnn.report.tables.figures import FIGURES, figures, write
 from qbsnn.report.tables.table import COMPARED, NOT_RUN, Table, caption, told_with_n
 from qbsnn.results.files import write_atomically
@@ -184,8 +184,8 @@ def _sweep(pages: Pages, name: str, up: str) -> str:
     drawn = figures(evidence.plan, evidence.table.cells)
     main = next(iter(drawn))
     keys = f"{name}: test/acc, integer/proven_acc, relative_energy, mean_burst"
-    lines = [pages.image(f"{name}_{main}", drawn[main], CAPTIONS[main], up), reading(evidence.table), ""]
-    return "\n".join([*lines, _rows(pages, keys, up), "", source(evidence, up)])
+    image = [] if alike(evidence.table) else [pages.image(f"{name}_{main}", drawn[main], CAPTIONS[main], up)]
+    return "\n".join([*image, reading(evidence.table), "", _rows(pages, keys, up), "", source(evidence, up)])
 
 
 def _rows(pages: Pages, arguments: str, up: str) -> str:
