@@ -90,8 +90,9 @@ def export(job: Job, kind: str, out: Path) -> Proof:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         for left in out.parent.glob(f".{16 * '?'}.export"):
-            if time.time() - left.stat().st_mtime > ABANDONED:
-                _remove(left)
+            with suppress(FileNotFoundError):  # another export was done with it meanwhile
+                if time.time() - left.stat().st_mtime > ABANDONED:
+                    _remove(left)
         if form.folder:
             part.mkdir()
         form.write(job, current, part)
