@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 NEARLY = re.compile(r"(val|test)(id|idation|ing|s|set)?(?![a-z])")
 """The beginning of a folder's name, in lower case, that can only mean ``val`` or ``test``: ``valid``, ``test_set``."""
 FOR_TRAINING = re.compile(r"train(ing|ed|s|set)?(?![a-z])")
-"""The same of ``train``, where it is no class beside others, as trains are beside cars."""
+"""The same of ``train``. By itself such a folder may be a class: trains beside cars."""
 
 
 @dataclass(frozen=True)

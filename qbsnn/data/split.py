@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 
 TENTH = 0.1
+"""The share that is the test set of a set without an official split."""
 
 
 def hold_out(

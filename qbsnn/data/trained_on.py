@@ -41,7 +41,7 @@ def check(contents: Mapping[str, Any], path: Path, data: DataModule) -> None:
     about = contents.get("qbsnn")
     if not isinstance(about, Mapping) or (theirs := about.get("held_test")) is None:
         return
-    if (ours := getattr(data, "held_test", None)) is None or ours == theirs:
+    if (ours := known(data)["held_test"]) is None or ours == theirs:
         return
     root = ((about.get("config") or {}).get("data") or {}).get("root")
     if Path(str(root)).absolute() == data.root:

@@ -215,7 +215,7 @@ class Classifier(lightning.LightningModule):
         self._rate = self.trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put in the resolved configuration, so that evaluation needs nothing else, the classes and the W&B id."""
+        """Put in what evaluation needs: the resolved configuration, what is known of the data, the W&B id."""
         checkpoint["qbsnn"] = {"version": VERSION, "package": __version__, "config": self.config}
         if (data := getattr(self.trainer, "datamodule", None)) is not None:
             checkpoint["qbsnn"] |= trained_on.known(data)

@@ -49,7 +49,8 @@ class SimulatedRecordings(Recordings):
     def fingerprint(self) -> Any:
         """The pictures, how they move and the camera."""
         digest = hashlib.sha256(self.pixels.tobytes() + self.labels.tobytes()).hexdigest()
-        return [digest, self.pixel_max, self.zoom, self.travel, self.pixel.key()] + [self.stream] * self.stream
+        known = [digest, self.pixel_max, self.zoom, self.travel, self.pixel.key()]
+        return [*known, self.stream] if self.stream else known
 
 
 @with_settings

@@ -36,7 +36,7 @@ EXACT = 2**23
 """Below this, integers and the halves between them are exact in float32, in which plain readers compute."""
 INEXACT = "sums beyond 2^23, not exact in float32"
 ROUNDED = "sums beyond 2^20/T, which IF multiplies by r·dt, not exact in float32"
-"""Each of T steps adds x·r·dt, up to 2^-22·x beside x, and all of them must stay below the half of a threshold."""
+"""Each of T steps adds x·r·dt, which misses x by up to 2^-22·x; together they must miss by less than 1/2."""
 
 
 def available() -> str | None:

@@ -86,7 +86,7 @@ def export(job: Job, kind: str, out: Path) -> Proof:
         raise DeployError(f"{out} exists already; name another path or remove it")
     current = job.quantized.current_of(job.encoded)
     fresh = [folder for folder in out.parents if not os.path.lexists(folder)]
-    part = out.with_name(f".{secrets.token_hex(8)}.export")  # threads, and machines that share a disk, share numbers
+    part = out.with_name(f".{secrets.token_hex(8)}.export")  # a process number would be that of other threads too
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         for left in out.parent.glob(f".{16 * '?'}.export"):

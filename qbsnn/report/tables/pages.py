@@ -181,10 +181,11 @@ def _sweep(pages: Pages, name: str, up: str) -> str:
     evidence = pages.of(name)
     if evidence.table is None:
         return f"Not run here. Command: {command(evidence.plan)}."
-    drawn = figures(evidence.plan, evidence.table.cells)
-    main = next(iter(drawn))
     keys = f"{name}: test/acc, integer/proven_acc, relative_energy, mean_burst"
-    image = [] if alike(evidence.table) else [pages.image(f"{name}_{main}", drawn[main], CAPTIONS[main], up)]
+    image = []
+    if not alike(evidence.table):
+        main, drawn = next(iter(figures(evidence.plan, evidence.table.cells).items()))
+        image = [pages.image(f"{name}_{main}", drawn, CAPTIONS[main], up)]
     return "\n".join([*image, reading(evidence.table), "", _rows(pages, keys, up), "", source(evidence, up)])
 
 
