@@ -206,6 +206,13 @@ def test_bad_data(changed, message):
             Fake(**changed).setup(stage)
 
 
+def test_a_class_that_validation_takes_whole_is_named():
+    two = Images(torch.zeros(2, 1, 2, 3, dtype=torch.uint8), torch.tensor([0, 1]), torch.arange(2))
+    words = "fake: no training sample is left of the class [ab], since all of its 1 samples are held out for validation"
+    with pytest.raises(DataError, match=words):
+        Fake(**two._asdict()).setup("fit")
+
+
 def test_bad_pixel_values(monkeypatch):
     monkeypatch.setattr(Fake, "pixel_max", 16)
     with pytest.raises(DataError, match="pixels must be at most 16, got 17"):
