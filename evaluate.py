@@ -22,9 +22,10 @@ class Evaluation(CheckpointKeys):
 
 def main(given: Evaluation) -> None:
     """Evaluate, print the summary, leave ``result.json`` and ``report.html`` in a directory of their own."""
-    from qbsnn.cli.checkpoints import opened
-    from qbsnn.tracking.runs import chosen_loggers
-    from qbsnn.training.run import evaluate
+    with cli.heavy_imports():
+        from qbsnn.cli.checkpoints import opened
+        from qbsnn.tracking.runs import chosen_loggers
+        from qbsnn.training.run import evaluate
 
     checkpoint = opened(given)
     conf = Path(__file__).parent / "conf/logger"

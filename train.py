@@ -35,15 +35,17 @@ def train(cfg: DictConfig) -> Result | None:
     """Answer wrong settings before PyTorch and Lightning are imported, which takes seconds; then train."""
     screen(cfg)
 
-    from qbsnn.training import run as story
+    with cli.heavy_imports():
+        from qbsnn.training import run as story
 
     return story.train(cfg)
 
 
 def go_on(given: ResumeKeys) -> None:
     """Go on with a run, or extend it."""
-    from qbsnn.cli.resuming import resumed
-    from qbsnn.training.run import train
+    with cli.heavy_imports():
+        from qbsnn.cli.resuming import resumed
+        from qbsnn.training.run import train
 
     cli.log_to_stdout()
     result = train(resumed(given, Path(__file__).parent / "conf/logger"))

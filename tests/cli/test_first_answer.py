@@ -141,3 +141,24 @@ def test_the_key_of_export_names_the_formats_that_there_are(tool, capsys):
     assert tool("scripts/export.py", "--help") == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  format=")]
     assert re.findall(r"\w+", line.partition("what to write:")[2].replace(" or ", " ")) == list(FORMATS)
+
+
+def test_imports_without_the_garbage_collector():
+    """It rests while they last, whatever happens, and never freezes what stood there before PyTorch came."""
+    code = """
+import gc
+from qbsnn.cli import launch
+try:
+    with launch.heavy_imports():
+        assert not gc.isenabled()
+        raise ImportError
+except ImportError:
+    assert gc.isenabled() and gc.get_freeze_count() == 0
+with launch.heavy_imports():
+    import torch
+assert gc.isenabled() and (frozen := gc.get_freeze_count()) > 0
+with launch.heavy_imports():
+    assert gc.isenabled()
+assert gc.get_freeze_count() == frozen
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
