@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from qbsnn import checks
 from qbsnn.bounds import check_target
+from qbsnn.energy.constants import BUDGET_TOLERANCE
 from qbsnn.energy.spending import Spending
 from qbsnn.errors import ArgumentError
 from qbsnn.results.formatting import counted
@@ -23,7 +24,6 @@ from qbsnn.results.schema import Result, ran
 
 QUANTITIES = {"energy": Spending.relative, "accumulates": Spending.per_synapse}
 MEMORY = 0.9  # of the running mean that is shown and by which epochs are judged
-TOLERANCE = 0.05  # by which a budget may be exceeded and still counts as kept
 
 
 class EnergyBudget(nn.Module):
@@ -105,14 +105,14 @@ class EnergyBudget(nn.Module):
         return step % self.every == 0
 
     def excess(self) -> float:
-        """How far the running mean is above the final target, as a share of it; 0 within ``TOLERANCE``.
+        """How far the running mean is above the final target, as a share of it; 0 within ``BUDGET_TOLERANCE``.
 
         It is infinite while fewer than all T steps are trained: what T steps spend is not known then.
         """
         if self.estimated:
             return math.inf
         above = self.spent / self.target - 1
-        return above if above > TOLERANCE else 0.0
+        return above if above > BUDGET_TOLERANCE else 0.0
 
     def allowed(self, progress: float) -> float:
         """The target after this share of the training steps; infinite before the first penalty.
@@ -170,7 +170,7 @@ def missed(result: Result) -> str | None:
         ("accumulates", "spikes_per_synapse", "{:.3g} accumulates per synapse"),
     ):
         target, found = asked(quantity)(result), getattr(ran(result.energy), spent, None)
-        if target is not None and found is not None and found > target * (1 + TOLERANCE):
+        if target is not None and found is not None and found > target * (1 + BUDGET_TOLERANCE):
             return (
                 f"the budget is not kept: the chosen network spends {words.format(found)} on test images, and "
                 f"budget.target allows {words.format(target)}. Train for longer, or raise budget.weight"

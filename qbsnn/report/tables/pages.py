@@ -19,7 +19,7 @@ from qbsnn.report.tables import formats
 from qbsnn.report.tables.claims import count_tested, ledger, read_claims
 from qbsnn.report.tables.evidence import Evidence, alike, command, gather, reading, source, told
 from qbsnn.report.tables.figures import FIGURES, figures, write
-from qbsnn.report.tables.table import COMPARED, NOT_RUN, Table, caption, told_with_n
+from qbsnn.report.tables.table import COMPARED, NOT_RUN, Table, caption, over_budget, told_with_n
 from qbsnn.results.files import write_atomically
 from qbsnn.results.formatting import NONE, duration
 from qbsnn.results.published import of_the_same_sets
@@ -207,7 +207,8 @@ def _rows(pages: Pages, arguments: str, up: str) -> str:
             text = told(evidence, str(label), key).replace(NOT_RUN, "–")
             row[headings[key]] = told_with_n(text, cells) if key == COMPARED else text
         rows.append(row)
-    return "\n".join(formats.table_lines(pd.DataFrame(rows)))
+    missed = [line.translate(formats.MARKDOWN) for line in over_budget(evidence.table)]
+    return "\n".join([*formats.table_lines(pd.DataFrame(rows)), *(["", *missed] if missed else [])])
 
 
 def _claims(pages: Pages, sections: str, up: str) -> str:

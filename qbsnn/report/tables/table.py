@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from qbsnn.energy.constants import BUDGET_TOLERANCE
 from qbsnn.results.formatting import NONE
 from qbsnn.results.published import Published, figure, of_the_same_sets
 from qbsnn.results.quantities import TABLE, Quantity, listed, of_columns, spread
@@ -167,7 +168,22 @@ def caption(table: Table) -> list[str]:
             f"Energy: estimates, {' / '.join(models.values())}. Relative energy: estimated fp32 energy of synaptic "
             "operations, % of the same architecture as a dense ReLU network, the convention of published tables."
         )
-    return lines
+    return [*lines, *over_budget(table)]
+
+
+def over_budget(table: Table) -> list[str]:
+    """A sentence that names the rows whose runs spent more on test images than was asked, if there are any."""
+    named = []
+    for label, cells in table.cells.groupby("label", sort=False):
+        beyond = pd.Series(False, cells.index)
+        for spent, asked in (("relative_energy", "energy_budget"), ("spikes_per_synapse", "accumulates_budget")):
+            if {spent, asked} <= set(cells):
+                limit = cells[asked].astype("float64") * (1 + BUDGET_TOLERANCE)
+                beyond |= cells[spent].astype("float64") > limit
+        if beyond.any():
+            named.append(f"{label} ({beyond.sum()} of {(cells['status'] == 'done').sum()} runs)")
+    share = f"{100 * BUDGET_TOLERANCE:g} %"
+    return [f"More than {share} over the budget on test images: {'; '.join(named)}."] if named else []
 
 
 def absent(table: Table) -> list[str]:

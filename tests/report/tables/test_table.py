@@ -132,6 +132,17 @@ def test_incomplete_cells_are_named(tmp_path):
     assert status[4:] == [("failed", ""), ("missing", "")]
 
 
+@undrawn
+@pytest.mark.parametrize(("target", "named"), [(0.15, True), (0.17, True), (0.18, False)])
+def test_rows_that_exceed_their_budget_are_named(tmp_path, target, named):
+    """The runs of the sample spend 18.75 %, which is within 5 % of 18 %."""
+    budget = {"budget": {"quantity": "energy", "target": target}}
+    found = tables(tmp_path, settings={"QB-LIF, T = 4": budget})
+    told = "More than 5 % over the budget on test images: QB-LIF, T = 4 (3 of 3 runs)."
+    assert (told in found[".md"]) == named
+    assert ("over the budget" in found[".md"] + found[".tex"]) == named
+
+
 def test_a_sweep_without_a_finished_cell_has_a_table_without_figures(tmp_path):
     found = tables(tmp_path, accuracies={"LIF, T = 4": {0: "running"}, "QB-LIF, T = 4": {0: "missing"}})
     assert rows_of(found[".md"])[0]["test accuracy (%)"] == "not run"
