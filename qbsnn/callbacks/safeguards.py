@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import lightning
@@ -200,7 +199,7 @@ class StopOnPlateau(EarlyStopping):
 
 def _judges(module: Classifier) -> bool:
     """Whether a validation judges the network that is asked for: with a budget, its final one and all T steps."""
-    return module.budget is None or (not module.before_final_target() and math.isfinite(module.budget.excess()))
+    return module.budget is None or (not module.before_final_target() and not module.budget.estimated)
 
 
 def _classifier(module: lightning.LightningModule) -> Classifier:

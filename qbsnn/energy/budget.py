@@ -23,7 +23,7 @@ from qbsnn.results.quantities import asked
 from qbsnn.results.schema import Result, ran
 
 QUANTITIES = {"energy": Spending.relative, "accumulates": Spending.per_synapse}
-MEMORY = 0.9  # of the running mean that is shown and by which epochs are judged
+MEMORY = 0.9  # of the running mean that is shown
 
 
 class EnergyBudget(nn.Module):
@@ -104,14 +104,17 @@ class EnergyBudget(nn.Module):
         """Whether the penalty is computed in this step."""
         return step % self.every == 0
 
-    def excess(self) -> float:
-        """How far the running mean is above the final target, as a share of it; 0 within ``BUDGET_TOLERANCE``.
+    def spending(self, spending: Spending) -> Tensor:
+        """The quantity that is limited, of a pass that was listened to: a scalar with its gradient."""
+        return QUANTITIES[self.quantity](spending)
 
-        It is infinite while fewer than all T steps are trained: what T steps spend is not known then.
+    def excess(self, spent: float) -> float:
+        """How far ``spent`` is above the final target, as a share of it; 0 within ``BUDGET_TOLERANCE``.
+
+        >>> EnergyBudget(target=0.1).excess(0.104), round(EnergyBudget(target=0.1).excess(0.12), 4)
+        (0.0, 0.2)
         """
-        if self.estimated:
-            return math.inf
-        above = self.spent / self.target - 1
+        above = spent / self.target - 1
         return above if above > BUDGET_TOLERANCE else 0.0
 
     def allowed(self, progress: float) -> float:
@@ -137,7 +140,7 @@ class EnergyBudget(nn.Module):
             progress: share of the training steps that are done.
             mean: averages a scalar over processes; each process then adds its part of the common gradient.
         """
-        quantity = QUANTITIES[self.quantity](spending)
+        quantity = self.spending(spending)
         spent = quantity.detach() if mean is None else mean(quantity.detach())
         now = float(spent)
         whole = spending.times == 1

@@ -97,18 +97,22 @@ class Synapses:
         """
         shape, analog = tuple(output.shape[2:]), self.analog(name)
         if (key := (name, analog, shape, output.device)) not in self._fans:
-            readers = self._readers[name]
-            fans = torch.stack([fanout(reader, layer, shape) for reader, layer in readers])
-            self.dense[name] = int(fans.sum()) * shape[0]
-            if analog:
-                price = MODELS["fp32"].mac
-                bits = [None if name == INPUT else self._bits[reader] for reader, _ in readers]
-                shares = torch.tensor([price(width) / price(None) for width in bits])
-                fan = (fans * shares.view(-1, *[1] * len(shape[1:]))).sum(0)
-            else:
-                fan = fans.sum(0) * self._divisors.get(name, 1)
-            self._fans[key] = fan.to(output.device, torch.float32)
+            self._fans[key] = self._fan(name, shape, analog, output.device)
         return self._fans[key]
+
+    @torch.inference_mode(False)  # a validation may come first, and training reads the same tensor
+    def _fan(self, name: str, shape: tuple[int, ...], analog: bool, device: torch.device) -> Tensor:
+        readers = self._readers[name]
+        fans = torch.stack([fanout(reader, layer, shape) for reader, layer in readers])
+        self.dense[name] = int(fans.sum()) * shape[0]
+        if analog:
+            price = MODELS["fp32"].mac
+            bits = [None if name == INPUT else self._bits[reader] for reader, _ in readers]
+            shares = torch.tensor([price(width) / price(None) for width in bits])
+            fan = (fans * shares.view(-1, *[1] * len(shape[1:]))).sum(0)
+        else:
+            fan = fans.sum(0) * self._divisors.get(name, 1)
+        return fan.to(device, torch.float32)
 
     def spikes(self, name: str, output: Tensor) -> Tensor | None:
         """|s| with the gradient of the output; ``None`` for a source that sends real numbers.

@@ -132,11 +132,6 @@ class _Best(Callback):
         self.score: tuple[float, float, float] | None = None
         self.improved = False
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Learn from the first batch, which was computed before a step, what the start spends."""
-        if self.score is not None and pl_module.budget is not None and trainer.current_epoch == batch_idx == 0:
-            self.score = (-pl_module.budget.excess(), *self.score[1:])
-
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Compare, and copy the weights."""
         assert isinstance(pl_module, Classifier)

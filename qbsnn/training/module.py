@@ -49,6 +49,7 @@ class Tally:
         """Begin anew."""
         self.loss: Tensor | float = 0.0
         self.right: Tensor | int = 0
+        self.spent: Tensor | float = 0.0
         self.samples = 0
 
     def add(self, loss: Tensor, right: Tensor, samples: int) -> None:
@@ -57,6 +58,10 @@ class Tally:
         self.right = self.right + right
         self.samples += samples
 
+    def charge(self, spent: Tensor, samples: int) -> None:
+        """Add what the ``samples`` of a batch spent of a budget in the mean. A scalar."""
+        self.spent = self.spent + spent * samples
+
     def means(self) -> dict[str, Tensor | float]:
         """``loss`` and ``acc`` per sample; empty before the first batch."""
         if not self.samples:
@@ -64,8 +69,8 @@ class Tally:
         return {"loss": self.loss / self.samples, "acc": self.right / self.samples}
 
     def sums(self, device: torch.device) -> Tensor:
-        """Loss summed over samples, right ones, samples: ``[3]``, to be added up over processes."""
-        values = (self.loss, self.right, self.samples)
+        """Loss summed over samples, right ones, what was spent, samples: ``[4]``, to be added up over processes."""
+        values = (self.loss, self.right, self.spent, self.samples)
         return torch.stack([torch.as_tensor(value, device=device).float() for value in values])
 
 
@@ -136,10 +141,10 @@ class Classifier(lightning.LightningModule):
                 self.log("train/budget", self.budget.allowed(self.progress()), on_step=False, on_epoch=True)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the metrics of the validation samples."""
-        self._log("val")
+        """Log the metrics of the validation samples, and by how much the budget is exceeded on them."""
+        spent = self._log("val")
         if self.budget is not None:
-            self.log("val/excess", self.budget.excess(), sync_dist=True)
+            self.log("val/excess", self.budget.excess(spent), sync_dist=True)
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics of the test samples."""
@@ -227,10 +232,7 @@ class Classifier(lightning.LightningModule):
         """Mixed precision is for training; what is measured is the float32 network that is deployed."""
         pixels, labels = batch
         whole = nullcontext() if part == "train" else torch.autocast(pixels.device.type, enabled=False)
-        budget = self.budget if part == "train" else None
-        due = budget is not None and budget.due(self.trainer.fit_loop.total_batch_idx)
-        times = self._steps / self.network.T  # above 1 where a schedule trains with fewer steps
-        spending = Spending(self._synapses, times) if due and self._synapses is not None else None
+        spending = self._listener(part)
         self.network.encoder.epoch = self.current_epoch
         with whole:
             logits = self.network(pixels, spending)
@@ -243,16 +245,27 @@ class Classifier(lightning.LightningModule):
         predicted = decided.argmax(1)
         classes = labels if labels.dim() == 1 else labels.argmax(1)  # of mixed samples, those with the largest share
         found = loss.detach(), (predicted == classes).sum(), len(labels)
+        budget = self.budget if spending is not None and spending.accumulates else None
         self._tallies[part].add(*found)
         if part == "train":
             self._batch.reset()
             self._batch.add(*found)
         if part == "train" and self.teacher is not None:
             loss = self.teacher(loss, pixels, self.network.decide(logits))
-        if budget is not None and spending is not None and spending.accumulates:
+        if budget is not None and spending is not None and part == "val":
+            self._tallies[part].charge(budget.spending(spending), len(labels))
+        elif budget is not None and spending is not None:
             reduce = self.trainer.strategy.reduce
             loss = loss + budget.penalty(spending, self.progress(), lambda value: reduce(value, reduce_op="mean"))
         return {"loss": loss, "predicted": predicted, "classes": decided.shape[1]}
+
+    def _listener(self, part: str) -> Spending | None:
+        """What hears how much a pass spends, where a budget asks: when it is charged, and in every validation."""
+        if self.budget is None or self._synapses is None or part == "test":
+            return None
+        if part == "train" and not self.budget.due(self.trainer.fit_loop.total_batch_idx):
+            return None
+        return Spending(self._synapses, self._steps / self.network.T)  # T is smaller where a schedule says so
 
     def progress(self) -> float:
         """The share of the fit's optimiser steps that are done."""
@@ -262,13 +275,15 @@ class Classifier(lightning.LightningModule):
         """Whether there is a budget of energy whose target still falls: nobody has to keep the final one yet."""
         return self.budget is not None and self.progress() < self.budget.end
 
-    def _log(self, part: str) -> None:
+    def _log(self, part: str) -> float:
+        """Log loss and accuracy of a part; returns what a validation sample spent of the budget in the mean."""
         # Summed over processes here: Lightning would divide by a number of samples that it averages as an integer.
         tally = self._tallies[part]
-        loss, right, samples = self.trainer.strategy.reduce(tally.sums(self.device), reduce_op="sum")
+        loss, right, spent, samples = self.trainer.strategy.reduce(tally.sums(self.device), reduce_op="sum")
         means = {f"{part}/loss": loss / samples, f"{part}/acc": right / samples}
         self.log_dict(means, on_step=False, on_epoch=True, batch_size=1, prog_bar=part != "test", sync_dist=True)
         tally.reset()
+        return float(spent / samples) if part == "val" else 0.0
 
 
 def classifier(

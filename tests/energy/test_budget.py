@@ -4,8 +4,11 @@ import re
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 
+from qbsnn.energy.activity import ActivityMeter
 from qbsnn.energy.budget import QUANTITIES, EnergyBudget, missed
+from qbsnn.energy.estimate import estimate
 from qbsnn.errors import ArgumentError, SettingsError
 from qbsnn.results.quantities import values
 from qbsnn.results.schema import Metrics
@@ -44,15 +47,48 @@ def test_the_penalty_by_hand(plain):
     assert float(budget.penalty(Spent(0.05), 1.0).detach()) == 0  # below the target nothing is asked
 
 
-def test_what_fewer_steps_spend_chooses_no_epoch_and_is_in_no_mean_with_what_all_spend(plain):
+def test_what_fewer_steps_spend_is_in_no_mean_with_what_all_spend(plain):
     budget = EnergyBudget(target=0.1, every=1)
-    assert budget.excess() == 0
     budget.penalty(Spent(0.05, times=2.0), 0.0)
-    assert budget.excess() == math.inf
+    assert budget.estimated
     again = EnergyBudget(target=0.1, every=1)
     again.set_extra_state(budget.get_extra_state())
     again.penalty(Spent(0.2), 0.5)
-    assert again.spent == pytest.approx(0.2) and again.excess() == pytest.approx(1.0)
+    assert again.spent == pytest.approx(0.2) and not again.estimated
+
+
+def test_an_excess_is_a_share_of_the_target_and_5_percent_are_none():
+    budget = EnergyBudget(target=0.1)
+    assert [budget.excess(spent) for spent in (0.0, 0.1, 0.1049)] == [0, 0, 0]
+    assert budget.excess(0.1051) == pytest.approx(0.051) and budget.excess(0.3) == pytest.approx(2.0)
+
+
+class Metered(Callback):
+    """Counts what the network spends that is validated, with the meter of the tables."""
+
+    def on_validation_start(self, trainer, pl_module):
+        self.meter = ActivityMeter(pl_module.network)
+        self.meter.attach()
+
+    def on_validation_end(self, trainer, pl_module):
+        self.meter.detach()
+        self.spent = estimate(self.meter, "last")
+
+
+@pytest.mark.parametrize("quantity", ["energy", "accumulates"])
+def test_an_epoch_is_judged_by_what_its_validated_weights_spend_on_validation_images(tmp_path, quantity):
+    """They are the average of the weights, in float32, not those of the last training batches."""
+    words = (f"budget.quantity={quantity}", "budget.target=0.001", "trainer.max_epochs=2", "optim.optimizer.lr=0.01")
+    ema = ("+callbacks.ema._target_=lightning.pytorch.callbacks.EMAWeightAveraging", "+callbacks.ema.decay=0.9")
+    parts = build(composed(tmp_path, *SMALL, *words, *ema))
+    metered = Metered()
+    parts.trainer.callbacks.append(metered)
+    for act in (parts.trainer.validate, parts.trainer.fit):  # validated first: what it keeps must serve training too
+        act(parts.module, datamodule=parts.data)
+        if act == parts.trainer.fit:
+            assert parts.module.budget.spent > 0
+        spent = metered.spent.relative_synapses if quantity == "energy" else metered.spent.spikes_per_synapse
+        assert float(parts.trainer.callback_metrics["val/excess"]) == pytest.approx(spent / 0.001 - 1, rel=1e-5)
 
 
 def test_a_layer_near_silence_is_pushed_up(plain):
