@@ -1,4 +1,4 @@
-"""Test a checkpoint and prove its integer twin: ``python evaluate.py ckpt=PATH [data.root=... ...]``.
+"""Test a checkpoint and prove its integer network: ``python evaluate.py ckpt=PATH [data.root=... ...]``.
 
 The checkpoint carries its configuration, so nothing else is needed; other words change single keys of it.
 """

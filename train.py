@@ -1,4 +1,4 @@
-"""Train a network and prove its integer twin: ``python train.py model=resnet19 data=cifar10 neuron.s_max=8``.
+"""Train a network and prove its integer network: ``python train.py model=resnet19 data=cifar10 neuron.s_max=8``.
 
 ``python train.py resume=RUN [trainer.max_epochs=N]`` goes on with the run in the directory RUN, with its settings.
 """

@@ -18,7 +18,6 @@ SOURCES = {
     "5.5": "size of PyTorch and its CUDA libraries on disk, GB",
     "6": "disk for the whole environment, GB",
     "1.6": "what the libraries add to the page of all runs, MB",
-    "5": "what Plotly adds to a page, MB",
     "512": "images of onnxruntime: callbacks.integer.onnx_images",
     "4": "bits of the row with the quantised ReLU network",
     "15": "budget.target of conf/budget/energy.yaml, %",

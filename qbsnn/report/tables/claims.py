@@ -224,7 +224,7 @@ def count_tested(claims: list[Claim], evidence: Mapping[str, Evidence]) -> str:
     return (
         f"Verdicts are by single 95 % intervals: {len(found)} claims are tested, {sum(decided)} of them hold or fail, "
         f"and {left} of these keep p < 0.05 after Holm's correction over all tested claims. p is that of the interval, "
-        f"two-sided; *p, Holm* is corrected within its section.{MARK}: committed when runs of it were already "
-        f"finished; {sum(claim.after for claim, _ in found)} of the tested claims are.{MIXED}: of runs of more than "
-        f"one commit; {sum(verdict.mixed for _, verdict in found)} are."
+        f"two-sided; *p, Holm* is corrected within its section.{MARK} ({sum(claim.after for claim, _ in found)} of the "
+        "tested claims): written when some of its runs had already finished."
+        f"{MIXED} ({sum(verdict.mixed for _, verdict in found)} of them): its runs come from more than one commit."
     )

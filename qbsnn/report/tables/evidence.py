@@ -115,7 +115,7 @@ def alike(table: Table) -> bool:
 
 
 def reading(table: Table) -> str:
-    """Two lines: best and lowest row, and whether rows differ by more than seeds do."""
+    """Two lines: best and lowest row, and whether rows differ by more than seeds do. One for a single row."""
     if alike(table):
         return "All rows have the same test accuracy, as one network has that is deployed in several ways."
     accuracies = table.means[COMPARED].dropna(subset=["mean"]).sort_values("mean", ascending=False)
@@ -124,7 +124,9 @@ def reading(table: Table) -> str:
         row = accuracies.loc[label]
         text = spread(of_columns([COMPARED])[COMPARED], row["mean"], row["std"])
         lines.append(f"{word}: {label}, {text} % (n = {int(row['count'])})")
-    first = f"{lines[0]}; {lines[1]}." if len(accuracies) > 1 else f"One row: {lines[0].removeprefix('Best: ')}."
+    if len(accuracies) == 1:
+        return f"One row: {lines[0].removeprefix('Best: ')}."
+    first = f"{lines[0]}; {lines[1]}."
     groups = [group[COMPARED].dropna() for _, group in table.cells.groupby("label", sort=False)]
     groups = [group.astype(float) for group in groups if len(group) > 1]
     if len(groups) < 2:

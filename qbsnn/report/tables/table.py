@@ -156,17 +156,20 @@ def caption(table: Table) -> list[str]:
     done = (table.cells["status"] == "done").groupby(table.cells["label"], sort=False).sum()
     if ((counts > 0) & counts.lt(done, axis=0)).any(axis=None):
         lines.append("(k): over k of the n seeds.")
-    if table.differences:
+    if any(found.pairs > 1 for found in table.differences.values()):
         lines.append(
             f"Difference: to {table.plan.baseline}, paired over seeds, with its 95 % confidence interval and the "
             "two-sided p of Student's paired t, not corrected for the number of rows; few pairs make it weak."
         )
+    elif table.differences:
+        lines.append(f"Difference: to {table.plan.baseline}, of one pair of seeds, so without an interval.")
     if sigmas := [name.removeprefix(NOISE) for name in shown_in_table(table.cells) if name.startswith(NOISE)]:
         lines.append(f"Noise: Gaussian on pixels in [0, 1], cut to [0, 1], σ = {' / '.join(sigmas)}.")
     if models := table.cells.attrs["models"]:
         lines.append(
-            f"Energy: estimates, {' / '.join(models.values())}. Relative energy: estimated fp32 energy of synaptic "
-            "operations, % of the same architecture as a dense ReLU network, the convention of published tables."
+            f"Energy: estimates by {len(models)} price models, {' / '.join(models.values())}. Relative energy: "
+            "estimated fp32 energy of synaptic operations, % of the same architecture as a dense ReLU network, the "
+            "convention of published tables."
         )
     return [*lines, *over_budget(table)]
 

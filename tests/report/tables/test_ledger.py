@@ -88,7 +88,7 @@ def test_the_ledger_says_how_many_claims_are_tested_and_what_correction_leaves(p
     assert (c[3], c[4]) == (f"{ps[2]:.2g}", f"{ps[2]:.2g}") and (d[3], d[4]) == ("–", "–")
     text = count_tested(claims, evidence)
     assert "3 claims are tested, 2 of them hold or fail, and 0 of these keep p < 0.05" in text
-    assert "; 1 of the tested claims are. ‡: of runs of more than one commit; 0 are." in text
+    assert "† (1 of the tested claims): written when some of its runs had already finished. ‡ (0 of them)" in text
 
 
 def test_a_number_of_runs_of_several_commits_is_marked(project):
