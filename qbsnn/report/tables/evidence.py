@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,9 +62,14 @@ def gather(conf: Path, results: Path) -> dict[str, Evidence]:
     return found
 
 
-def _order(plan: Plan) -> tuple[bool, str, bool]:
-    """Tables first, each before its ``_document`` variant, then the sweeps that are there for a figure."""
-    return not plan.name.startswith("table_"), plan.name.removesuffix("_document"), plan.name.endswith("_document")
+def _order(plan: Plan) -> tuple[bool, list[tuple[int, str]], bool]:
+    """Tables first, each before its ``_document`` variant, then the sweeps that are there for a figure.
+
+    Numbers in names count as numbers: CIFAR-10 comes before CIFAR-100.
+    """
+    parts = re.findall(r"(\d*)(\D*)", plan.name.removesuffix("_document"))
+    named = [(int(number or 0), text) for number, text in parts]
+    return not plan.name.startswith("table_"), named, plan.name.endswith("_document")
 
 
 def values(evidence: Evidence, label: str, key: str) -> dict[int, float]:
