@@ -39,6 +39,15 @@ class Published:
     top5: float | None = None
     energy: float | None = None
 
+    @property
+    def data(self) -> str:
+        """The data set, by its name in the settings.
+
+        >>> figure("cifar10/document_ann", "here").data
+        'cifar10'
+        """
+        return self.key.partition("/")[0]
+
 
 @cache
 def published() -> dict[str, Published]:
@@ -67,4 +76,4 @@ def figure(key: str, where: str) -> Published:
 def of_the_same_sets(keys: list[str]) -> list[Published]:
     """All figures of the data sets that ``keys`` are about, in the order of the file."""
     groups = {key.partition("/")[0] for key in keys}
-    return [found for found in published().values() if found.key.partition("/")[0] in groups]
+    return [found for found in published().values() if found.data in groups]

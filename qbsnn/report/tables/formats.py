@@ -47,9 +47,14 @@ def markdown(table: Table, folder: Path, linked: bool = True, said: Collection[s
 
 
 def others(found: list[Published]) -> list[str]:
-    """The lines of a Markdown table of published figures, and where each source is found."""
-    columns = {"method": "method", "network": "network", "T": "T", "accuracy": "accuracy (%)", "top5": "top-5 (%)",
-               "energy": "energy (% of ANN)", "source": "source"}  # fmt: skip
+    """The lines of a Markdown table of published figures, and where each source is found.
+
+    The data set is a column where there are several.
+    """
+    columns = {"data": "data", "method": "method", "network": "network", "T": "T", "accuracy": "accuracy (%)",
+               "top5": "top-5 (%)", "energy": "energy (% of ANN)", "source": "source"}  # fmt: skip
+    if len({item.data for item in found}) < 2:
+        del columns["data"]
     rows = pd.DataFrame([{name: getattr(item, name) for name in columns} for item in found], dtype=object)
     shown = rows.map(lambda value: NONE if value is None else f"{value:g}" if isinstance(value, float) else str(value))
     origins = {item.source: item.origin for item in found}
