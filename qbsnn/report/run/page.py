@@ -214,6 +214,11 @@ def headline(result: Result) -> list[tuple[str, str, str, str]]:
         tone = {"passed": "good", "failed": "bad", "skipped": ""}[verdict.state]
         over = f"of {words.number(block.positions)} positions, {images}" if block else images
         cards.append((f"{name} mismatches", words.number(count), over, tone))
+    shown = texts(result)
+    asked = shown["energy_budget"]
+    of_what = "of the dense ReLU network" + (f", {asked} asked for" if asked != words.NONE else "")
+    spent = shown["relative_energy"]
+    cards.append(("Relative energy", spent, of_what if spent != words.NONE else "not counted", ""))
     timing = result.timing
     fitted = bool(timing.fit_seconds)
     epochs = words.counted(timing.epochs, "epoch") if fitted else absent
