@@ -44,7 +44,8 @@ def test_full_run_and_the_same_page_again(run_dir: Path) -> None:
             assert image.format == "PNG" and len(np.unique(np.asarray(image.convert("L")))) > 8
     text = shown(page)
     for number in ("97.12 %", "97.83 %", "96.88 %", "0 of 100,000 positions", "1,234,567", "3 min 24 s", "432",
-                   "1.25 %", "18.8 %", "of the dense ReLU network", "best by validation", "with uncommitted changes", "0123abc", "optim.lr 0.1", "vgg9",
+                   "1.25 %", "18.8 %", "of the dense ReLU network", "best by validation",
+                   "with uncommitted changes", "0123abc", "optim.lr 0.1", "vgg9",
                    "Best by validation: epoch 1 with 98.01 %"):  # fmt: skip
         assert number in text, number
     source = page.read_text(encoding="utf-8")
