@@ -149,7 +149,7 @@ class Spending:
     Attributes:
         accumulates: per image, by source, a scalar with gradient; of spikes only.
         products: per image, of all sources that send real numbers, each as its price of a product at full width.
-        rates: mean |s| per value and step behind the pool, by source, a scalar with gradient.
+        rates: mean |s| per value and step behind the pool, by stage, a scalar with gradient.
 
     Raises:
         EnergyError: where the operations of a layer cannot be counted.
@@ -173,7 +173,8 @@ class Spending:
         else:
             total = _PerPosition.apply(values)
             self.accumulates[name] = (total * fan).sum() / images * self.times
-            self.rates[name] = total.sum() / values.numel()
+            if name != INPUT:  # nothing that is trained could change it
+                self.rates[name] = total.sum() / values.numel()
 
     def relative(self) -> Tensor:
         """The relative energy of the tables, with its gradient: a scalar."""
