@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-
 LOOKED_AT = 2**20
 """Elements of a current whose percentile is taken."""
 
