@@ -123,6 +123,10 @@ def count_operations(
     result = []
     for name, stage in network.named_stages():
         _check(name, stage)
+        for source in stage.sources:
+            if source not in sent:
+                raise EnergyError(f"{name}: not counted, for its source {source} {_unheard(network, source)}")
+    for name, stage in network.named_stages():
         sources, own = [sent[source] for source in stage.sources], emitted.get(name)
         after = sent[name] if own else None
         usage = {"network": _usage(name, stage, _stated(name, stage.neuron), sources, own, after)}
@@ -230,6 +234,13 @@ def _check(name: str, stage: Stage) -> None:
 def _map_bits(traffic: Traffic) -> int:
     """Bits of one sample's values in one step."""
     return traffic.elements * bits_for(traffic.levels)
+
+
+def _unheard(network: SpikingNetwork, source: str) -> str:
+    """Why nothing was heard of a stage that another one reads."""
+    neuron = dict(network.named_stages())[source].neuron
+    what = "no neuron" if neuron is None else f"a {type(neuron).__name__}"
+    return f"has {what}, and only the last stage may: give it a neuron, such as ReLU"
 
 
 def _outputs(name: str, stage: Stage) -> int:

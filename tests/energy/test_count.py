@@ -11,8 +11,8 @@ from qbsnn.energy.count import Counts
 from qbsnn.energy.fanout import fanout, pool_fanout
 from qbsnn.errors import DeployError, EnergyError
 from qbsnn.layers import INPUT, Branch, Encoder, Stage
-from qbsnn.models import SpikingNetwork
-from qbsnn.neurons import LIF, QBLIF, ReLU
+from qbsnn.models import SpikingNetwork, mlp
+from qbsnn.neurons import LIF, QBLIF, LeakyIntegrator, ReLU
 from tests.energy.networks import T, chain, counted, direct, loops, pixels
 
 
@@ -223,6 +223,28 @@ def test_what_cannot_be_counted_is_named():
     network = chain(nn.Linear(4, 5))
     network.stages["readout"] = Stage([Branch("b")])
     with pytest.raises(EnergyError, match="readout: a readout must be a linear layer to be counted, got None"):
+        counted(network, pixels(1, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("neuron", "words"), [(None, "no neuron"), (LeakyIntegrator(2.0), "a LeakyIntegrator")], ids=["none", "leaky"]
+)
+@pytest.mark.parametrize("layer", [nn.Linear(4, 4), conv(1, 1, 1)], ids=["linear", "convolution"])
+def test_a_stage_that_sends_a_current_or_a_membrane_is_named_with_its_reader(neuron, words, layer):
+    stages = {
+        "a": Stage([Branch(INPUT)], direct()),
+        "mid": Stage([Branch("a", layer)], neuron),
+        "b": Stage([Branch("mid", nn.LazyLinear(3))], direct()),
+        "readout": Stage([Branch("b", nn.LazyLinear(2))]),
+    }
+    network = SpikingNetwork(Encoder("direct", T, [0.0], [1.0]), stages, T, (1, 2, 2)).eval()
+    with pytest.raises(EnergyError, match=f"^b: not counted, for its source mid has {words}, and only the last stage"):
+        counted(network, pixels(1, 2, 2))
+
+
+def test_a_model_of_membranes_is_named_too():
+    network = mlp(LeakyIntegrator, (1, 2, 2), 3, [0.5], [0.5], hidden=(8,)).eval()
+    with pytest.raises(EnergyError, match=r"^readout: not counted, for its source fc1 has a LeakyIntegrator"):
         counted(network, pixels(1, 2, 2))
 
 
