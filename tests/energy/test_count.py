@@ -97,8 +97,11 @@ def test_identity_shortcuts_add_once_per_spike():
     assert found["b"].usage["relu_dense"].counts.shortcut_adds == 9
     # the image itself is a real number, added once
     assert found["a"].usage["network"].counts.shortcut_adds == 2
-    # bursts of up to 15 are 4 bits; where the image arrives too, the sum is a real number
-    assert [found[name].usage["network"].bits for name in ("a", "b", "c")] == [None, 4, None]
+    # sums of three bursts of up to 15 have 6 bits; a corner and the centre meet 4 and 9 weights; an addend has no width
+    assert [found[name].usage["network"].products for name in "abc"] == [{}] * 3
+    assert found["a"].usage["quantized"].products == {} and found["b"].usage["quantized"].products == {6: 4 + 9}
+    assert found["c"].usage["quantized"].products.keys() <= {6}  # which bursts of b arrive depends on its weights
+    assert [found[name].spike_driven for name in "bc"] == [True, True]  # the image is added to c, and not multiplied
 
 
 def test_average_pools_send_sums():
@@ -110,7 +113,7 @@ def test_average_pools_send_sums():
     assert found["a"].spikes == 7 * T
     # one step carries 0..60 (6 bits), three steps 0..180 (8 bits); a neuron itself 0..45
     assert counts.map_bits == T * (4 * 6 + 5 * 4)
-    assert (found["a"].levels, found["b"].usage["quantized"].bits) == (46, 8)
+    assert (found["a"].levels, found["b"].usage["quantized"].products) == (46, {8: 10})
 
 
 def test_max_pools_send_maxima():
