@@ -6,6 +6,7 @@ only the traffic of its sources differs.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
@@ -57,14 +58,14 @@ class Counts:
 
 @dataclass(frozen=True)
 class Usage:
-    """What one stage costs in one network. ``bits``: width of the activations it multiplies with, ``None`` for full.
+    """What one stage costs in one network. ``products``: ``macs`` by the width of the activation, ``None`` for full.
 
     Memory in bits: ``held`` must be kept between steps, ``scratch`` is free again when the stage is done, ``maps`` is
     what the stage reads and writes at once.
     """
 
     counts: Counts
-    bits: int | None
+    products: Mapping[int | None, int]
     held: int
     scratch: int
     maps: int
@@ -74,7 +75,7 @@ class Usage:
 class StageCounts:
     """One stage. ``dense``: operations of one sample and step without sparsity, its number of (unrolled) synapses.
 
-    ``spike_driven``: whether all its sources are spikes. ``spikes``: Σ|s| of its own neurons, over all samples.
+    ``spike_driven``: whether its weights read spikes only. ``spikes``: Σ|s| of its own neurons, over all samples.
     ``levels``: T·s_max + 1, how many values their sum over the steps can take; ``None`` for real numbers.
     ``weights``: number of stored weights. ``usage``: by network: ``network`` is the one that ran; ``relu`` the same
     architecture as a ReLU network, whose activations are 0 where a neuron's spikes sum to 0; ``relu_dense`` that one
@@ -123,6 +124,10 @@ def count_operations(
     result = []
     for name, stage in network.named_stages():
         _check(name, stage)
+        for source in stage.sources:
+            if source not in sent:
+                raise EnergyError(f"{name}: not counted, for its source {source} {_unheard(network, source)}")
+    for name, stage in network.named_stages():
         sources, own = [sent[source] for source in stage.sources], emitted.get(name)
         after = sent[name] if own else None
         usage = {"network": _usage(name, stage, _stated(name, stage.neuron), sources, own, after)}
@@ -140,7 +145,7 @@ def count_operations(
                 neurons=own.elements if own else _outputs(name, stage),
                 steps=own.steps if own else max(source.steps for source in sources),
                 spiking=spikes(stage.neuron),
-                spike_driven=not any(source.analog for source in sources),
+                spike_driven=not any(source.analog for _, source in weighted),
                 spikes=int(own.spikes.sum()) if own else 0,
                 levels=own.timeless(matched=True).levels if own else None,
                 weights=sum(part.weight.weight.numel() for part, _ in weighted if part.weight is not None),
@@ -162,9 +167,11 @@ def _usage(
 
     ``own`` leaves its neurons, ``after`` its pool: ``None`` for the readout.
     """
-    counts = Counts()
+    counts, products = Counts(), Counter[int | None]()
     for part, source in zip(stage.parts, sources, strict=True):
-        counts += _synapses(fanout(name, part.weight, source.shape), source, identity=part.weight is None)
+        found = _synapses(fanout(name, part.weight, source.shape), source, identity=part.weight is None)
+        counts += found
+        products[None if source.levels is None else bits_for(source.levels)] += found.macs
     samples, current_steps = sources[0].samples, max(source.steps for source in sources)
     steps = own.steps if own else current_steps
     neurons = own.elements if own else _outputs(name, stage)
@@ -185,10 +192,9 @@ def _usage(
         counts += Counts(pool_ops=int((own.events * windows).sum()))
         maps, again = [*maps, after], [own]  # the pool reads it
     counts += Counts(map_bits=sum(_map_bits(traffic) * traffic.steps * samples for traffic in (*maps, *again)))
-    levels = [bits_for(source.levels) for source in sources if source.levels is not None]
     return Usage(
         counts=counts,
-        bits=max(levels) if len(levels) == len(sources) else None,
+        products=+products,
         held=STATE_BITS * neurons * (step.state + once) if stateful else 0,
         scratch=0 if stateful else STATE_BITS * neurons,
         maps=sum(_map_bits(traffic) for traffic in maps),
@@ -230,6 +236,13 @@ def _check(name: str, stage: Stage) -> None:
 def _map_bits(traffic: Traffic) -> int:
     """Bits of one sample's values in one step."""
     return traffic.elements * bits_for(traffic.levels)
+
+
+def _unheard(network: SpikingNetwork, source: str) -> str:
+    """Why nothing was heard of a stage that another one reads."""
+    neuron = dict(network.named_stages())[source].neuron
+    what = "no neuron" if neuron is None else f"a {type(neuron).__name__}"
+    return f"has {what}, and only the last stage may: give it a neuron, such as ReLU"
 
 
 def _outputs(name: str, stage: Stage) -> int:

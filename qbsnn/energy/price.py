@@ -94,7 +94,7 @@ def access(size: float, bits: float) -> float:
 def price(use: Usage, model: Model, sizes: Footprint, samples: int) -> Parts:
     """Picojoules of one stage per sample: its synapses, its neurons (with bias, shortcut and pool) and its memory."""
     n = use.counts
-    synapses = n.macs * model.mac(use.bits) + n.acs * model.add
+    synapses = sum(macs * model.mac(bits) for bits, macs in use.products.items()) + n.acs * model.add
     simple = n.shortcut_adds + n.bias_adds + n.current_adds + n.pool_ops
     neurons = (simple + n.compares + n.resets) * model.add + n.leaks * model.leak
     memory = 0.0

@@ -59,15 +59,12 @@ class Synapses:
         self._neurons = {name: neuron for name, _, neuron in network.spiking_stages() if spikes(neuron)}
         self._readers: dict[str, list[tuple[str, nn.Module]]] = {}
         self._once = sent_once(network)
-        self._bits: dict[str, int | None] = {}
-        widths: dict[str, int | None] = {INPUT: None if self._analog else 1}
+        self._widths: dict[str, int | None] = {INPUT: None}  # as a factor
         for name, stage in network.named_stages():
             for part in stage.parts:
                 if part.weight is not None:
                     self._readers.setdefault(part.source, []).append((name, part.weight))
-            read = [widths[source] for source in stage.sources]
-            self._bits[name] = None if None in read else max(bits for bits in read if bits is not None)
-            widths[name] = _width(stage)
+            self._widths[name] = _width(stage)
         self._fans: dict[tuple[Any, ...], Tensor] = {}
 
     def read(self, name: str) -> bool:
@@ -107,9 +104,8 @@ class Synapses:
         self.dense[name] = int(fans.sum()) * shape[0]
         if analog:
             price = MODELS["fp32"].mac
-            bits = [None if name == INPUT else self._bits[reader] for reader, _ in readers]
-            shares = torch.tensor([price(width) / price(None) for width in bits])
-            fan = (fans * shares.view(-1, *[1] * len(shape[1:]))).sum(0)
+            share = torch.tensor(price(self._widths[name]) / price(None))
+            fan = (fans * share).sum(0)
         else:
             fan = fans.sum(0) * self._divisors.get(name, 1)
         return fan.to(device, torch.float32)
@@ -149,7 +145,7 @@ class Spending:
     Attributes:
         accumulates: per image, by source, a scalar with gradient; of spikes only.
         products: per image, of all sources that send real numbers, each as its price of a product at full width.
-        rates: mean |s| per value and step behind the pool, by source, a scalar with gradient.
+        rates: mean |s| per value and step behind the pool, by stage, a scalar with gradient.
 
     Raises:
         EnergyError: where the operations of a layer cannot be counted.
@@ -173,7 +169,8 @@ class Spending:
         else:
             total = _PerPosition.apply(values)
             self.accumulates[name] = (total * fan).sum() / images * self.times
-            self.rates[name] = total.sum() / values.numel()
+            if name != INPUT:  # nothing that is trained could change it
+                self.rates[name] = total.sum() / values.numel()
 
     def relative(self) -> Tensor:
         """The relative energy of the tables, with its gradient: a scalar."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 CANDIDATES = 256
 MOST = 1_000_000  # margins whose quantiles are taken
+ROUNDING = 1e-12  # of a share times a number of samples, which a whole number of samples may meet
 
 
 def running_sum(x: Tensor) -> Tensor:
@@ -66,12 +67,13 @@ def choose_margin(scores: Tensor, labels: Tensor, loss: float) -> float:
     margins, decided = _decisions(scores)
     seen = margins.flatten().double()
     places = torch.linspace(0, 1, CANDIDATES, dtype=torch.float64, device=seen.device)
-    whole = float((decided[-1] == labels).double().mean())
+    whole = int((decided[-1] == labels).sum())
+    allowed = loss * len(labels) * (1 + ROUNDING)
     best = float("inf")
     tried = torch.quantile(seen[:: len(seen) // MOST + 1], places, interpolation="higher").unique()  # ascending
     for margin in tried.flip(0).tolist():
         steps, classes = _first_safe(margins, decided, margin)
-        if float((classes == labels).double().mean()) < whole - loss:
+        if whole - int((classes == labels).sum()) > allowed:
             break
         if bool((steps < len(scores)).any()):
             best = margin

@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+LOOKED_AT = 2**20
+"""Elements of a current whose percentile is taken."""
+
 
 class Parametrisation(NamedTuple):
     """Δ > 0 of a free parameter ρ.
@@ -54,7 +57,8 @@ def percentile_scale(current: Tensor, s_max: int, percentile: float) -> Tensor:
     """Δ for which ``percentile`` per cent of the positive currents are at most Δ·s_max.
 
     Args:
-        current: Any shape; up to about a million of its elements, evenly spread, are looked at.
+        current: Any shape; of twice ``LOOKED_AT`` elements or more, so many are looked at. They are drawn by a
+            generator of its own, the same on every device: a fixed stride could meet one column of a map alone.
         s_max: The largest burst.
         percentile: Above 0, at most 100.
 
@@ -65,8 +69,10 @@ def percentile_scale(current: Tensor, s_max: int, percentile: float) -> Tensor:
     2.0
     """
     flat = current.detach().float().flatten()
-    positive = flat[:: max(1, flat.numel() // 2**20)]
-    positive = positive[positive > 0]
+    if flat.numel() >= 2 * LOOKED_AT:
+        places = torch.randint(flat.numel(), (LOOKED_AT,), generator=torch.Generator().manual_seed(0))
+        flat = flat[places.to(flat.device)]
+    positive = flat[flat > 0]
     if not positive.numel():
         return flat.new_zeros(())
     return torch.quantile(positive, percentile / 100) / s_max

@@ -20,6 +20,7 @@ from qbsnn.functional.drive import Drive, Layout, Part
 from qbsnn.functional.norm import Normal, affine, affine_backward
 from qbsnn.functional.scan import Step, scan
 from qbsnn.kernels.compiled import Kernel
+from qbsnn.kernels.pointwise import ours, why_not
 from qbsnn.kernels.reads import changing, comparable
 
 log = logging.getLogger(__name__)
@@ -29,8 +30,9 @@ def fused_scan(step: Step, drive: Drive, compartments: int = 1, compiled: bool =
     """Outputs of :func:`qbsnn.functional.scan.scan` over ``drive.total()``, bit for bit.
 
     Kernels are shared by all layers and batch sizes with the same settings. A step that is no ``partial`` over
-    constants and tensors, each a scalar or one number per channel, or that reads what may change
-    (:func:`~qbsnn.kernels.reads.changing`), runs as the plain scan, which is logged once.
+    constants and tensors, each a scalar or one number per channel, that reads what may change
+    (:func:`~qbsnn.kernels.reads.changing`), that looks at other positions than its own, or that draws random numbers
+    (:func:`~qbsnn.kernels.pointwise.why_not`) runs as the plain scan, which is logged once.
 
     Args:
         step: (U_{t−1}, I_t) -> (U_t, o_t).
@@ -49,6 +51,9 @@ def fused_scan(step: Step, drive: Drive, compartments: int = 1, compiled: bool =
     if bound is None or y.dim() < 2 or not y.numel() or any(part.y.shape != y.shape for part in drive.parts):
         return scan(step, drive.total(), compartments=compartments)[0]
     channels = any(part.norm for part in drive.parts) or any(value.dim() for value in bound.tensors.values())
+    if (why := _why_not(step, bound, y, compartments, channels)) is not None:
+        _log_once(f"a neuron runs eagerly: {why}")
+        return scan(step, drive.total(), compartments=compartments)[0]
     layout = Layout.of(y, channels)
     program = _program(bound, drive.steps, compartments, compiled)
     # A parameter per channel is [C, 1], to broadcast over [P, C, Q].
@@ -181,6 +186,18 @@ class _Bound(NamedTuple):
 
 
 _programs: dict[Hashable, _Program] = {}
+_reasons: dict[Hashable, str | None] = {}
+
+
+def _why_not(step: Step, bound: _Bound, y: Tensor, compartments: int, channels: bool) -> str | None:
+    """Why a step must not be flattened, found out once, on the first currents that it meets in so many dimensions."""
+    ranks = tuple((name, value.dim()) for name, value in bound.tensors.items())
+    key = (bound.held, ranks, y.dim(), y.dtype, y.device.type, compartments, channels)
+    if key not in _reasons:
+        assert isinstance(step, partial)
+        known = ours((bound.function, *bound.constants.values()))
+        _reasons[key] = None if known else why_not(step, y, compartments, channels)
+    return _reasons[key]
 
 
 def _program(bound: _Bound, steps: int, compartments: int, compiled: bool) -> _Program:

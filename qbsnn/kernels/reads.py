@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
+from dis import get_instructions
 from enum import Enum
 from functools import partial
 from inspect import isbuiltin, isclass, isfunction, ismodule
@@ -16,7 +17,7 @@ from qbsnn.functional.reset import Reset
 
 _CONSTANTS = (Number, str, bytes, NoneType, Enum, torch.dtype, torch.device)
 _FIXED = {"qbsnn", "torch", "math", "numpy", "builtins"}
-"""Packages whose functions read nothing that changes."""
+"""Packages whose functions read nothing that changes, ``numpy.random`` aside."""
 
 
 def changing(value: Any) -> str | None:
@@ -66,9 +67,16 @@ def _read_by(function: FunctionType, callers: tuple[FunctionType, ...] = ()) -> 
     if (found := _first(*defaults)) is not None or vars(function):
         return f"{found or 'an attribute'} of {function.__name__}"
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    elsewhere = {name: function.__globals__.get(name) for name in _names(function.__code__)}
+    names, imported = list(_names(function.__code__)), list(_imported(function.__code__))
+    elsewhere = {name: function.__globals__[name] for name in names if name in function.__globals__}
+    packages = [*imported, *(value.__name__ for value in elsewhere.values() if ismodule(value))]
+    if "random" in names and "numpy" in packages:
+        return f"numpy.random in {function.__name__}"
+    for name in imported:
+        if not _is_fixed_package(name):
+            return f"{name} in {function.__name__}"
     for name, value in (elsewhere | {name: cell.cell_contents for name, cell in cells}).items():
-        if value is None or _is_fixed(value) or any(value is each for each in (function, *callers)):
+        if _is_fixed(value) or any(value is each for each in (function, *callers)):
             continue
         if not isfunction(value):
             return f"{name} in {function.__name__}"
@@ -80,17 +88,31 @@ def _read_by(function: FunctionType, callers: tuple[FunctionType, ...] = ()) -> 
 def _is_fixed(value: Any) -> bool:
     """Whether it is a package, a function or a class that reads nothing that changes."""
     if ismodule(value):
-        return value.__name__.partition(".")[0] in _FIXED
+        return _is_fixed_package(value.__name__)
     if isfunction(value) or isclass(value):
-        return (value.__module__ or "").partition(".")[0] in _FIXED
+        return _is_fixed_package(value.__module__ or "")
     if isbuiltin(value):
         return isinstance(value.__self__, (ModuleType, type, NoneType))  # and no object
     return isinstance(value, MethodDescriptorType)
 
 
+def _is_fixed_package(name: str) -> bool:
+    return name.partition(".")[0] in _FIXED and not name.startswith("numpy.random")
+
+
 def _names(code: CodeType) -> Iterator[str]:
     """What a function's code looks up by name, and that of functions within it."""
     yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _names(constant)
+    for inner in _within(code):
+        yield from _names(inner)
+
+
+def _imported(code: CodeType) -> Iterator[str]:
+    """The packages that a function's code imports itself, and that of functions within it."""
+    yield from (each.argval or "." for each in get_instructions(code) if each.opname == "IMPORT_NAME")
+    for inner in _within(code):
+        yield from _imported(inner)
+
+
+def _within(code: CodeType) -> list[CodeType]:
+    return [constant for constant in code.co_consts if isinstance(constant, CodeType)]

@@ -156,11 +156,20 @@ def _quantise_readout(stages: dict[str, Stage]) -> None:
 
 
 def _check_wiring(stages: dict[str, Stage]) -> None:
-    """Raise an ArgumentError, naming the stage, where one reads what is not there yet or the last does not read out."""
-    known = [INPUT]
+    """Raise an ArgumentError, naming the stage, where stages do not make a network.
+
+    Each reads what is there before it, has a name and a neuron of its own, and the last one reads out.
+    """
+    known, owners = [INPUT], dict[int, str]()
     for name, stage in stages.items():
         if not isinstance(stage, Stage):
             raise ArgumentError(f"stages.{name} must be a Stage, got {type(stage).__name__}")
+        if name == INPUT:
+            raise ArgumentError(f"stages.{name} must have another name: {name!r} is the encoded input")
+        if stage.neuron is not None and (owner := owners.setdefault(id(stage.neuron), name)) != name:
+            raise ArgumentError(
+                f"stages.{name} must have a neuron of its own, got the {type(stage.neuron).__name__} of stages.{owner}"
+            )
         for source in stage.sources:
             if source not in known:
                 raise ArgumentError(f"stages.{name} reads {source!r}, which is none of {', '.join(known)} before it")

@@ -47,6 +47,17 @@ def test_a_margin_that_keeps_the_accuracy_by_chance_is_not_taken():
     assert choose_margin(scores, labels, 0.5) == 1.0
 
 
+@pytest.mark.parametrize("right", [8, 7, 4, 3])
+def test_a_margin_that_costs_exactly_what_is_allowed_is_taken(right):
+    # of 10 samples one is wrong after the first step alone: 0.8 − 0.1 is not 0.7 in floating point
+    scores, labels = torch.zeros(2, 10, 2), torch.zeros(10, dtype=torch.int64)
+    scores[0, :, 0], scores[1, :, 0] = 3.0, 5.0
+    scores[0, 0] = torch.tensor([0.0, 3.0])
+    labels[right:] = 1
+    assert choose_margin(scores, labels, 0.1) == 3.0
+    assert choose_margin(scores, labels, 0.0999) == float("inf")
+
+
 def test_steps_and_samples_sum_to_the_whole():
     torch.manual_seed(0)
     network = vgg(lambda: QBLIF(delta=0.05), name="vgg5", width=0.1, in_shape=(1, 8, 8), num_classes=4, mean=(0.5,),

@@ -9,7 +9,10 @@ from lightning.pytorch.callbacks import Callback
 from qbsnn.energy.activity import ActivityMeter
 from qbsnn.energy.budget import QUANTITIES, EnergyBudget, missed
 from qbsnn.energy.estimate import estimate
+from qbsnn.energy.spending import Spending, Synapses
 from qbsnn.errors import ArgumentError, SettingsError
+from qbsnn.models import mlp
+from qbsnn.neurons import QBLIF
 from qbsnn.results.quantities import values
 from qbsnn.results.schema import Metrics
 from qbsnn.training.setup import build
@@ -97,6 +100,17 @@ def test_a_layer_near_silence_is_pushed_up(plain):
     penalty = budget.penalty(spent, 0.0)
     penalty.backward()
     assert float(penalty.detach()) == pytest.approx(0.25) and float(spent.rates["a"].grad) < 0
+
+
+def test_the_input_is_no_layer_that_is_pushed_up_or_has_a_target():
+    network = mlp(QBLIF, (1, 4, 4), 3, [0.5], [0.5], hidden=(8,), encoding="rate", T=2)
+    spending = Spending(Synapses(network))
+    network(torch.full((4, 1, 4, 4), 0.001), spending)
+    assert list(spending.rates) == ["fc1"] and "input" in spending.accumulates
+    spending.rates = {name: torch.ones(()) for name in spending.rates}
+    assert float(EnergyBudget(floor=0.01).penalty(spending, 0.0)) == 0
+    with pytest.raises(ArgumentError, match=r"^layers\.input is no stage whose spikes are read: fc1"):
+        EnergyBudget(layers={"input": 1e-6}).penalty(spending, 0.0)
 
 
 def test_a_layer_has_a_target_of_its_own(plain):

@@ -11,8 +11,8 @@ from qbsnn.energy.count import Counts
 from qbsnn.energy.fanout import fanout, pool_fanout
 from qbsnn.errors import DeployError, EnergyError
 from qbsnn.layers import INPUT, Branch, Encoder, Stage
-from qbsnn.models import SpikingNetwork
-from qbsnn.neurons import LIF, QBLIF, ReLU
+from qbsnn.models import SpikingNetwork, mlp
+from qbsnn.neurons import LIF, QBLIF, LeakyIntegrator, ReLU
 from tests.energy.networks import T, chain, counted, direct, loops, pixels
 
 
@@ -97,8 +97,11 @@ def test_identity_shortcuts_add_once_per_spike():
     assert found["b"].usage["relu_dense"].counts.shortcut_adds == 9
     # the image itself is a real number, added once
     assert found["a"].usage["network"].counts.shortcut_adds == 2
-    # bursts of up to 15 are 4 bits; where the image arrives too, the sum is a real number
-    assert [found[name].usage["network"].bits for name in ("a", "b", "c")] == [None, 4, None]
+    # sums of three bursts of up to 15 have 6 bits; a corner and the centre meet 4 and 9 weights; an addend has no width
+    assert [found[name].usage["network"].products for name in "abc"] == [{}] * 3
+    assert found["a"].usage["quantized"].products == {} and found["b"].usage["quantized"].products == {6: 4 + 9}
+    assert found["c"].usage["quantized"].products.keys() <= {6}  # which bursts of b arrive depends on its weights
+    assert [found[name].spike_driven for name in "bc"] == [True, True]  # the image is added to c, and not multiplied
 
 
 def test_average_pools_send_sums():
@@ -110,7 +113,7 @@ def test_average_pools_send_sums():
     assert found["a"].spikes == 7 * T
     # one step carries 0..60 (6 bits), three steps 0..180 (8 bits); a neuron itself 0..45
     assert counts.map_bits == T * (4 * 6 + 5 * 4)
-    assert (found["a"].levels, found["b"].usage["quantized"].bits) == (46, 8)
+    assert (found["a"].levels, found["b"].usage["quantized"].products) == (46, {8: 10})
 
 
 def test_max_pools_send_maxima():
@@ -223,6 +226,28 @@ def test_what_cannot_be_counted_is_named():
     network = chain(nn.Linear(4, 5))
     network.stages["readout"] = Stage([Branch("b")])
     with pytest.raises(EnergyError, match="readout: a readout must be a linear layer to be counted, got None"):
+        counted(network, pixels(1, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("neuron", "words"), [(None, "no neuron"), (LeakyIntegrator(2.0), "a LeakyIntegrator")], ids=["none", "leaky"]
+)
+@pytest.mark.parametrize("layer", [nn.Linear(4, 4), conv(1, 1, 1)], ids=["linear", "convolution"])
+def test_a_stage_that_sends_a_current_or_a_membrane_is_named_with_its_reader(neuron, words, layer):
+    stages = {
+        "a": Stage([Branch(INPUT)], direct()),
+        "mid": Stage([Branch("a", layer)], neuron),
+        "b": Stage([Branch("mid", nn.LazyLinear(3))], direct()),
+        "readout": Stage([Branch("b", nn.LazyLinear(2))]),
+    }
+    network = SpikingNetwork(Encoder("direct", T, [0.0], [1.0]), stages, T, (1, 2, 2)).eval()
+    with pytest.raises(EnergyError, match=f"^b: not counted, for its source mid has {words}, and only the last stage"):
+        counted(network, pixels(1, 2, 2))
+
+
+def test_a_model_of_membranes_is_named_too():
+    network = mlp(LeakyIntegrator, (1, 2, 2), 3, [0.5], [0.5], hidden=(8,)).eval()
+    with pytest.raises(EnergyError, match=r"^readout: not counted, for its source fc1 has a LeakyIntegrator"):
         counted(network, pixels(1, 2, 2))
 
 

@@ -40,7 +40,7 @@ def test_levels_of_a_quantised_relu_are_factors():
         network.stages[stage].neuron = QuantReLU(bits=3, delta=1.0)
     found = counted(network, pixels(1, 1, 2, c0_0_0=5))
     use = found["b"].usage["network"]
-    assert (use.counts.macs, use.counts.acs, use.bits, use.counts.resets, use.counts.leaks) == (5, 0, 3, 0, 0)
+    assert (use.counts.macs, use.counts.acs, use.products, use.counts.resets, use.counts.leaks) == (5, 0, {3: 5}, 0, 0)
     assert set(found["b"].usage) == {"network", "relu_dense"} and not found["b"].spike_driven
 
 

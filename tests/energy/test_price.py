@@ -13,7 +13,7 @@ SIZES = Footprint(weights=8 * 1024, state=32 * 1024, maps=1024 * 1024)
 
 
 def priced(model: str, bits: int | None = None, samples: int = 1, **counts: int) -> list[float]:
-    parts = price(Usage(Counts(**counts), bits, 0, 0, 0), MODELS[model], SIZES, samples)
+    parts = price(Usage(Counts(**counts), {bits: counts.get("macs", 0)}, 0, 0, 0), MODELS[model], SIZES, samples)
     return [parts.synapses, parts.neurons, parts.memory]
 
 

@@ -2,13 +2,15 @@
 
 import pytest
 import torch
+from torch import nn
 
 from qbsnn.energy.activity import ActivityMeter
 from qbsnn.energy.count import count_operations
 from qbsnn.energy.estimate import estimate
 from qbsnn.energy.spending import Spending, Synapses
 from qbsnn.errors import EnergyError
-from qbsnn.models import fast, mlp, resnet, vgg
+from qbsnn.layers import INPUT, Branch, Encoder, Stage
+from qbsnn.models import SpikingNetwork, fast, mlp, resnet, vgg
 from qbsnn.models.execution import prepare
 from qbsnn.neurons import ILIF, LIF, QBLIF, QuantReLU, ReLU, TernaryBurst
 from tests.energy.networks import T, chain
@@ -69,6 +71,32 @@ def test_products_of_every_real_valued_source_are_charged(neurons, pool, encodin
     settings = {"pool": pool, "encoding": encoding, "neurons": MIXED[neurons]}
     net = vgg(busy, name="vgg5", width=0.1, **SHAPE, **settings).eval()
     assert_agree(net, torch.rand(4, 2, 9, 9))
+
+
+@pytest.mark.parametrize(
+    ("second", "products"),
+    # a row of 2 values, each of which a padded kernel of 3 × 3 reads twice: 4 products of 4 bits, and 4 of full width
+    [(None, 4 * (3.7 * 4 / 24 + 0.9)), (3, 4 * (3.7 * 4 / 24 + 0.9) + 4 * 4.6)],
+    ids=["identity", "convolution"],
+)
+def test_products_have_the_width_of_what_they_multiply_with(second, products):
+    """By hand: pixels → ReLU → 4 bits. ``out`` multiplies with these, and adds the stem's values or multiplies them."""
+    add = None if second is None else nn.Conv2d(1, 1, second, padding=1)
+    stages = {
+        "stem": Stage([Branch(INPUT)], ReLU()),
+        "inner": Stage([Branch("stem")], QuantReLU(bits=4, delta=1.0)),
+        "out": Stage([Branch("inner", nn.Conv2d(1, 1, 3, padding=1)), Branch("stem", add)], QuantReLU(bits=4)),
+        "readout": Stage([Branch("out", nn.Linear(2, 3))]),
+    }
+    net = SpikingNetwork(Encoder("direct", 1, [0.0], [1.0]), stages, 1, (1, 1, 2)).eval()
+    pixels = torch.tensor([5.0, 3.0]).view(1, 1, 1, 2)
+    assert_agree(net, pixels)
+    meter = ActivityMeter(net)
+    meter.attach()
+    net(pixels)
+    (out,) = (layer for layer in estimate(meter, "best").layers if layer.name == "out")
+    assert out.estimates["fp32"]["network"].synapses == pytest.approx(products, rel=1e-12)
+    assert out.spikes_per_synapse is None
 
 
 @pytest.mark.parametrize("unit", [1.0, 0.5])

@@ -1,9 +1,12 @@
 """The compiled scan of every neuron against the eager one: outputs bit for bit, gradients to 1e-5."""
 
 import logging
+import sys
 from functools import cache, partial
 from types import ModuleType
 
+import numpy as np
+import numpy.random as npr
 import pytest
 import torch
 from torch._dynamo.utils import counters
@@ -14,6 +17,7 @@ from qbsnn.functional.drive import Drive, Part
 from qbsnn.functional.scan import scan
 from qbsnn.kernels import compiled, fused
 from qbsnn.kernels.fused import fused_scan
+from qbsnn.kernels.reads import changing
 from qbsnn.neurons import IF, ILIF, LIF, PLIF, QBLIF, AdaptiveQB, MultiCompartment, QuantReLU, TernaryBurst
 
 # torch 2.13's compiler calls what torch 2.13 deprecated
@@ -158,7 +162,8 @@ def test_a_tensor_of_a_step_that_is_not_per_channel_runs_eagerly_and_says_so(cap
 
 
 STATE, ALPHA = {"alpha": 1.0}, 1.0
-SETTINGS = ModuleType("settings")
+SETTINGS = sys.modules["settings_of_these_tests"] = ModuleType("settings_of_these_tests")
+NOTHING = None
 
 
 class Annealed:
@@ -181,6 +186,12 @@ def of_a_number(p, s_max):
 
 def of_a_module(p, s_max):
     return torch.full_like(p, SETTINGS.alpha)
+
+
+def of_an_import(p, s_max):
+    from settings_of_these_tests import alpha
+
+    return torch.full_like(p, alpha)
 
 
 def of_an_attribute(p, s_max):
@@ -216,6 +227,7 @@ def ways_to_read():
     yield "another", through_another, partial(globals().__setitem__, "ALPHA")
     yield "cell", of_a_cell, set_number
     yield "module", of_a_module, partial(setattr, SETTINGS, "alpha")
+    yield "import", of_an_import, partial(setattr, SETTINGS, "alpha")
     yield "attribute", of_an_attribute, partial(setattr, of_an_attribute, "alpha")
 
 
@@ -235,6 +247,51 @@ def test_what_a_surrogate_reads_may_change(monkeypatch, surrogate, set_alpha):
         fast = gradient(neuron)
         neuron.compiled = False
         assert torch.equal(fast, gradient(neuron)) and fast.any()
+
+
+def by_numpy(p, s_max):
+    return p * float(np.random.default_rng().uniform(1, 2))
+
+
+def by_numpy_itself(p, s_max):
+    import numpy
+
+    return p * float(numpy.random.default_rng().uniform(1, 2))
+
+
+def by_its_module(p, s_max):
+    return p * float(npr.default_rng().uniform(1, 2))
+
+
+def by_its_function(p, s_max):
+    from numpy.random import default_rng
+
+    return p * float(default_rng().uniform(1, 2))
+
+
+def of_nothing_yet(p, s_max):
+    return p if NOTHING is None else p * NOTHING
+
+
+def of_packages(p, s_max):
+    from math import pi
+
+    import torch.nn.functional as F
+
+    return F.relu(p) * pi * float(np.sqrt(2.0))
+
+
+@pytest.mark.parametrize(
+    ("surrogate", "named"),
+    [
+        (of_an_import, "settings_of_these_tests in of_an_import"), (by_numpy, "numpy.random in by_numpy"),
+        (by_numpy_itself, "numpy.random in by_numpy_itself"), (by_its_module, "npr in by_its_module"),
+        (by_its_function, "numpy.random in by_its_function"), (of_nothing_yet, "NOTHING in of_nothing_yet"),
+        (of_packages, None),
+    ],
+)  # fmt: skip
+def test_what_is_imported_or_drawn_or_not_set_yet_may_change(surrogate, named):
+    assert changing(surrogate) == named
 
 
 def test_what_a_step_reads_may_change(monkeypatch):

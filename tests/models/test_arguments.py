@@ -66,6 +66,25 @@ def test_stages_that_cannot_be_are_refused():
     words = r"^pool must be None in a stage without neuron, which returns its current, got AvgPool2d\("
     with pytest.raises(ArgumentError, match=words):
         Stage([Branch(INPUT)], None, nn.AvgPool2d(2))
+    stages = {INPUT: Stage([Branch(INPUT, nn.Linear(16, 8))], qbsnn.QBLIF()), "readout": Stage([Branch(INPUT)])}
+    words = r"^stages\.input must have another name: 'input' is the encoded input"
+    with pytest.raises(ArgumentError, match=words):
+        qbsnn.SpikingNetwork(Encoder("direct", 2, [0.5], [0.3]), stages, 2, (1, 4, 4))
+
+
+def test_a_neuron_of_two_stages_is_refused():
+    def stages(first, second):
+        return {
+            "first": Stage([Branch(INPUT, nn.Linear(16, 8))], first),
+            "second": Stage([Branch("first", nn.Linear(8, 8))], second),
+            "readout": Stage([Branch("second", nn.Linear(8, 3))]),
+        }
+
+    encoder, neuron = Encoder("direct", 2, [0.5], [0.3]), qbsnn.QBLIF()
+    qbsnn.SpikingNetwork(encoder, stages(neuron, qbsnn.QBLIF()), 2, (1, 4, 4))
+    words = r"^stages\.second must have a neuron of its own, got the QBLIF of stages\.first$"
+    with pytest.raises(ArgumentError, match=words):
+        qbsnn.SpikingNetwork(encoder, stages(neuron, neuron), 2, (1, 4, 4))
 
 
 @pytest.mark.parametrize("neuron", [qbsnn.QBLIF, qbsnn.QuantReLU])

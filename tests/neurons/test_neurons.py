@@ -7,6 +7,7 @@ import torch
 
 from qbsnn import absorb, mlp, quantize, verify
 from qbsnn.errors import SettingsError
+from qbsnn.functional import parameters
 from qbsnn.neurons import (
     IF,
     ILIF,
@@ -153,6 +154,19 @@ def test_percentile_init_happens_once_in_training_and_is_remembered():
     again.load_state_dict(neuron.state_dict())
     again(torch.tensor([[[80.0]]]))
     assert again.scale().item() == 2.0
+
+
+def test_the_elements_that_a_percentile_looks_at_are_not_one_column_of_a_map(monkeypatch):
+    monkeypatch.setattr(parameters, "LOOKED_AT", 2**10)
+    current = torch.ones(2, 4, 4, 32, 32)
+    current[..., 0] = 10.0  # every 32nd element, and 2^15 of them are 32 times as many as are looked at
+    before = torch.get_rng_state()
+    found = [parameters.percentile_scale(current, 4, percentile).item() for percentile in (50.0, 50.0, 99.5)]
+    assert found == [1 / 4, 1 / 4, 10 / 4]
+    assert torch.equal(torch.get_rng_state(), before)
+    # all of up to twice as many are looked at
+    whole = torch.arange(1.0, 2**11)
+    assert parameters.percentile_scale(whole, 1, 100.0).item() == 2**11 - 1
 
 
 def test_the_cap_of_adaptive_qb_differs_by_sample_and_learns():
