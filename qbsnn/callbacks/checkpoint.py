@@ -50,7 +50,7 @@ class BestByValidation(ModelCheckpoint):
         """
         SIGNALS.deferring = False
         path = Path(str(self.dirpath)) / RESUME
-        if trainer.ckpt_path is None or Path(trainer.ckpt_path) != path:
+        if trainer.ckpt_path is None or Path(trainer.ckpt_path).resolve() != path.resolve():
             trainer.strategy.remove_checkpoint(path)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
