@@ -152,9 +152,9 @@ def fit(parts: Parts) -> Fitted:
     paths: dict[str, str] = {}
     saver = trainer.checkpoint_callback
     if isinstance(saver, ModelCheckpoint) and saver.best_model_path:
-        # Relative to the run directory, so that it can be moved.
-        files = {"last": saver.last_model_path, "best": saver.best_model_path}
-        paths = {name: os.path.relpath(path, parts.folder) for name, path in files.items()}
+        # Relative to the run directory, so that it can be moved. Lightning has followed the links in its paths.
+        files, folder = {"last": saver.last_model_path, "best": saver.best_model_path}, os.path.realpath(parts.folder)
+        paths = {name: os.path.relpath(os.path.realpath(path), folder) for name, path in files.items()}
         if saver.best_model_score is not None and saver.monitor:
             metrics = replace(metrics, best={saver.monitor: float(saver.best_model_score)})
     return Fitted(Timing(seconds, 0.0, epochs, images / seconds), str(parts.execution), paths, metrics)

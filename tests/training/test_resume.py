@@ -178,6 +178,17 @@ def test_a_share_below_one_batch_is_refused_before_training(tool, capsys, part):
     assert result["status"] == "failed" and not result["timing"]["epochs"]
 
 
+def test_a_run_behind_a_link_to_a_deeper_folder_finds_its_checkpoints(tool):
+    deep = tool.folder / "one/two/three/four"
+    deep.mkdir(parents=True)
+    (tool.folder / "outputs").mkdir()
+    (tool.folder / "outputs/link").symlink_to(deep)
+    assert tool("train.py", *SHORT, "trainer.max_epochs=1", "hydra.run.dir=outputs/link/a") == 0
+    result = read(deep / "a")
+    assert result["status"] == "finished"
+    assert result["checkpoints"] == {"last": "checkpoints/last.ckpt", "best": "checkpoints/best.ckpt"}
+
+
 def test_damage_to_the_newest_checkpoint_leads_back_to_the_one_before(tool, stop_at, capsys, whole):
     stop_at(14)
     assert tool("train.py", *SHORT, "hydra.run.dir=outputs/parts") == 1
@@ -406,6 +417,12 @@ def test_the_checkpoint_that_an_idle_fit_was_given_stays(tmp_path, loaded, stays
     )
     BestByValidation(str(tmp_path)).on_fit_end(trainer, None)
     assert gone == ([] if stays else ["resume.ckpt"])
+    (tmp_path / "link").symlink_to(tmp_path)  # a folder is known by its place, not by its name
+    gone.clear()
+    BestByValidation(str(tmp_path / "link")).on_fit_end(trainer, None)
+    trainer.ckpt_path = loaded and str(tmp_path / "link" / loaded)
+    BestByValidation(str(tmp_path / "link")).on_fit_end(trainer, None)
+    assert gone == ([] if stays else ["resume.ckpt"] * 2)
 
 
 def test_what_epochs_are_compared_by_is_kept(tmp_path):
