@@ -158,7 +158,7 @@ class Classifier(lightning.LightningModule):
     def take_sums(self, sums: dict[str, Any]) -> None:
         """Go on from the sums of an earlier process."""
         tally = self._tallies["train"]
-        tally.loss = torch.tensor(sums["loss"], device=self.device)
+        tally.loss = torch.tensor(sums["loss"], device=self.device, dtype=self.dtype)  # type: ignore[arg-type]
         tally.right = torch.tensor(sums["right"], device=self.device)
         tally.samples, self._rate = sums["samples"], sums["rate"]
 

@@ -113,6 +113,7 @@ def build(settings: dict[str, Any], callbacks: Sequence[Callback] = ()) -> Parts
         build_all(settings.get("logger"), "logger"),
         [*of_training(built), *follow, Curves(settings["paths"]["run"]), resumption, execution, *callbacks],
     )
+    trainer.precision_plugin.convert_module(module)  # or float64 weights of a checkpoint would be rounded on their way
     result = begin(
         settings,
         host,
