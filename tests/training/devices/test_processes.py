@@ -224,8 +224,9 @@ def curves(run: Path) -> dict[str, list[float]]:
         ["model.norm=bn", "trainer.precision=64-true"],
         ["model.norm=none", "neuron=relu"],
         ["model.norm=bn", "neuron=relu", "data.limit_val=45"],
+        ["model.norm=bn", "trainer.precision=64-true", "+callbacks.norms._target_=qbsnn.callbacks.PreciseNorms"],
     ],
-    ids=["spikes-float64", "spikes-bn-float64", "relu", "relu-bn"],
+    ids=["spikes-float64", "spikes-bn-float64", "relu", "relu-bn", "precise-norms"],
 )
 def test_two_processes_end_with_the_losses_and_weights_of_one(tool, network):
     for trainer in ("cpu", "ddp_cpu"):
