@@ -350,6 +350,36 @@ def test_a_run_that_validates_within_its_epochs_goes_on_behind_the_last_validati
     assert numbers(read(parts)) == numbers(read(whole))
 
 
+FIVE = ["data.batch_size=24"]  # 5 batches in an epoch
+
+
+def test_a_run_that_goes_on_behind_the_last_validation_of_an_epoch_has_it_in_its_row(tool, stop_at):
+    words = [*SHORT, *FIVE, "+trainer.val_check_interval=0.4"]
+    assert tool("train.py", *words, "hydra.run.dir=outputs/whole") == 0
+    stop_at(10)
+    assert tool("train.py", *words, "hydra.run.dir=outputs/parts") == 1
+    stop_at(None)
+    assert tool("train.py", *words, "hydra.run.dir=outputs/parts") == 0
+    whole, parts = tool.folder / "outputs/whole", tool.folder / "outputs/parts"
+    assert starts(parts)[:3] == [(0, 0), (1, 5), (1, 9)]
+    assert curves(parts) == curves(whole) and all(row["val/loss"] for row in curves(whole))
+    assert numbers(read(parts)) == numbers(read(whole))
+
+
+def test_a_validation_between_the_batches_of_one_step_saves_nothing(tool, stop_at):
+    """Validations follow every second batch; in the second epoch of five they come between the batches of a step."""
+    words = [*SHORT, *FIVE, "trainer.accumulate_grad_batches=2", "+trainer.val_check_interval=2",
+             "+trainer.check_val_every_n_epoch=null"]  # fmt: skip
+    assert tool("train.py", *words, "hydra.run.dir=outputs/whole") == 0
+    stop_at(9)
+    assert tool("train.py", *words, "hydra.run.dir=outputs/parts") == 1
+    stop_at(None)
+    assert tool("train.py", *words, "hydra.run.dir=outputs/parts") == 0
+    whole, parts = tool.folder / "outputs/whole", tool.folder / "outputs/parts"
+    assert starts(parts)[:3] == [(0, 0), (1, 3), (1, 3)]
+    assert curves(parts) == curves(whole) and numbers(read(parts)) == numbers(read(whole))
+
+
 @pytest.mark.parametrize("rare", ["+trainer.val_check_interval=0.5", "+trainer.check_val_every_n_epoch=2"])
 def test_the_end_of_a_validated_epoch_is_gone_on_from_with_its_row(tool, stop_at, rare):
     assert tool("train.py", *SHORT, rare, "hydra.run.dir=outputs/whole") == 0
