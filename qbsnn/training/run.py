@@ -147,8 +147,8 @@ def fit(parts: Parts) -> Fitted:
     in_batch = min(parts.data.batch_size, parts.data.split_sizes()["train"])
     images = progress.epoch_loop.batch_progress.total.ready * in_batch
     epochs = progress.epoch_progress.current.processed
-    # A fit whose last epoch was trained by an earlier process has no metrics of its own.
-    metrics = Metrics(last=_numbers({**parts.resumption.metrics, **trainer.callback_metrics}, ("train/", "val/")))
+    rows = parts.curves.rows  # whoever trained the last epoch, and no more than it logged
+    metrics = Metrics(last=_numbers(rows[-1] if rows else {}, ("train/", "val/")))
     paths: dict[str, str] = {}
     saver = trainer.checkpoint_callback
     if isinstance(saver, ModelCheckpoint) and saver.best_model_path:
