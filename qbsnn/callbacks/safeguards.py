@@ -168,10 +168,10 @@ class StopOnDivergence(Callback):
 
 
 class StopOnPlateau(EarlyStopping):
-    """Lightning's early stopping, which looks away while the network need not yet keep its budget of energy.
+    """Lightning's early stopping, which looks away while training is not yet that of the network that is asked for.
 
-    That is until the target of the budget stays, and while fewer than all T steps are trained: what is monitored before
-    says nothing of the network that is asked for, and the selected one would exceed its budget.
+    That is while a schedule trains fewer than all T steps, and until the target of a budget of energy stays: what is
+    monitored before says nothing of that network, and the selected one would exceed its budget.
 
     Args:
         monitor: what a validation must improve.
@@ -198,7 +198,9 @@ class StopOnPlateau(EarlyStopping):
 
 
 def _judges(module: Classifier) -> bool:
-    """Whether a validation judges the network that is asked for: with a budget, its final one and all T steps."""
+    """Whether a validation judges the network that is asked for: trained with all T steps, and for its final budget."""
+    if module.trained_steps < module.network.T:
+        return False
     return module.budget is None or (not module.before_final_target() and not module.budget.estimated)
 
 

@@ -57,6 +57,7 @@ class Classifier(lightning.LightningModule):
         self.network, self.loss, self.budget = network, loss, budget
         self._synapses = None if budget is None else Synapses(network)
         self._steps = network.T
+        self.trained_steps = network.T  # of the last training batch, where a schedule has fewer
         self.teacher: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.config, self.num_classes = config, num_classes
