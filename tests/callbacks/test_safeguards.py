@@ -21,9 +21,9 @@ from qbsnn.training.module import Classifier
 def fit(tmp_path):
     """``fit(callback, neuron)`` trains a small network on digits and returns the module and all logged metrics."""
 
-    def run(callback, neuron=QBLIF, epochs=1, lr=1e-3, breaks=None):
+    def run(callback, neuron=QBLIF, epochs=1, lr=1e-3, breaks=None, limit_val=64, **options):
         lightning.seed_everything(0, verbose=False)
-        data = Digits(batch_size=64, limit_train=256, limit_val=64)
+        data = Digits(batch_size=64, limit_train=256, limit_val=limit_val)
         network = mlp(neuron, data.in_shape, 10, data.mean, data.std, hidden=(32, 16))
         if breaks is not None:
             breaks(network)
@@ -31,6 +31,7 @@ def fit(tmp_path):
         trainer = lightning.Trainer(
             accelerator="cpu", max_epochs=epochs, callbacks=[callback], logger=False, default_root_dir=tmp_path,
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+            **options,
         )  # fmt: skip
         trainer.fit(module, datamodule=data)
         return network, trainer.callback_metrics
@@ -79,6 +80,25 @@ def test_a_healthy_network_raises_no_warning(fit, caplog, neuron):
     for figure in ("delta", "burst", "saturation", "bits", "variation", "dead"):
         assert torch.isfinite(metrics[f"{figure}/fc1"]) and f"{figure}/fc2" in metrics
     assert metrics["bits/fc1"] > 0.5 and metrics["variation/fc1"] > 0
+
+
+def test_a_smaller_batch_counts_by_its_neuron_steps(fit, monkeypatch):
+    kept = []
+    honest = BurstMonitor.on_validation_epoch_end
+
+    def end(self, trainer, pl_module):
+        kept[:] = [found.counts for found in self._seen["fc1"]]
+        honest(self, trainer, pl_module)
+
+    monkeypatch.setattr(BurstMonitor, "on_validation_epoch_end", end)
+    _, metrics = fit(BurstMonitor(), partial(QBLIF, s_max=2, delta=0.2), limit_val=68)
+    assert len({int(counts.sum()) for counts in kept}) == 2
+    counts = torch.stack(kept).sum(0)  # of bursts from -2 to 2
+    size = torch.tensor([2.0, 1, 0, 1, 2])
+    assert metrics["burst/fc1"] == pytest.approx(float((counts * size).sum() / counts.sum()), rel=1e-5)
+    assert metrics["saturation/fc1"] == pytest.approx(float((counts[0] + counts[4]) / counts.sum()), rel=1e-5)
+    plain = torch.stack([(found * size).sum() / found.sum() for found in kept]).mean()
+    assert metrics["burst/fc1"] != pytest.approx(float(plain), rel=1e-5)
 
 
 def test_scales_stay_in_bounds(fit):
