@@ -69,7 +69,10 @@ class DeltaGuard(Callback):
 
 
 class GradientNorms(Callback):
-    """Logs ``grad/<stage>``, the 2-norm of a stage's gradients before clipping, a mean over every ``every``-th step."""
+    """Logs ``grad/<stage>``, the 2-norm of a stage's gradients before clipping, a mean over every ``every``-th step.
+
+    A step that a gradient scaler for float16 leaves out, since its gradients overflow, does not count.
+    """
 
     def __init__(self, every: int = 10) -> None:
         self.every = checks.integer("every", every, 1)
@@ -91,8 +94,11 @@ class GradientNorms(Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Log their means."""
+        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
         for name, norms in self._norms.items():
-            pl_module.log(f"grad/{name}", torch.stack(norms).mean(), sync_dist=True)
+            values = torch.stack(norms)
+            finite = values[torch.isfinite(values)] if scaled else values
+            pl_module.log(f"grad/{name}", (finite if len(finite) else values).mean(), sync_dist=True)
         self._norms.clear()
 
     def state_dict(self) -> dict[str, Any]:

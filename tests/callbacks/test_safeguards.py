@@ -4,8 +4,10 @@ import logging
 from functools import partial
 
 import lightning
+import numpy as np
 import pytest
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 
 from qbsnn.callbacks import BurstMonitor, DeltaGuard, GradientNorms, StopOnDivergence
 from qbsnn.data import Digits
@@ -129,6 +131,21 @@ def test_gradient_norms_are_logged_per_stage(fit):
     _, metrics = fit(GradientNorms(every=1))
     assert {name for name in metrics if name.startswith("grad/")} == {"grad/fc1", "grad/fc2", "grad/readout"}
     assert all(metrics[name] > 0 for name in metrics if name.startswith("grad/"))
+
+
+def test_a_step_that_a_gradient_scaler_leaves_out_is_not_in_the_norms(fit):
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**19)
+    seen = []
+
+    class Norms(GradientNorms):
+        def on_train_epoch_end(self, trainer, pl_module):
+            seen.extend(float(norm) for norm in self._norms["fc1"])
+            super().on_train_epoch_end(trainer, pl_module)
+
+    _, metrics = fit(Norms(every=1), plugins=[MixedPrecision("16-mixed", "cpu", scaler)])
+    finite = [norm for norm in seen if np.isfinite(norm)]
+    assert 0 < len(finite) < len(seen)
+    assert metrics["grad/fc1"] == pytest.approx(np.mean(finite), rel=1e-5)
 
 
 def test_a_loss_that_is_no_number_names_step_layer_and_checkpoint(fit):
