@@ -47,6 +47,19 @@ def test_evaluation_finds_the_same_block(tuned, tool):
     assert again == before
 
 
+def test_a_float64_run_is_evaluated_to_the_same_numbers(tool):
+    words = ["trainer.max_epochs=1", "data.limit_train=128", "deploy=qat", "deploy.epochs=1"]
+    assert tool("train.py", *SMALL, *words, "trainer.precision=64-true") == 0
+    run, before = tool.runs()[-1], tool.result()
+    weights = checkpoints.load(run / "checkpoints/best.ckpt")["state_dict"].values()
+    assert any(not torch.equal(value, value.float()) for value in weights)  # they have more digits than float32
+    assert tool("evaluate.py", f"ckpt={run / 'checkpoints/best.ckpt'}") == 0
+    again = tool.result()
+    assert again["integer"].pop("checkpoint") != before["integer"].pop("checkpoint")
+    assert again["integer"] == before["integer"]
+    assert again["metrics"]["best"]["test/loss"] == before["metrics"]["best"]["test/loss"]
+
+
 def test_evaluation_can_convert_anew(tuned, tool):
     run, result = tuned
     checkpoint = f"ckpt={run / 'checkpoints/best.ckpt'}"

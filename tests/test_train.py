@@ -13,7 +13,9 @@ import torch
 from qbsnn.results.reading import read_result
 from qbsnn.training import checkpoints
 from qbsnn.training.checkpoints import AtomicCheckpointIO
+from qbsnn.training.setup import build
 from tests.data.images.tiny import write_tiny_cifar10
+from tests.test_configs import composed
 from tests.tool import ROOT, TINY, one_paragraph
 
 
@@ -149,6 +151,25 @@ def test_resnet19_on_cifar10_files_in_the_true_layout(tool):
         (
             ["callbacks=early_stopping", "callbacks.early_stopping.monitor=val/loss"],
             "callbacks.early_stopping.mode must be min for monitor=val/loss, got max",
+        ),
+        (
+            [
+                "callbacks=early_stopping",
+                "callbacks.early_stopping.monitor=train/loss",
+                "callbacks.early_stopping.mode=min",
+                "+trainer.val_check_interval=0.5",
+            ],
+            "callbacks.early_stopping.monitor=train/loss is logged at the end of an epoch, but looked at after each",
+        ),
+        (
+            [
+                "callbacks=early_stopping",
+                "callbacks.early_stopping.monitor=val/excess",
+                "neuron=relu",
+                "callbacks.early_stopping.mode=min",
+                "budget=energy",
+            ],
+            "'val/excess' is not logged by a network without spikes, which has no budget",
         ),
         (["teacher=nowhere.ckpt"], "teacher: checkpoint nowhere.ckpt does not exist"),
         (["T=(("], ""),
@@ -320,6 +341,26 @@ def test_a_burst_neuron_without_leak_and_a_monitor_of_the_budget(tool):
     words += ["callbacks.early_stopping.monitor=val/excess", "callbacks.early_stopping.mode=min", "report=false"]
     assert tool("train.py", *TINY, *words) == 0
     assert tool.result()["config"]["neuron"]["tau"] == "inf"
+
+
+def test_a_budget_without_its_quantity_is_one_of_energy(tmp_path):
+    parts = build(composed(tmp_path, "budget=energy", "~budget.quantity", "trainer.accelerator=cpu"))
+    assert parts.module.budget.quantity == "energy"
+
+
+def test_validations_further_apart_than_an_epoch_are_refused_before_training(tool, capsys):
+    assert tool("train.py", *TINY, "report=false", "+trainer.val_check_interval=1000") == 1
+    message = one_paragraph(capsys.readouterr().err)
+    assert "trainer: `val_check_interval` (1000) must be less than or equal to the number of" in message
+    assert tool.result()["status"] == "failed" and not tool.result()["timing"]["epochs"]
+
+
+def test_a_saver_of_the_best_epoch_alone_leaves_that_one(tool):
+    saver = ["~callbacks.checkpoint", "+callbacks.checkpoint._target_=lightning.pytorch.callbacks.ModelCheckpoint",
+             "+callbacks.checkpoint.dirpath=${paths.run}/checkpoints", "+callbacks.checkpoint.monitor=val/loss",
+             "+callbacks.checkpoint.mode=min", "+callbacks.checkpoint.filename=best"]  # fmt: skip
+    assert tool("train.py", *TINY, "report=false", *saver) == 0
+    assert tool.result()["checkpoints"] == {"best": "checkpoints/best.ckpt"}
 
 
 @pytest.mark.slow

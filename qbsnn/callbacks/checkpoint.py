@@ -50,7 +50,7 @@ class BestByValidation(ModelCheckpoint):
         """
         SIGNALS.deferring = False
         path = Path(str(self.dirpath)) / RESUME
-        if trainer.ckpt_path is None or Path(trainer.ckpt_path) != path:
+        if trainer.ckpt_path is None or Path(trainer.ckpt_path).resolve() != path.resolve():
             trainer.strategy.remove_checkpoint(path)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -112,7 +112,12 @@ class BestByValidation(ModelCheckpoint):
         SIGNALS.deferring = trainer.world_size > 1
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """The same where validation does not come once per epoch; at the end of an epoch that end saves it."""
+        """The same where validation does not come once per epoch; at the end of an epoch that end saves it.
+
+        Nothing is saved between the batches of one step: no checkpoint holds the gradients of those that are done.
+        """
+        if trainer.fit_loop.epoch_loop._should_accumulate():
+            return
         super().on_validation_end(trainer, pl_module)
         if not self._should_save_on_train_epoch_end(trainer) and not trainer.is_last_batch:
             self._save_the_last(trainer)

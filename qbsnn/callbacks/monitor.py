@@ -79,17 +79,7 @@ class BurstMonitor(Callback):
         """Log the layers' figures, and warn."""
         for name, _, neuron in pl_module.network.spiking_stages():
             if batches := self._seen.get(name):
-                figures = {
-                    "burst": _mean([found.mean for found in batches]),
-                    "saturation": _mean([found.saturation for found in batches]),
-                    "bits": _mean([found.bits for found in batches]),
-                    "variation": _mean([found.variation for found in batches]),
-                    "dead": 1 - _fired(trainer, batches).float().mean(),
-                }
-                # of several processes each has listened to its share of the same batches
-                figures = {
-                    figure: trainer.strategy.reduce(value, reduce_op="mean") for figure, value in figures.items()
-                }
+                figures = _pooled(trainer, batches) | {"dead": 1 - _fired(trainer, batches).float().mean()}
                 pl_module.log_dict({f"{figure}/{name}": value for figure, value in figures.items()}, sync_dist=True)
                 self._warn(name, neuron, float(figures["saturation"]), float(figures["dead"]))
             pl_module.log(f"delta/{name}", neuron.scale().detach().mean(), sync_dist=True)
@@ -137,6 +127,16 @@ class BurstMonitor(Callback):
         self._active = False
         self._seen.clear()
         self._means.clear()
+
+
+def _pooled(trainer: lightning.Trainer, batches: list[BurstStatistics]) -> dict[str, Tensor]:
+    """The means of these batches, in which each neuron-step counts as much; of all processes, with a share each."""
+    counts = torch.stack([found.counts.sum() for found in batches]).float()
+    names = {"burst": "mean", "saturation": "saturation", "bits": "bits", "variation": "variation"}
+    values = torch.stack([torch.stack([getattr(found, field) for found in batches]) for field in names.values()])
+    total = trainer.strategy.reduce((values * counts).sum(1), reduce_op="sum")
+    means = total / trainer.strategy.reduce(counts.sum(), reduce_op="sum")
+    return dict(zip(names, means.unbind(), strict=True))
 
 
 def _fired(trainer: lightning.Trainer, batches: list[BurstStatistics]) -> Tensor:

@@ -39,7 +39,9 @@ class PreciseNorms(Callback):
         norms: list[Any] = [part for part in network.modules() if getattr(part, "running_mean", None) is not None]
         kept = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
         for norm in norms:
-            norm.reset_running_stats()
+            norm.running_mean.zero_()  # by hand: a norm that several processes share has no method for it
+            norm.running_var.fill_(1)
+            norm.num_batches_tracked.zero_()
             norm.momentum = None  # the plain mean over batches
             norm.train()
         count = 0

@@ -69,7 +69,10 @@ class DeltaGuard(Callback):
 
 
 class GradientNorms(Callback):
-    """Logs ``grad/<stage>``, the 2-norm of a stage's gradients before clipping, a mean over every ``every``-th step."""
+    """Logs ``grad/<stage>``, the 2-norm of a stage's gradients before clipping, a mean over every ``every``-th step.
+
+    A step that a gradient scaler for float16 leaves out, since its gradients overflow, does not count.
+    """
 
     def __init__(self, every: int = 10) -> None:
         self.every = checks.integer("every", every, 1)
@@ -91,8 +94,11 @@ class GradientNorms(Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Log their means."""
+        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
         for name, norms in self._norms.items():
-            pl_module.log(f"grad/{name}", torch.stack(norms).mean(), sync_dist=True)
+            values = torch.stack(norms)
+            finite = values[torch.isfinite(values)] if scaled else values
+            pl_module.log(f"grad/{name}", (finite if len(finite) else values).mean(), sync_dist=True)
         self._norms.clear()
 
     def state_dict(self) -> dict[str, Any]:
@@ -168,10 +174,10 @@ class StopOnDivergence(Callback):
 
 
 class StopOnPlateau(EarlyStopping):
-    """Lightning's early stopping, which looks away while the network need not yet keep its budget of energy.
+    """Lightning's early stopping, which looks away while training is not yet that of the network that is asked for.
 
-    That is until the target of the budget stays, and while fewer than all T steps are trained: what is monitored before
-    says nothing of the network that is asked for, and the selected one would exceed its budget.
+    That is while a schedule trains fewer than all T steps, and until the target of a budget of energy stays: what is
+    monitored before says nothing of that network, and the selected one would exceed its budget.
 
     Args:
         monitor: what a validation must improve.
@@ -198,7 +204,9 @@ class StopOnPlateau(EarlyStopping):
 
 
 def _judges(module: Classifier) -> bool:
-    """Whether a validation judges the network that is asked for: with a budget, its final one and all T steps."""
+    """Whether a validation judges the network that is asked for: trained with all T steps, and for its final budget."""
+    if module.trained_steps < module.network.T:
+        return False
     return module.budget is None or (not module.before_final_target() and not module.budget.estimated)
 
 

@@ -50,6 +50,7 @@ class StepSchedule(Callback):
             raise ArgumentError("schedule needs a norm without weights per step, got tebn")
         if pl_module.config.get("compile") == "model":
             raise ArgumentError("schedule changes T, but the graph of compile=model is of one T: use compile=block")
+        pl_module.trained_steps = self.schedule[self._part][1]
         norms: list[Any] = [part.norm for _, stage in network.named_stages() for part in stage.parts]
         self._norms = [(norm, norm.momentum) for norm in norms if hasattr(norm, "running_mean")]
 
@@ -58,7 +59,7 @@ class StepSchedule(Callback):
         part = sum(share <= pl_module.progress() for share, _ in self.schedule) - 1
         if part != self._part:
             self._part, self._since = part, 0
-        pl_module.network.T = self.schedule[part][1]
+        pl_module.network.T = pl_module.trained_steps = self.schedule[part][1]
         if self._since < self.batches:
             self._since += 1
             for norm, _ in self._norms:

@@ -25,6 +25,7 @@ class Curves(Callback):
         self.path = Path(folder) / CURVE_FILE
         self.rows: list[dict[str, float]] = []
         self._before: dict[str, Tensor] = {}
+        self._within: dict[str, float] = {}
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write the rows that the run begins with, in place of what later steps of a stopped process left."""
@@ -32,24 +33,32 @@ class Curves(Callback):
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Remember what earlier epochs logged: Lightning keeps it where an epoch logs nothing new."""
-        self._before = dict(trainer.callback_metrics)
+        self._before, self._within = dict(trainer.callback_metrics), {}
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Note what a validation within an epoch logged, for a run that goes on behind it."""
+        if not trainer.sanity_checking:
+            self._within |= self._new(trainer)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Add the row of the epoch."""
         row: dict[str, float] = {"epoch": trainer.current_epoch, "step": trainer.global_step - 1}
-        found = {name: value for name, value in trainer.callback_metrics.items() if "/" in name or name == "lr"}
-        new = {name: value for name, value in found.items() if value is not self._before.get(name)}
-        row |= {name: float(value) for name, value in new.items()}
-        self.rows.append(row)
+        self.rows.append(row | self._within | self._new(trainer))
+        self._within = {}
         self._write(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        return {"rows": self.rows}
+        return {"rows": self.rows, "within": self._within}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the rows of a checkpoint."""
-        self.rows = list(state_dict["rows"])
+        self.rows, self._within = list(state_dict["rows"]), state_dict.get("within", {})
+
+    def _new(self, trainer: lightning.Trainer) -> dict[str, float]:
+        """What this epoch has logged so far, in this process."""
+        found = {name: value for name, value in trainer.callback_metrics.items() if "/" in name or name == "lr"}
+        return {name: float(value) for name, value in found.items() if value is not self._before.get(name)}
 
     def _write(self, trainer: lightning.Trainer) -> None:
         if not trainer.is_global_zero:

@@ -143,8 +143,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             _flush_directory(path.parent)
         except (OSError, RuntimeError) as error:
             cause = writer.error if isinstance(error, RuntimeError) else error
+            if cause is None and isinstance(error.__context__, SystemExit | KeyboardInterrupt):
+                cause = error.__context__  # of a signal that was answered before the write had begun
             if cause is None:
                 raise
+            if not isinstance(cause, OSError):
+                raise cause from None
             raise EnvironmentFault(
                 f"checkpoint {path} cannot be written: {cause}. What had this name before is intact"
             ) from error
@@ -168,13 +172,13 @@ class _HashingWriter:
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
         self.sha256 = hashlib.sha256()
-        self.error: OSError | None = None
+        self.error: BaseException | None = None
 
     def write(self, data: bytes) -> int:
-        self.sha256.update(data)
         try:
+            self.sha256.update(data)
             return self.file.write(data)
-        except OSError as error:
+        except BaseException as error:  # also what answers a signal, which torch would hide
             self.error = error
             raise
 

@@ -22,6 +22,7 @@ from qbsnn.energy.budget import EnergyBudget
 from qbsnn.energy.spending import Spending, Synapses
 from qbsnn.functional.scan import HALF
 from qbsnn.models.network import SpikingNetwork
+from qbsnn.tracking.tally import Tally
 from qbsnn.tracking.wandb_logger import OfflineCapableWandbLogger
 from qbsnn.training.building import build_object
 from qbsnn.training.checkpoints import VERSION
@@ -30,48 +31,6 @@ from qbsnn.training.settings import for_files
 
 log = logging.getLogger(__name__)
 Batch = tuple[Tensor, Tensor]
-
-
-class Tally:
-    """Sums of what batches gave, kept on their device: adding waits for nothing, reading the means does.
-
-    >>> tally = Tally()
-    >>> tally.add(torch.tensor(1.0), torch.tensor(3), 4)
-    >>> tally.add(torch.tensor(4.0), torch.tensor(0), 2)
-    >>> {name: float(value) for name, value in tally.means().items()}, tally.samples
-    ({'loss': 2.0, 'acc': 0.5}, 6)
-    """
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """Begin anew."""
-        self.loss: Tensor | float = 0.0
-        self.right: Tensor | int = 0
-        self.spent: Tensor | float = 0.0
-        self.samples = 0
-
-    def add(self, loss: Tensor, right: Tensor, samples: int) -> None:
-        """Add a batch: the mean loss over its ``samples``, and how many of them were classified rightly. Scalars."""
-        self.loss = self.loss + loss * samples
-        self.right = self.right + right
-        self.samples += samples
-
-    def charge(self, spent: Tensor, samples: int) -> None:
-        """Add what the ``samples`` of a batch spent of a budget in the mean. A scalar."""
-        self.spent = self.spent + spent * samples
-
-    def means(self) -> dict[str, Tensor | float]:
-        """``loss`` and ``acc`` per sample; empty before the first batch."""
-        if not self.samples:
-            return {}
-        return {"loss": self.loss / self.samples, "acc": self.right / self.samples}
-
-    def sums(self, device: torch.device) -> Tensor:
-        """Loss summed over samples, right ones, what was spent, samples: ``[4]``, to be added up over processes."""
-        values = (self.loss, self.right, self.spent, self.samples)
-        return torch.stack([torch.as_tensor(value, device=device).float() for value in values])
 
 
 class Classifier(lightning.LightningModule):
@@ -98,6 +57,7 @@ class Classifier(lightning.LightningModule):
         self.network, self.loss, self.budget = network, loss, budget
         self._synapses = None if budget is None else Synapses(network)
         self._steps = network.T
+        self.trained_steps = network.T  # of the last training batch, where a schedule has fewer
         self.teacher: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.config, self.num_classes = config, num_classes
@@ -133,12 +93,21 @@ class Classifier(lightning.LightningModule):
         """Log the epoch's metrics with its last batch: logging in every step costs more than many a layer."""
         trainer = self.trainer
         if trainer.is_last_batch or trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step:
-            self._log("train")
-            self.log("lr", self._rate, on_step=False, on_epoch=True, sync_dist=True)
-            if self.budget is not None:
-                spent = f"train/{self.budget.quantity}"
-                self.log(spent, self.budget.spent, on_step=False, on_epoch=True, sync_dist=True)
-                self.log("train/budget", self.budget.allowed(self.progress()), on_step=False, on_epoch=True)
+            self.log_training()
+
+    def log_training(self) -> None:
+        """Log what is known of the training samples of this epoch, unless that was done after its last batch.
+
+        A validation within an epoch may end training: then no batch of the epoch was known to be its last one.
+        """
+        if not self._tallies["train"].samples:
+            return
+        self._log("train")
+        self.log("lr", self._rate, on_step=False, on_epoch=True, sync_dist=True)
+        if self.budget is not None:
+            spent = f"train/{self.budget.quantity}"
+            self.log(spent, self.budget.spent, on_step=False, on_epoch=True, sync_dist=True)
+            self.log("train/budget", self.budget.allowed(self.progress()), on_step=False, on_epoch=True)
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the validation samples, and by how much the budget is exceeded on them."""
@@ -158,7 +127,7 @@ class Classifier(lightning.LightningModule):
     def take_sums(self, sums: dict[str, Any]) -> None:
         """Go on from the sums of an earlier process."""
         tally = self._tallies["train"]
-        tally.loss = torch.tensor(sums["loss"], device=self.device)
+        tally.loss = torch.tensor(sums["loss"], device=self.device, dtype=self.dtype)  # type: ignore[arg-type]
         tally.right = torch.tensor(sums["right"], device=self.device)
         tally.samples, self._rate = sums["samples"], sums["rate"]
 

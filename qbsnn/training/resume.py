@@ -44,13 +44,11 @@ class Resumption(Callback):
         folder: the run directory.
 
     Attributes:
-        metrics: of the newest epoch.
         seconds: of earlier processes.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.steps = Path(folder) / STEPS
-        self.metrics: dict[str, float] = {}
         self.seconds = 0.0
         self._began = 0.0
         self._loaded: dict[str, Any] | None = None
@@ -92,7 +90,6 @@ class Resumption(Callback):
     ) -> None:
         """Add what is kept."""
         assert isinstance(pl_module, Classifier)
-        self.metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         progress = trainer.fit_loop.epoch_loop.batch_progress
         within = not progress.is_last_batch
         random = {
@@ -101,7 +98,7 @@ class Resumption(Callback):
         }
         checkpoint["resumption"] = {
             "random": _of_all_processes(random),
-            "metrics": self.metrics,
+            "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
             "seconds": self.seconds + time.perf_counter() - self._began,
             "stop": trainer.should_stop and not out_of_time(trainer),
             "batches": progress.current.ready if within else 0,
@@ -113,7 +110,7 @@ class Resumption(Callback):
     ) -> None:
         """Take it back."""
         kept = checkpoint["resumption"]
-        self._loaded, self.metrics, self.seconds = kept, kept["metrics"], kept["seconds"]
+        self._loaded, self.seconds = kept, kept["seconds"]
         trainer.datamodule.batches_done = kept["batches"]  # type: ignore[attr-defined]
 
     def _restore(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

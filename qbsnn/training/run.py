@@ -147,14 +147,13 @@ def fit(parts: Parts) -> Fitted:
     in_batch = min(parts.data.batch_size, parts.data.split_sizes()["train"])
     images = progress.epoch_loop.batch_progress.total.ready * in_batch
     epochs = progress.epoch_progress.current.processed
-    # A fit whose last epoch was trained by an earlier process has no metrics of its own.
-    metrics = Metrics(last=_numbers({**parts.resumption.metrics, **trainer.callback_metrics}, ("train/", "val/")))
+    metrics = Metrics(last=_numbers(next(reversed(parts.curves.rows), {}), ("train/", "val/")))
     paths: dict[str, str] = {}
     saver = trainer.checkpoint_callback
     if isinstance(saver, ModelCheckpoint) and saver.best_model_path:
-        # Relative to the run directory, so that it can be moved.
-        files = {"last": saver.last_model_path, "best": saver.best_model_path}
-        paths = {name: os.path.relpath(path, parts.folder) for name, path in files.items()}
+        # Relative to the run directory, so that it can be moved. Lightning has followed the links in its paths.
+        files, folder = {"last": saver.last_model_path, "best": saver.best_model_path}, os.path.realpath(parts.folder)
+        paths = {name: os.path.relpath(os.path.realpath(path), folder) for name, path in files.items() if path}
         if saver.best_model_score is not None and saver.monitor:
             metrics = replace(metrics, best={saver.monitor: float(saver.best_model_score)})
     return Fitted(Timing(seconds, 0.0, epochs, images / seconds), str(parts.execution), paths, metrics)
@@ -263,8 +262,10 @@ def _plain_words() -> Iterator[None]:
     """Turn what Lightning refuses once it has seen the data, such as a limit below one batch, into an error of ours."""
     try:
         yield
-    except MisconfigurationException as error:
-        raise SettingsError(f"trainer: {error}") from error
+    except (MisconfigurationException, ValueError) as error:
+        if isinstance(error, ValueError) and "`val_check_interval`" not in str(error):
+            raise
+        raise SettingsError(f"trainer: {str(error).strip()}") from error
 
 
 def _say_missed(result: Result) -> None:

@@ -13,10 +13,10 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, Timer, WeightAveraging
+from lightning.pytorch.callbacks import Callback, LambdaCallback, ModelCheckpoint, Timer, WeightAveraging
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from qbsnn.checks import nearest, place
+from qbsnn.checks import place
 from qbsnn.data import DataModule
 from qbsnn.energy.activity import spikes
 from qbsnn.energy.budget import EnergyBudget
@@ -26,6 +26,7 @@ from qbsnn.models.execution import channels_last
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.results.schema import Result
 from qbsnn.tracking.curves import Curves
+from qbsnn.tracking.monitored import check_callbacks
 from qbsnn.training import checkpoints
 from qbsnn.training.building import build_all, build_object
 from qbsnn.training.deployment import Check, Listener
@@ -40,14 +41,6 @@ from qbsnn.training.record import begin
 from qbsnn.training.resume import Resumption
 
 log = logging.getLogger(__name__)
-LOGGED: dict[str, str | None] = {
-    "train/loss": "min",
-    "train/acc": "max",
-    "val/loss": "min",
-    "val/acc": "max",
-    "lr": None,
-}
-"""What a callback may monitor, and which way is better; ``None`` where neither is."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +55,7 @@ class Parts:
         checks: post-training callbacks, which see the chosen weights.
         listeners: callbacks that are present when the chosen weights are tested.
         resumption: what a resumed run needs.
+        curves: the rows of metrics.csv.
         execution: decides what is compiled and kept, where the settings do not.
         result: what is known before training.
     """
@@ -73,6 +67,7 @@ class Parts:
     checks: Sequence[Check]
     listeners: Sequence[Listener]
     resumption: Resumption
+    curves: Curves
     execution: Execution
     result: Result
 
@@ -102,17 +97,18 @@ def build(settings: dict[str, Any], callbacks: Sequence[Callback] = ()) -> Parts
     chosen = precision.choose(wanted.get("precision"), wanted.get("accelerator", "auto"), host.isa)
     module = classifier(network, data.num_classes, settings, budget=budget)
     rehearse(module, settings)
-    resumption = Resumption(settings["paths"]["run"])
+    resumption, curves = Resumption(settings["paths"]["run"]), Curves(settings["paths"]["run"])
     built = build_all(settings.get("callbacks"), "callbacks")
-    named = check_callbacks(built, settings)
+    named = check_callbacks(built, settings, budget)
     follow = [AverageFollows(*item) for item in named.items() if isinstance(item[1], WeightAveraging)]
     checks = [callback for callback in built if isinstance(callback, Check)]
     listeners = [callback for callback in built if isinstance(callback, Listener)]
     trainer = build_trainer(
         {**wanted, "precision": chosen},
         build_all(settings.get("logger"), "logger"),
-        [*of_training(built), *follow, Curves(settings["paths"]["run"]), resumption, execution, *callbacks],
+        [_log_the_rest(), *of_training(built), *follow, curves, resumption, execution, *callbacks],
     )
+    trainer.precision_plugin.convert_module(module)  # or float64 weights of a checkpoint would be rounded on their way
     result = begin(
         settings,
         host,
@@ -120,7 +116,12 @@ def build(settings: dict[str, Any], callbacks: Sequence[Callback] = ()) -> Parts
         params=sum(parameter.numel() for parameter in network.parameters()),
         execution=str(execution),
     )
-    return Parts(settings, data, module, trainer, checks, listeners, resumption, execution, result)
+    return Parts(settings, data, module, trainer, checks, listeners, resumption, curves, execution, result)
+
+
+def _log_the_rest() -> Callback:
+    """Logs training's metrics where an epoch ends within, before any other callback asks for them."""
+    return LambdaCallback(on_train_epoch_end=lambda trainer, module: module.log_training())
 
 
 def rehearse(module: Classifier, settings: dict[str, Any]) -> None:
@@ -145,32 +146,6 @@ def rehearse(module: Classifier, settings: dict[str, Any]) -> None:
             loss = module.loss(torch.zeros(settings["T"], 2, module.num_classes), torch.zeros(2, dtype=torch.int64))
             if loss.dim() or not bool(torch.isfinite(loss)):
                 raise ValueError(f"the loss of logits that are 0 must be a finite scalar, got {loss}")
-
-
-def check_callbacks(built: Sequence[Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """The callbacks of a run by name, once it is checked what they are and what they monitor.
-
-    Raises:
-        SettingsError: an entry is no callback, or monitors what no run logs, or in the wrong direction.
-    """
-    names = [name for name, node in (settings.get("callbacks") or {}).items() if node]
-    budget = settings.get("budget") or {}
-    logged = dict(LOGGED)
-    if budget.get("_target_"):
-        logged |= {"val/excess": "min", "train/budget": None, f"train/{budget['quantity']}": "min"}
-    named = dict(zip(names, built, strict=True))
-    for name, callback in named.items():
-        if not isinstance(callback, (Callback, Check, Listener)):
-            raise SettingsError(f"callbacks.{name} is no callback, but a {type(callback).__name__}")
-        monitor = getattr(callback, "monitor", None)
-        if monitor is not None and monitor not in logged:
-            raise SettingsError(f"callbacks.{name}.monitor: {monitor!r} is not logged: {nearest(str(monitor), logged)}")
-        better = logged.get(str(monitor))
-        if better and isinstance(callback, (EarlyStopping, ModelCheckpoint)) and callback.mode != better:
-            raise SettingsError(f"callbacks.{name}.mode must be {better} for monitor={monitor}, got {callback.mode}")
-        if isinstance(callback, EarlyStopping) and settings["trainer"].get("limit_val_batches") == 0:
-            raise SettingsError(f"callbacks.{name} needs validation: trainer.limit_val_batches must not be 0")
-    return named
 
 
 def _check_rates(optimizer: torch.optim.Optimizer, epoch: int) -> None:

@@ -4,8 +4,10 @@ import logging
 from functools import partial
 
 import lightning
+import numpy as np
 import pytest
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 
 from qbsnn.callbacks import BurstMonitor, DeltaGuard, GradientNorms, StopOnDivergence
 from qbsnn.data import Digits
@@ -21,9 +23,9 @@ from qbsnn.training.module import Classifier
 def fit(tmp_path):
     """``fit(callback, neuron)`` trains a small network on digits and returns the module and all logged metrics."""
 
-    def run(callback, neuron=QBLIF, epochs=1, lr=1e-3, breaks=None):
+    def run(callback, neuron=QBLIF, epochs=1, lr=1e-3, breaks=None, limit_val=64, **options):
         lightning.seed_everything(0, verbose=False)
-        data = Digits(batch_size=64, limit_train=256, limit_val=64)
+        data = Digits(batch_size=64, limit_train=256, limit_val=limit_val)
         network = mlp(neuron, data.in_shape, 10, data.mean, data.std, hidden=(32, 16))
         if breaks is not None:
             breaks(network)
@@ -31,6 +33,7 @@ def fit(tmp_path):
         trainer = lightning.Trainer(
             accelerator="cpu", max_epochs=epochs, callbacks=[callback], logger=False, default_root_dir=tmp_path,
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+            **options,
         )  # fmt: skip
         trainer.fit(module, datamodule=data)
         return network, trainer.callback_metrics
@@ -81,6 +84,25 @@ def test_a_healthy_network_raises_no_warning(fit, caplog, neuron):
     assert metrics["bits/fc1"] > 0.5 and metrics["variation/fc1"] > 0
 
 
+def test_a_smaller_batch_counts_by_its_neuron_steps(fit, monkeypatch):
+    kept = []
+    honest = BurstMonitor.on_validation_epoch_end
+
+    def end(self, trainer, pl_module):
+        kept[:] = [found.counts for found in self._seen["fc1"]]
+        honest(self, trainer, pl_module)
+
+    monkeypatch.setattr(BurstMonitor, "on_validation_epoch_end", end)
+    _, metrics = fit(BurstMonitor(), partial(QBLIF, s_max=2, delta=0.2), limit_val=68)
+    assert len({int(counts.sum()) for counts in kept}) == 2
+    counts = torch.stack(kept).sum(0)  # of bursts from -2 to 2
+    size = torch.tensor([2.0, 1, 0, 1, 2])
+    assert metrics["burst/fc1"] == pytest.approx(float((counts * size).sum() / counts.sum()), rel=1e-5)
+    assert metrics["saturation/fc1"] == pytest.approx(float((counts[0] + counts[4]) / counts.sum()), rel=1e-5)
+    plain = torch.stack([(found * size).sum() / found.sum() for found in kept]).mean()
+    assert metrics["burst/fc1"] != pytest.approx(float(plain), rel=1e-5)
+
+
 def test_scales_stay_in_bounds(fit):
     network, _ = fit(DeltaGuard(low=0.49, high=0.51), lr=0.1)
     scales = [neuron.scale().item() for _, _, neuron in network.spiking_stages()]
@@ -109,6 +131,21 @@ def test_gradient_norms_are_logged_per_stage(fit):
     _, metrics = fit(GradientNorms(every=1))
     assert {name for name in metrics if name.startswith("grad/")} == {"grad/fc1", "grad/fc2", "grad/readout"}
     assert all(metrics[name] > 0 for name in metrics if name.startswith("grad/"))
+
+
+def test_a_step_that_a_gradient_scaler_leaves_out_is_not_in_the_norms(fit):
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**19)
+    seen = []
+
+    class Norms(GradientNorms):
+        def on_train_epoch_end(self, trainer, pl_module):
+            seen.extend(float(norm) for norm in self._norms["fc1"])
+            super().on_train_epoch_end(trainer, pl_module)
+
+    _, metrics = fit(Norms(every=1), plugins=[MixedPrecision("16-mixed", "cpu", scaler)])
+    finite = [norm for norm in seen if np.isfinite(norm)]
+    assert 0 < len(finite) < len(seen)
+    assert metrics["grad/fc1"] == pytest.approx(np.mean(finite), rel=1e-5)
 
 
 def test_a_loss_that_is_no_number_names_step_layer_and_checkpoint(fit):

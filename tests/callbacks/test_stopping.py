@@ -19,8 +19,15 @@ STEPS = ("+callbacks.steps._target_=qbsnn.callbacks.StepSchedule", "+callbacks.s
 
 @pytest.mark.parametrize(
     ("words", "epochs"),
-    [((), 2), (BUDGET, 4), ((*BUDGET, *EXCESS), 4), ((*BUDGET, *EXCESS, *STEPS), 5), ((*BUDGET, *STEPS), 5)],
-    ids=["no budget", "budget", "excess", "excess of fewer steps", "fewer steps"],
+    [
+        ((), 2),
+        (STEPS, 5),
+        (BUDGET, 4),
+        ((*BUDGET, *EXCESS), 4),
+        ((*BUDGET, *EXCESS, *STEPS), 5),
+        ((*BUDGET, *STEPS), 5),
+    ],
+    ids=["no budget", "fewer steps without a budget", "budget", "excess", "excess of fewer steps", "fewer steps"],
 )
 def test_patience_begins_when_the_budget_is_the_final_one_and_known(tmp_path, words, epochs):
     """The target stays from the end of the third epoch on; a pass with all steps comes first in the fourth."""

@@ -4,9 +4,13 @@ import csv
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 import torch
 
 from qbsnn.tracking.curves import Curves
+from qbsnn.training.run import run_here
+from tests.test_configs import composed
+from tests.test_training_options import QUICK
 
 
 def trainer(epoch: int, metrics: dict, first: bool = True) -> SimpleNamespace:
@@ -57,3 +61,26 @@ def test_a_new_run_begins_a_new_file_and_only_the_first_process_writes(tmp_path)
     assert (tmp_path / "metrics.csv").read_text() == "rubbish"
     Curves(tmp_path).on_fit_start(trainer(0, {}), None)
     assert rows(tmp_path) == []
+
+
+WORDS = (*(word for word in QUICK if "limit_train" not in word), "data.limit_train=128", "trainer.max_epochs=4",
+         "model=mlp", "model.hidden=[16]")  # fmt: skip  # 4 steps an epoch
+STOP = ("+trainer.val_check_interval=0.5", "callbacks=early_stopping", "callbacks.early_stopping.patience=2",
+        "+callbacks.early_stopping.min_delta=100")  # fmt: skip  # in the second epoch, after its first half
+
+
+@pytest.mark.parametrize(
+    ("words", "epochs", "validated"),
+    [((), 4, True), (("+trainer.check_val_every_n_epoch=3",), 4, False), (("+trainer.max_steps=14",), 4, False),
+     (STOP, 2, True)],
+    ids=["whole", "not validated", "max_steps", "stopped early"],
+)  # fmt: skip
+def test_the_metrics_of_the_last_epoch_are_what_it_logged(tmp_path, words, epochs, validated):
+    for _ in range(2):  # the second time all is trained already
+        result = run_here(composed(tmp_path, *WORDS, *words, "overwrite=false"))
+        assert (result.status, result.timing.epochs) == ("finished", epochs)
+        row = {name: float(value) for name, value in rows(tmp_path)[-1].items() if value}
+        last = {name: value for name, value in result.metrics.last.items() if not name.startswith("test/")}
+        assert last == {name: value for name, value in row.items() if name.startswith(("train/", "val/"))}
+        assert ("val/loss" in last) is validated and "train/loss" in last and "lr" in row
+    assert rows(tmp_path)[0]["train/loss"] != str(last["train/loss"])

@@ -2,10 +2,12 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +16,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from qbsnn.errors import CheckpointError, EnvironmentFault
-from qbsnn.training.checkpoints import VERSION, AtomicCheckpointIO, load, stored
+from qbsnn.training.checkpoints import VERSION, AtomicCheckpointIO, _HashingWriter, load, stored
+from tests.tool import TINY, Tool
 
 IO = AtomicCheckpointIO()
 
@@ -170,6 +173,60 @@ def test_what_torch_makes_of_a_full_disk_is_told_as_one(saved: Path) -> None:
     with pytest.raises(EnvironmentFault, match=r"a\.ckpt cannot be written: .*No space left"):
         IO.save_checkpoint({"x": torch.zeros(1 << 20)}, saved)
     assert whole(load(saved)) == 1
+
+
+class Signalled:
+    """A SHA-256 that meets a signal in its n-th update."""
+
+    def __init__(self, digest: Any, left: list[int], number: int) -> None:
+        self.digest, self.left, self.number = digest, left, number
+
+    def update(self, data: bytes) -> None:
+        self.left[0] -= 1
+        if self.left[0] == 0:
+            os.kill(os.getpid(), self.number)
+        self.digest.update(data)
+
+    def hexdigest(self) -> str:
+        return str(self.digest.hexdigest())
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_within_a_write_ends_the_run_as_interrupted(
+    tool: Tool, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    honest, left, handler = _HashingWriter.__init__, [60], signal.getsignal(signal.SIGINT)
+
+    def begin(self: _HashingWriter, file: Any) -> None:
+        honest(self, file)
+        self.sha256 = Signalled(self.sha256, left, number)  # type: ignore[assignment]
+
+    monkeypatch.setattr(_HashingWriter, "__init__", begin)
+    words = (*TINY, "model=mlp", "model.hidden=[16]", "report=false", "hydra.run.dir=outputs/a")
+    try:
+        assert tool("train.py", *(word for word in words if "width" not in word)) == code
+    finally:
+        signal.signal(signal.SIGINT, handler)  # Lightning switches it off
+    assert left[0] <= 0 and tool.result()["status"] == "interrupted"
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+def test_a_signal_at_the_begin_of_a_write_is_no_fault_of_the_disk(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]
+) -> None:
+    honest, left = _HashingWriter.write, [6]
+
+    def write(self: _HashingWriter, data: bytes) -> int:
+        left[0] -= 1
+        if left[0] == 0:
+            raise kind(143)
+        return honest(self, data)
+
+    monkeypatch.setattr(_HashingWriter, "write", write)
+    with pytest.raises(kind):
+        IO.save_checkpoint(state(2), saved)
+    assert whole(load(saved)) == 1
+    assert names(saved) == ["a.ckpt"]
 
 
 def test_remains_of_killed_saves_are_not_loaded_and_do_not_accumulate(saved: Path) -> None:

@@ -80,6 +80,7 @@ HARD = {
     "plain": [],
     "random": ["model.encoding=rate", "neuron.init=percentile", "callbacks.delta.penalty=0.1", "data.crop=1"],
     "max_steps": ["+trainer.max_steps=14"],  # within the fourth epoch
+    "float64": ["trainer.precision=64-true", "callbacks.checkpoint.every_minutes=1e-9"],
 }
 
 
@@ -100,7 +101,10 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(tool, stop_at, monkeypatch, s
     assert numbers(result) == numbers(read(whole))
     run = tool.folder / "outputs/parts"
     assert starts(whole) == [(0, 0), (1, 4), (2, 8), (3, 12)]
-    assert starts(run) == [(0, 0), (1, 4), (1, 4), (2, 8), (2, 8), (3, 12)]
+    if "callbacks.checkpoint.every_minutes=1e-9" in settings:  # saved after each step, it goes on behind the last one
+        assert starts(run) == [(0, 0), (1, 4), (1, 6), (2, 8), (3, 12), (3, 13)]
+    else:
+        assert starts(run) == [(0, 0), (1, 4), (1, 4), (2, 8), (2, 8), (3, 12)]
     assert curves(run) == curves(whole)
     if settings:
         ours, theirs = (torch.load(place / "checkpoints/last.ckpt", weights_only=True) for place in (run, whole))
@@ -176,6 +180,17 @@ def test_a_share_below_one_batch_is_refused_before_training(tool, capsys, part):
     assert f"limit_{part}_batches" in error and "at least" in error.lower()
     result = tool.result()
     assert result["status"] == "failed" and not result["timing"]["epochs"]
+
+
+def test_a_run_behind_a_link_to_a_deeper_folder_finds_its_checkpoints(tool):
+    deep = tool.folder / "one/two/three/four"
+    deep.mkdir(parents=True)
+    (tool.folder / "outputs").mkdir()
+    (tool.folder / "outputs/link").symlink_to(deep)
+    assert tool("train.py", *SHORT, "trainer.max_epochs=1", "hydra.run.dir=outputs/link/a") == 0
+    result = read(deep / "a")
+    assert result["status"] == "finished"
+    assert result["checkpoints"] == {"last": "checkpoints/last.ckpt", "best": "checkpoints/best.ckpt"}
 
 
 def test_damage_to_the_newest_checkpoint_leads_back_to_the_one_before(tool, stop_at, capsys, whole):
@@ -335,6 +350,36 @@ def test_a_run_that_validates_within_its_epochs_goes_on_behind_the_last_validati
     assert numbers(read(parts)) == numbers(read(whole))
 
 
+FIVE = ["data.batch_size=24"]  # 5 batches in an epoch
+
+
+def test_a_run_that_goes_on_behind_the_last_validation_of_an_epoch_has_it_in_its_row(tool, stop_at):
+    words = [*SHORT, *FIVE, "+trainer.val_check_interval=0.4"]
+    assert tool("train.py", *words, "hydra.run.dir=outputs/whole") == 0
+    stop_at(10)
+    assert tool("train.py", *words, "hydra.run.dir=outputs/parts") == 1
+    stop_at(None)
+    assert tool("train.py", *words, "hydra.run.dir=outputs/parts") == 0
+    whole, parts = tool.folder / "outputs/whole", tool.folder / "outputs/parts"
+    assert starts(parts)[:3] == [(0, 0), (1, 5), (1, 9)]
+    assert curves(parts) == curves(whole) and all(row["val/loss"] for row in curves(whole))
+    assert numbers(read(parts)) == numbers(read(whole))
+
+
+def test_a_validation_between_the_batches_of_one_step_saves_nothing(tool, stop_at):
+    """Validations follow every second batch; in the second epoch of five they come between the batches of a step."""
+    words = [*SHORT, *FIVE, "trainer.accumulate_grad_batches=2", "+trainer.val_check_interval=2",
+             "+trainer.check_val_every_n_epoch=null"]  # fmt: skip
+    assert tool("train.py", *words, "hydra.run.dir=outputs/whole") == 0
+    stop_at(9)
+    assert tool("train.py", *words, "hydra.run.dir=outputs/parts") == 1
+    stop_at(None)
+    assert tool("train.py", *words, "hydra.run.dir=outputs/parts") == 0
+    whole, parts = tool.folder / "outputs/whole", tool.folder / "outputs/parts"
+    assert starts(parts)[:3] == [(0, 0), (1, 3), (1, 3)]
+    assert curves(parts) == curves(whole) and numbers(read(parts)) == numbers(read(whole))
+
+
 @pytest.mark.parametrize("rare", ["+trainer.val_check_interval=0.5", "+trainer.check_val_every_n_epoch=2"])
 def test_the_end_of_a_validated_epoch_is_gone_on_from_with_its_row(tool, stop_at, rare):
     assert tool("train.py", *SHORT, rare, "hydra.run.dir=outputs/whole") == 0
@@ -406,6 +451,12 @@ def test_the_checkpoint_that_an_idle_fit_was_given_stays(tmp_path, loaded, stays
     )
     BestByValidation(str(tmp_path)).on_fit_end(trainer, None)
     assert gone == ([] if stays else ["resume.ckpt"])
+    (tmp_path / "link").symlink_to(tmp_path)  # a folder is known by its place, not by its name
+    gone.clear()
+    BestByValidation(str(tmp_path / "link")).on_fit_end(trainer, None)
+    trainer.ckpt_path = loaded and str(tmp_path / "link" / loaded)
+    BestByValidation(str(tmp_path / "link")).on_fit_end(trainer, None)
+    assert gone == ([] if stays else ["resume.ckpt"] * 2)
 
 
 def test_what_epochs_are_compared_by_is_kept(tmp_path):

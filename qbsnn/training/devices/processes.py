@@ -51,8 +51,10 @@ def to_start(plain: dict[str, Any]) -> int:
     settings = plain["trainer"]
     if (settings["devices"], settings.get("num_nodes", 1), settings.get("strategy", "auto")) == (1, 1, "auto"):
         return 1
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer: lightning.Trainer = build_object({**settings, **quiet, "sync_batchnorm": False}, "trainer")
+    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    # This trainer only counts. A precision may be `auto`, which Lightning does not know.
+    quiet |= {"sync_batchnorm": False, "precision": None}
+    trainer: lightning.Trainer = build_object({**settings, **quiet}, "trainer")
     strategy = trainer.strategy
     world = trainer.num_devices * trainer.num_nodes  # slurm would say how many tasks there are
     if not isinstance(strategy, ParallelStrategy) or world == 1:

@@ -19,6 +19,7 @@ from qbsnn.errors import SettingsError
 from qbsnn.training import checkpoints
 from qbsnn.training.devices.processes import one_process, to_start
 from tests.data.test_loading import numbered
+from tests.test_configs import composed
 from tests.tool import ROOT, one_paragraph
 
 SMALL = ("data.limit_train=256", "data.limit_test=64", "model.width=0.25", "report=false", "trainer.max_epochs=2")
@@ -96,6 +97,18 @@ def test_what_cannot_run_in_several_processes_is_refused_before_anything_is_writ
     assert tool("train.py", *arguments) == 1
     assert words in one_paragraph(capsys.readouterr().err)
     assert tool.left_behind() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "count"),
+    [
+        (["experiment=cifar10_fast_gpu", CPU], 2),
+        (["experiment=imagenet_qb_t6", CPU], 2),
+        (["trainer.accelerator=cpu", "trainer.devices=auto", "trainer.precision=auto"], 1),
+    ],
+)
+def test_processes_are_counted_whatever_the_precision(tmp_path, arguments, count):
+    assert to_start(composed(tmp_path, *arguments)) == count
 
 
 def test_norms_that_are_computed_twice_are_not_reduced():
@@ -211,8 +224,9 @@ def curves(run: Path) -> dict[str, list[float]]:
         ["model.norm=bn", "trainer.precision=64-true"],
         ["model.norm=none", "neuron=relu"],
         ["model.norm=bn", "neuron=relu", "data.limit_val=45"],
+        ["model.norm=bn", "trainer.precision=64-true", "+callbacks.norms._target_=qbsnn.callbacks.PreciseNorms"],
     ],
-    ids=["spikes-float64", "spikes-bn-float64", "relu", "relu-bn"],
+    ids=["spikes-float64", "spikes-bn-float64", "relu", "relu-bn", "precise-norms"],
 )
 def test_two_processes_end_with_the_losses_and_weights_of_one(tool, network):
     for trainer in ("cpu", "ddp_cpu"):
