@@ -16,6 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from qbsnn.checked import explained
 from qbsnn.errors import ArgumentError
 
+BUDGET_TOLERANCE = 0.05
+"""The share by which a budget may be exceeded and still counts as kept."""
+
 
 class Bounds(BaseModel):
     """Base of the bounds of a group of arguments. A field says what one argument may be; none of them has a default.

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from qbsnn import checks
-from qbsnn.bounds import check_target
-from qbsnn.energy.constants import BUDGET_TOLERANCE
+from qbsnn.bounds import BUDGET_TOLERANCE, check_target
 from qbsnn.energy.spending import Spending
 from qbsnn.errors import ArgumentError
 from qbsnn.results.formatting import counted

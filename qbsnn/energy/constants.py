@@ -21,7 +21,5 @@ DRAM = 1300.0  # [H], 1300 to 2600 per 64-bit access; the lower end caps the pri
 WEIGHT_BITS, STATE_BITS = 8, 32  # the integer network of docs/integer_network.md: int8 weights, int32 membranes
 ANALOG_BITS = 8  # pixels, and activations of the ReLU network
 
-BUDGET_TOLERANCE = 0.05  # by which a budget may be exceeded and still counts as kept
-
 BREAK_EVEN = (0.15, 1.38)  # [D], spikes per synapse per inference below which an SNN wins, by ANN implementation
 BREAK_EVEN_RATE = 0.057  # [Y], mean spike rate below which an SNN of T = 5 beats its quantised twin

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from qbsnn.checks import nearest
 from qbsnn.energy.budget import EnergyBudget
 from qbsnn.errors import SettingsError
-from qbsnn.training.deployment import Check, Listener
 
 LOGGED: dict[str, str | None] = {
     "train/loss": "min",
@@ -22,29 +21,25 @@ LOGGED: dict[str, str | None] = {
 """What a callback may monitor, and which way is better; ``None`` where neither is."""
 
 
-def check_callbacks(built: Sequence[Any], settings: Mapping[str, Any], budget: EnergyBudget | None) -> dict[str, Any]:
-    """The callbacks of a run by name, once it is checked what they are and what they monitor.
+def check_monitors(callbacks: Mapping[str, Any], settings: Mapping[str, Any], budget: EnergyBudget | None) -> None:
+    """See that callbacks monitor what a run logs.
 
     Args:
-        built: from the settings, in their order.
+        callbacks: by name.
         settings: of the run, validated.
         budget: of the network, which has none without spikes.
 
     Raises:
-        SettingsError: an entry is no callback, or monitors what no run logs, or in the wrong direction, or at a time
-            at which it is not logged yet.
+        SettingsError: one monitors what no run logs, or in the wrong direction, or at a time at which it is not logged
+            yet.
     """
-    names = [name for name, node in (settings.get("callbacks") or {}).items() if node]
     logged = dict(LOGGED)
     if budget is not None:
         logged |= {"val/excess": "min", "train/budget": None, f"train/{budget.quantity}": "min"}
-    named = dict(zip(names, built, strict=True))
-    for name, callback in named.items():
-        if not isinstance(callback, (Callback, Check, Listener)):
-            raise SettingsError(f"callbacks.{name} is no callback, but a {type(callback).__name__}")
+    for name, callback in callbacks.items():
         monitor = getattr(callback, "monitor", None)
         if monitor is not None and monitor not in logged:
-            asked = budget is None and settings.get("budget", {}).get("_target_")
+            asked = budget is None and (settings.get("budget") or {}).get("_target_")
             why = " by a network without spikes, which has no budget" if asked else ""
             raise SettingsError(
                 f"callbacks.{name}.monitor: {monitor!r} is not logged{why}: {nearest(str(monitor), logged)}"
@@ -54,7 +49,6 @@ def check_callbacks(built: Sequence[Any], settings: Mapping[str, Any], budget: E
             raise SettingsError(f"callbacks.{name}.mode must be {better} for monitor={monitor}, got {callback.mode}")
         if isinstance(callback, EarlyStopping):
             _check_time(name, callback, settings["trainer"])
-    return named
 
 
 def _check_time(name: str, callback: EarlyStopping, trainer: Mapping[str, Any]) -> None:

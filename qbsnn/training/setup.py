@@ -26,7 +26,7 @@ from qbsnn.models.execution import channels_last
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.results.schema import Result
 from qbsnn.tracking.curves import Curves
-from qbsnn.tracking.monitored import check_callbacks
+from qbsnn.tracking.monitored import check_monitors
 from qbsnn.training import checkpoints
 from qbsnn.training.building import build_all, build_object
 from qbsnn.training.deployment import Check, Listener
@@ -99,7 +99,8 @@ def build(settings: dict[str, Any], callbacks: Sequence[Callback] = ()) -> Parts
     rehearse(module, settings)
     resumption, curves = Resumption(settings["paths"]["run"]), Curves(settings["paths"]["run"])
     built = build_all(settings.get("callbacks"), "callbacks")
-    named = check_callbacks(built, settings, budget)
+    named = _by_name(built, settings)
+    check_monitors(named, settings, budget)
     follow = [AverageFollows(*item) for item in named.items() if isinstance(item[1], WeightAveraging)]
     checks = [callback for callback in built if isinstance(callback, Check)]
     listeners = [callback for callback in built if isinstance(callback, Listener)]
@@ -117,6 +118,16 @@ def build(settings: dict[str, Any], callbacks: Sequence[Callback] = ()) -> Parts
         execution=str(execution),
     )
     return Parts(settings, data, module, trainer, checks, listeners, resumption, curves, execution, result)
+
+
+def _by_name(built: Sequence[Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """The callbacks of a run by name. Raises SettingsError where an entry of the settings is none."""
+    names = [name for name, node in (settings.get("callbacks") or {}).items() if node]
+    named = dict(zip(names, built, strict=True))
+    for name, callback in named.items():
+        if not isinstance(callback, (Callback, Check, Listener)):
+            raise SettingsError(f"callbacks.{name} is no callback, but a {type(callback).__name__}")
+    return named
 
 
 def _log_the_rest() -> Callback:

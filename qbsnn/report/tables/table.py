@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from qbsnn.energy.constants import BUDGET_TOLERANCE
+from qbsnn.bounds import BUDGET_TOLERANCE
 from qbsnn.results.formatting import NONE
 from qbsnn.results.published import Published, figure, of_the_same_sets
 from qbsnn.results.quantities import TABLE, Quantity, listed, of_columns, spread
