@@ -3,7 +3,8 @@
 Each part is a process with a limit of its own. ``docs/checks/gpu_CARD.json`` is written before and after every part,
 so that what was measured survives a kill; a part that was running then says so. A part that reaches its limit is
 interrupted and has ``GRACE`` seconds to write what it has. Parts that no longer fit into the time are left out and
-named. The exit code is 1 where a test failed or a part did not finish.
+named. What a part printed lies in the folder ``gpu_CARD`` beside the summary. The exit code is 1 where a test failed or
+a part did not finish.
 ``python -m benchmarks.gpu [minutes=25] [data=data] [parts=tests,neuron] [out=FILE]``
 """
 
@@ -38,7 +39,8 @@ from qbsnn.results.files import write_atomically
 from qbsnn.training.devices.host import git_state, host_info
 
 GRACE = 20.0  # seconds between SIGINT and SIGKILL
-METRICS = ("status", "metrics", "timing", "precision", "execution", "absorption", "integer", "energy")
+LAST = 15  # lines that are kept of a failed test's text and of a failed part's output
+METRICS = ("status", "error", "metrics", "timing", "precision", "execution", "absorption", "integer", "energy")
 
 
 @dataclass(frozen=True)
@@ -65,20 +67,21 @@ def of_benchmark(text: str) -> dict[str, Any]:
 def of_tests(text: str) -> dict[str, Any]:
     """Numbers of tests, and what failed, of pytest's XML; tests that were interrupted have no name and do not count.
 
-    >>> of_tests('<a><testcase name="x"/><testcase name="y"><failure message="no"/></testcase></a>')
-    {'passed': 1, 'skipped': 0, 'failed': ['y: no'], 'names': ['x']}
+    >>> of_tests('<a><testcase name="x"/><testcase name="y"><failure message="no">1 != 2</failure></testcase></a>')
+    {'passed': 1, 'skipped': 0, 'failed': ['y: no'], 'names': ['x'], 'reasons': {'y': ['1 != 2']}}
     """
     cases = ElementTree.fromstring(text).iterfind(".//testcase[@name]")
-    passed, skipped, failed = [], 0, []
+    passed, skipped, failed, reasons = [], 0, [], {}
     for case in cases:
         if (bad := next((child for child in case if child.tag in ("failure", "error")), None)) is not None:
             first = next(iter((bad.get("message") or "no message").splitlines()))
             failed.append(f"{case.get('name')}: {first[:200]}")
+            reasons[case.get("name")] = (bad.text or "").strip().splitlines()[-LAST:]
         elif case.find("skipped") is not None:
             skipped += 1
         else:
             passed.append(case.get("name"))
-    return {"passed": len(passed), "skipped": skipped, "failed": failed, "names": passed}
+    return {"passed": len(passed), "skipped": skipped, "failed": failed, "names": passed, "reasons": reasons}
 
 
 def of_run(text: str) -> dict[str, Any]:
@@ -175,20 +178,28 @@ def run(parts: Sequence[Part], path: Path, seconds: float, data: Path) -> dict[s
         summary["parts"].append(entry)
         _write(path, summary)
         left = seconds - GRACE - (time.monotonic() - begun)
-        print(f"{part.name}: at most {min(left, part.seconds):.0f} s", flush=True)
-        entry |= one(part, min(left, part.seconds), data) if left >= part.least else {"status": "left out: no time"}
+        if left >= part.least:
+            print(f"{part.name}: at most {min(left, part.seconds):.0f} s", flush=True)
+            log = path.with_suffix("") / (re.sub(r"[^A-Za-z0-9_.=]+", "_", part.name) + ".txt")
+            entry |= one(part, min(left, part.seconds), data, log)
+        else:
+            entry["status"] = "left out: no time"
         _write(path, summary)
         print(text({"parts": [entry]}), flush=True)
     return summary
 
 
-def one(part: Part, seconds: float, data: Path) -> dict[str, Any]:
-    """Run one part, which is interrupted after so long: its status, seconds, and what it left."""
+def one(part: Part, seconds: float, data: Path, log: Path) -> dict[str, Any]:
+    """Run one part, which is interrupted after so long: its status, seconds, and what it left; ``log`` gets its output.
+
+    Where it does not end well, the last lines of its output are kept too.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / part.leaves
         command = [word.format(out=out, data=data, folder=folder) for word in part.command]
         begun = time.monotonic()
-        with (Path(folder) / "output").open("w+b") as output:
+        with log.open("wb") as output:
             process = subprocess.Popen(
                 [sys.executable, *command], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output,
                 stderr=subprocess.STDOUT, start_new_session=True,
@@ -205,13 +216,15 @@ def one(part: Part, seconds: float, data: Path) -> dict[str, Any]:
                 with suppress(ProcessLookupError):  # all are gone
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-            output.seek(0)
-            last = output.read().decode(errors="replace").strip().splitlines()[-12:]
-        found: dict[str, Any] = {"seconds": round(time.monotonic() - begun, 1)}
+        last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-LAST:]
+        found: dict[str, Any] = {"seconds": round(time.monotonic() - begun, 1), "log": f"{log.parent.name}/{log.name}"}
         found["status"] = {None: "out of time", 0: "finished"}.get(code, f"exit code {code}")
         try:
             found |= {f"run_{key}" if key in found else key: value for key, value in part.read(out.read_text()).items()}
+            unread = False
         except (OSError, ValueError, KeyError, ElementTree.ParseError):
+            unread = True
+        if unread or code != 0:
             found["output"] = last
         return found
 
@@ -232,6 +245,8 @@ def text(summary: dict[str, Any]) -> str:
         accuracy = (part.get("metrics") or {}).get("best", {}).get("test/acc")
         if accuracy is not None:
             lines.append(f"    test accuracy {accuracy:.2%}")
+        if part.get("error"):
+            lines.append(f"    {part['error']}")
         lines += [f"    {line}" for line in part.get("output", ())]
     return "\n".join(lines)
 

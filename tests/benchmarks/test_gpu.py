@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from benchmarks import gpu
-from benchmarks.gpu import PARTS, GpuKeys, Part, main, of_benchmark, of_tests, run, text
+from benchmarks.gpu import PARTS, GpuKeys, Part, main, of_benchmark, of_run, of_tests, run, text
 from benchmarks.harness import BenchmarkKeys, Goal, Result
 from benchmarks.train_step import CARD, add_card_rows
 from qbsnn.cli.keys import read
@@ -36,7 +36,8 @@ def test_what_was_measured_stays_when_others_fail_or_hang(tmp_path, monkeypatch)
     deaf = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(600)"
     parts = [
         part("works", WRITES, XML),
-        part("fails", "raise SystemExit('no such card')"),
+        part("fails", "print('begun\\n' * 99, end=''); raise SystemExit('no such card')"),
+        part("fails, 2", f"{WRITES}; raise SystemExit('a test failed')", XML),
         part("hangs", deaf, seconds=2.0),
         part("stops", f"try: import time; time.sleep(600)\nfinally: {WRITES}", XML, seconds=2.0),
     ]
@@ -46,12 +47,15 @@ def test_what_was_measured_stays_when_others_fail_or_hang(tmp_path, monkeypatch)
     finally:
         signal.signal(signal.SIGINT, before)
     assert json.loads(out.read_text())["parts"] == found["parts"]
-    works, fails, hangs, stops = found["parts"]
+    works, fails, fails_too, hangs, stops = found["parts"]
     assert gpu.trouble({"parts": [works]}) and gpu.trouble({"parts": [fails]}) and gpu.trouble({"parts": [hangs]})
     assert not gpu.trouble({"parts": [{"status": "finished"}, {"status": "left out: no time"}]})
     assert {"cuda", "cudnn", "driver"} <= found.keys()
     assert works["status"] == "finished" and works["passed"] == 1 and works["failed"] == ["y: off by one"]
-    assert fails["status"] == "exit code 1" and fails["output"] == ["no such card"]
+    assert fails["status"] == "exit code 1" and fails["output"] == ["begun"] * (gpu.LAST - 1) + ["no such card"]
+    assert (tmp_path / fails["log"]).read_text().split() == ["begun"] * 99 + ["no", "such", "card"]
+    assert fails_too["passed"] == 1 and fails_too["output"] == ["a test failed"] and "output" not in works
+    assert fails_too["log"] == "gpu/fails_2.txt" and (tmp_path / works["log"]).read_text() == ""
     assert hangs["status"] == "out of time" and hangs["seconds"] >= 3 and "passed" not in hangs
     assert stops["status"] == "out of time" and stops["passed"] == 1  # it was interrupted, and wrote what it had
     assert "1 passed, 1 failed" in text(found) and "no such card" in text(found)
@@ -61,6 +65,14 @@ def test_parts_that_no_longer_fit_are_named(tmp_path):
     parts = [part("late", WRITES, XML, least=100), part("early", WRITES, XML)]
     late, early = run(parts, tmp_path / "gpu.json", 99 + gpu.GRACE, tmp_path)["parts"]
     assert (late["status"], early["status"]) == ("left out: no time", "finished")
+
+
+def test_a_failure_keeps_its_reason():
+    lines = "\n".join(map(str, range(99)))
+    found = of_tests(XML.replace('"off by one"/>', f'"off by one">{lines}</failure>'))
+    assert found["reasons"] == {"y": [str(n) for n in range(99 - gpu.LAST, 99)]}
+    entry = {"name": "p", "status": "exit code 1", **of_run('{"status": "failed", "error": "no memory", "seed": 1}')}
+    assert entry["error"] == "no memory" and "no memory" in text({"parts": [entry]})
 
 
 def test_interrupted_tests_do_not_count():
