@@ -10,6 +10,7 @@ a part did not finish.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
@@ -23,7 +24,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from qbsnn.results.files import write_atomically
 from qbsnn.training.devices.host import git_state, host_info
 
 GRACE = 20.0  # seconds between SIGINT and SIGKILL
+SET_PDEATHSIG = 1  # of prctl(2)
 LAST = 15  # lines that are kept of a failed test's text and of a failed part's output
 METRICS = ("status", "error", "metrics", "timing", "precision", "execution", "absorption", "integer", "energy")
 
@@ -202,8 +203,7 @@ def one(part: Part, seconds: float, data: Path, log: Path) -> dict[str, Any]:
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [sys.executable, *command], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output,
-                stderr=subprocess.STDOUT, start_new_session=True,
-                preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
+                stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_ending_with(os.getpid()),
             )  # fmt: skip
             try:
                 code: int | None = process.wait(seconds)
@@ -227,6 +227,20 @@ def one(part: Part, seconds: float, data: Path, log: Path) -> dict[str, Any]:
         if unread or code != 0:
             found["output"] = last
         return found
+
+
+def _ending_with(parent: int) -> Callable[[], None]:
+    """What a child does before it runs: hear of Ctrl-C, and on Linux end when its parent is killed."""
+    prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+
+    def prepare() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job ignores it
+        if prctl is not None:
+            prctl(SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:  # it was killed before
+                os._exit(1)
+
+    return prepare
 
 
 def text(summary: dict[str, Any]) -> str:

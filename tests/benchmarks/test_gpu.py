@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -82,9 +83,18 @@ def test_interrupted_tests_do_not_count():
 KILLED = """
 from benchmarks import gpu
 from pathlib import Path
-parts = [gpu.Part("slow", ("-c", "import time; time.sleep(600)", "{out}"), 600.0, gpu.of_tests)]
-gpu.run(parts, Path("gpu.json"), 3600, Path("."))
+code = "import os, sys, time; print(os.getpid(), file=open(sys.argv[1], 'w'), flush=True); time.sleep(600)"
+parts = [gpu.Part("slow", ("-c", code, "{data}/pid"), 600.0, gpu.of_tests)]
+gpu.run(parts, Path("gpu.json"), 3600, Path.cwd())
 """
+
+
+def runs(pid):
+    """Whether a process is there and is no zombie that waits for a parent to ask."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_a_kill_leaves_the_summary(tmp_path):
@@ -92,11 +102,16 @@ def test_a_kill_leaves_the_summary(tmp_path):
         [sys.executable, "-c", KILLED], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
         start_new_session=True, stdout=subprocess.DEVNULL,
     )  # fmt: skip
-    deadline = time.monotonic() + 300
-    while not (tmp_path / "gpu.json").exists() and time.monotonic() < deadline:
+    deadline = time.monotonic() + 120
+    pid = tmp_path / "pid"
+    while not (pid.exists() and pid.read_text()) and time.monotonic() < deadline:
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait(60)
+    if sys.platform == "linux":
+        while runs(int(pid.read_text())) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not runs(int(pid.read_text()))
     assert json.loads((tmp_path / "gpu.json").read_text())["parts"][0]["status"] == "running"
 
 
