@@ -11,7 +11,6 @@ a part did not finish.
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import re
 import signal
@@ -30,18 +29,16 @@ from typing import Any
 import torch
 from pydantic import Field
 
+from benchmarks.gpu_summary import LAST, code, earlier, of_benchmark, of_run, of_tests, text, trouble, write
 from benchmarks.harness import ROOT, first_line, where
 from qbsnn.checks import choice
 from qbsnn.cli import launch as cli
 from qbsnn.cli.keys import Keys
 from qbsnn.errors import SettingsError
-from qbsnn.results.files import write_atomically
 from qbsnn.training.devices.host import git_state, host_info
 
 GRACE = 20.0  # seconds between SIGINT and SIGKILL
 SET_PDEATHSIG = 1  # of prctl(2)
-LAST = 15  # lines that are kept of a failed test's text and of a failed part's output
-METRICS = ("status", "error", "metrics", "timing", "precision", "execution", "absorption", "integer", "energy")
 
 
 @dataclass(frozen=True)
@@ -57,38 +54,6 @@ class Part:
     read: Callable[[str], dict[str, Any]]
     leaves: str = "result.json"  # in the folder of the part
     least: float = 30.0
-
-
-def of_benchmark(text: str) -> dict[str, Any]:
-    """Rows, reasons and the peers' versions of a benchmark's result file."""
-    found = json.loads(text)
-    return {key: found[key] for key in ("settings", "versions", "rows", "skipped")}
-
-
-def of_tests(text: str) -> dict[str, Any]:
-    """Numbers of tests, and what failed, of pytest's XML; tests that were interrupted have no name and do not count.
-
-    >>> of_tests('<a><testcase name="x"/><testcase name="y"><failure message="no">1 != 2</failure></testcase></a>')
-    {'passed': 1, 'skipped': 0, 'failed': ['y: no'], 'names': ['x'], 'reasons': {'y': ['1 != 2']}}
-    """
-    cases = ElementTree.fromstring(text).iterfind(".//testcase[@name]")
-    passed, skipped, failed, reasons = [], 0, [], {}
-    for case in cases:
-        if (bad := next((child for child in case if child.tag in ("failure", "error")), None)) is not None:
-            first = next(iter((bad.get("message") or "no message").splitlines()))
-            failed.append(f"{case.get('name')}: {first[:200]}")
-            reasons[case.get("name")] = (bad.text or "").strip().splitlines()[-LAST:]
-        elif case.find("skipped") is not None:
-            skipped += 1
-        else:
-            passed.append(case.get("name"))
-    return {"passed": len(passed), "skipped": skipped, "failed": failed, "names": passed, "reasons": reasons}
-
-
-def of_run(text: str) -> dict[str, Any]:
-    """What a run says of itself."""
-    found = json.loads(text)
-    return {key: found[key] for key in METRICS if key in found}
 
 
 def _benchmark(name: str, script: str, seconds: float, *keys: str) -> Part:
@@ -145,14 +110,9 @@ def main(given: GpuKeys) -> None:
     path = given.out or ROOT / f"docs/checks/gpu_{card}.json"
     summary = run(wanted, path, 60 * given.minutes, given.data.absolute())
     print(f"\n{where()}\n{text(summary)}\nwritten to {path}")
-    if trouble(summary):
+    names = {part.name for part in wanted}
+    if trouble({"parts": [entry for entry in summary["parts"] if entry["name"] in names]}):
         sys.exit(1)
-
-
-def trouble(summary: dict[str, Any]) -> bool:
-    """Whether a test failed, or a part neither finished nor was left out."""
-    parts = summary["parts"]
-    return any(part.get("failed") or not part["status"].startswith(("finished", "left out")) for part in parts)
 
 
 def driver() -> str | None:
@@ -165,29 +125,38 @@ def driver() -> str | None:
 
 
 def run(parts: Sequence[Part], path: Path, seconds: float, data: Path) -> dict[str, Any]:
-    """Run parts until the time is over, writing the summary to ``path`` as it grows; returns it."""
+    """Run parts until the time is over, writing the summary to ``path`` as it grows; returns it.
+
+    A summary of the same code, host and torch that lies there keeps its parts, except those that run again.
+    """
     commit, dirty = git_state(ROOT, ":(top)benchmarks")
     summary: dict[str, Any] = {
         "host": vars(host_info()), "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(),
-        "driver": driver(), "git_commit": commit, "git_dirty": dirty, "seconds": seconds,
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"), "parts": [],
+        "driver": driver(), "git_commit": commit, "git_dirty": dirty, "code": code(ROOT), "seconds": seconds,
+        "started": _now(), "parts": [],
     }  # fmt: skip
     begun = time.monotonic()
     path.parent.mkdir(parents=True, exist_ok=True)
+    entries = {entry["name"]: entry for entry in earlier(path, summary)}
     for part in parts:
-        entry: dict[str, Any] = {"name": part.name, "command": " ".join(part.command), "status": "running"}
-        summary["parts"].append(entry)
-        _write(path, summary)
         left = seconds - GRACE - (time.monotonic() - begun)
+        entry: dict[str, Any] = {"name": part.name, "command": " ".join(part.command), "started": _now()}
         if left >= part.least:
+            entries[part.name] = entry | {"status": "running"}
+            write(path, summary | {"parts": [*entries.values()]})
             print(f"{part.name}: at most {min(left, part.seconds):.0f} s", flush=True)
             log = path.with_suffix("") / (re.sub(r"[^A-Za-z0-9_.=]+", "_", part.name) + ".txt")
-            entry |= one(part, min(left, part.seconds), data, log)
-        else:
-            entry["status"] = "left out: no time"
-        _write(path, summary)
-        print(text({"parts": [entry]}), flush=True)
+            entries[part.name] = entry | one(part, min(left, part.seconds), data, log)
+        else:  # an earlier call may have run it
+            entries.setdefault(part.name, entry | {"status": "left out: no time"})
+        summary["parts"] = [*entries.values()]
+        write(path, summary)
+        print(text({"parts": [entries[part.name]]}), flush=True)
     return summary
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def one(part: Part, seconds: float, data: Path, log: Path) -> dict[str, Any]:
@@ -206,9 +175,9 @@ def one(part: Part, seconds: float, data: Path, log: Path) -> dict[str, Any]:
                 stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_ending_with(os.getpid()),
             )  # fmt: skip
             try:
-                code: int | None = process.wait(seconds)
+                ended: int | None = process.wait(seconds)
             except subprocess.TimeoutExpired:
-                code = None
+                ended = None
                 os.killpg(process.pid, signal.SIGINT)
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(GRACE)
@@ -218,13 +187,13 @@ def one(part: Part, seconds: float, data: Path, log: Path) -> dict[str, Any]:
                 process.wait()
         last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-LAST:]
         found: dict[str, Any] = {"seconds": round(time.monotonic() - begun, 1), "log": f"{log.parent.name}/{log.name}"}
-        found["status"] = {None: "out of time", 0: "finished"}.get(code, f"exit code {code}")
+        found["status"] = {None: "out of time", 0: "finished"}.get(ended, f"exit code {ended}")
         try:
             found |= {f"run_{key}" if key in found else key: value for key, value in part.read(out.read_text()).items()}
             unread = False
         except (OSError, ValueError, KeyError, ElementTree.ParseError):
             unread = True
-        if unread or code != 0:
+        if unread or ended != 0:
             found["output"] = last
         return found
 
@@ -241,32 +210,6 @@ def _ending_with(parent: int) -> Callable[[], None]:
                 os._exit(1)
 
     return prepare
-
-
-def text(summary: dict[str, Any]) -> str:
-    """A line per part, and one per goal, failed test and test accuracy."""
-    lines = []
-    for part in summary["parts"]:
-        lines.append(f"{part['name']:<34} {part['status']:<18} {part.get('seconds', 0):>6.0f} s")
-        if "passed" in part:
-            lines.append(f"    {part['passed']} passed, {len(part['failed'])} failed, {part['skipped']} skipped")
-            lines += [f"    {line}" for line in part["failed"]]
-        for row in part.get("rows", ()):
-            if row["goal"]:
-                value = row["ratio"] if row["to"] or row["ratio"] is not None else row["median"]
-                shown = "no value" if value is None else f"{value:.3g}"
-                lines.append(f"    {row['goal_name']}: {shown}, goal {row['goal']}, {'' if row['met'] else 'not '}met")
-        accuracy = (part.get("metrics") or {}).get("best", {}).get("test/acc")
-        if accuracy is not None:
-            lines.append(f"    test accuracy {accuracy:.2%}")
-        if part.get("error"):
-            lines.append(f"    {part['error']}")
-        lines += [f"    {line}" for line in part.get("output", ())]
-    return "\n".join(lines)
-
-
-def _write(path: Path, summary: dict[str, Any]) -> None:
-    write_atomically(path, (json.dumps(summary, indent=1, ensure_ascii=False, default=str) + "\n").encode())
 
 
 if __name__ == "__main__":

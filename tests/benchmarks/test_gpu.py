@@ -68,6 +68,28 @@ def test_parts_that_no_longer_fit_are_named(tmp_path):
     assert (late["status"], early["status"]) == ("left out: no time", "finished")
 
 
+def test_a_second_call_replaces_the_parts_of_the_same_name_alone(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "gpu.json"
+    first = run([part("a", WRITES, XML), part("b", "raise SystemExit('no')")], out, 600, tmp_path)["parts"]
+    second = run([part("b", WRITES, XML), part("c", WRITES, XML)], out, 600, tmp_path)["parts"]
+    assert [entry["name"] for entry in second] == ["a", "b", "c"] and second[0] == first[0]
+    assert [entry["status"] for entry in (*first, *second)] == ["finished", "exit code 1", *["finished"] * 3]
+    assert run([part("c", WRITES, XML, least=999)], out, 600, tmp_path)["parts"] == second  # it has run already
+    assert "is replaced" not in capsys.readouterr().out
+    monkeypatch.setattr(gpu, "code", lambda root: "changed")
+    assert [entry["name"] for entry in run([part("b", WRITES, XML)], out, 600, tmp_path)["parts"]] == ["b"]
+    assert "gpu.json is replaced: another code\n" in capsys.readouterr().out
+    out.write_text("[]")
+    assert len(run([], out, 600, tmp_path)["parts"]) == 0 and "no summary" in capsys.readouterr().out
+
+
+def test_the_code_of_a_folder_without_git_is_known_by_its_files(tmp_path):
+    file = tmp_path / "qbsnn/a.py"
+    file.parent.mkdir()
+    found = [(file.write_text(words), gpu.code(tmp_path))[1] for words in ("x = 1", "x = 2", "x = 1")]
+    assert found[0] == found[2] != found[1]
+
+
 def test_a_failure_keeps_its_reason():
     lines = "\n".join(map(str, range(99)))
     found = of_tests(XML.replace('"off by one"/>', f'"off by one">{lines}</failure>'))

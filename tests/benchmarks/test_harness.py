@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks import harness, loops, scaling
+from benchmarks import gpu_summary, harness, loops, scaling
 from benchmarks.harness import Goal, Result, goal_met, interleaved
 from benchmarks.time_to_accuracy import OURS, PEER, TASKS, add_rows, small
 from qbsnn.cli.keys import read
@@ -15,7 +15,7 @@ from qbsnn.data.loading import EpochSampler
 from qbsnn.errors import SettingsError
 
 
-@pytest.mark.parametrize("module", [harness, scaling])
+@pytest.mark.parametrize("module", [gpu_summary, harness, scaling])
 def test_examples_hold(module):
     found = doctest.testmod(module)
     assert found.attempted and not found.failed
