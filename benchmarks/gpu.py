@@ -54,6 +54,7 @@ class Part:
     read: Callable[[str], dict[str, Any]]
     leaves: str = "result.json"  # in the folder of the part
     least: float = 30.0
+    environment: tuple[tuple[str, str], ...] = ()  # variables beside those of this process
 
 
 def _benchmark(name: str, script: str, seconds: float, *keys: str) -> Part:
@@ -66,8 +67,10 @@ def _training(name: str, seconds: float, *keys: str) -> Part:
     return Part(name, command, seconds, of_run, "run/result.json", least=120)
 
 
-# A warning of another torch fails no test here, and only files with tests of a card are collected.
-TESTS = ("-m", "pytest", "-m", "gpu", "-q", "-n", "4", "-W", "default", "--tb=short", "--junitxml={out}",
+# A warning of another torch fails no test here, only files with tests of a card are collected, and of the plugins that
+# another machine may have only those that are needed here are loaded.
+TESTS = ("-m", "pytest", "-p", "xdist", "-p", "hypothesispytest", "-m", "gpu", "-q", "-n", "4",
+         "-W", "default", "--tb=short", "--junitxml={out}",
          "tests/test_gpu.py", "tests/deploy/engines/test_int8.py")  # fmt: skip
 STEP = ("rounds=5", "channels_last=true")
 LARGE = "only=QB-LIF block,QB-LIF packed,SpikingJelly compiled"
@@ -75,7 +78,7 @@ LARGE = "only=QB-LIF block,QB-LIF packed,SpikingJelly compiled"
 FAST = ("experiment=cifar10_fast_gpu", "callbacks.integer.max_batches=1", "callbacks.absorption.max_batches=1")
 SHORT = ("trainer.max_epochs=2", "callbacks=no_deploy")
 PARTS = (
-    Part("tests", TESTS, 420, of_tests),
+    Part("tests", TESTS, 420, of_tests, environment=(("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"),)),
     _benchmark("neuron", "neuron", 150, "batch=256", "rounds=10"),
     _training("cifar10_fast_gpu", 420, *FAST),
     _benchmark("step_resnet19_128", "train_step", 240, "batch=128", *STEP),
@@ -171,8 +174,9 @@ def one(part: Part, seconds: float, data: Path, log: Path) -> dict[str, Any]:
         begun = time.monotonic()
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, *command], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output,
-                stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_ending_with(os.getpid()),
+                [sys.executable, *command], cwd=ROOT, env={**os.environ, **dict(part.environment)},
+                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+                preexec_fn=_ending_with(os.getpid()),
             )  # fmt: skip
             try:
                 ended: int | None = process.wait(seconds)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -170,6 +171,21 @@ def test_a_summary_shows_the_goals():
 def test_without_a_card_it_says_so():
     with pytest.raises(SettingsError, match=r"finds no CUDA device here: see docs/gpu.md; it says: \w+"):
         main(GpuKeys())
+
+
+def test_the_part_of_the_tests_loads_no_plugin_that_it_does_not_name(tmp_path):
+    (tests,) = (part for part in PARTS if part.read is of_tests)
+    foreign = tmp_path / "foreign-1.dist-info"
+    foreign.mkdir()
+    (foreign / "METADATA").write_text("Metadata-Version: 2.1\nName: foreign\nVersion: 1\n")
+    (foreign / "entry_points.txt").write_text("[pytest11]\nforeign = foreign\n")
+    (tmp_path / "foreign.py").write_text("raise SystemExit('a foreign plugin')")
+    paths = os.pathsep.join([str(ROOT), str(tmp_path)])
+    collect = replace(tests, command=(*tests.command, "--collect-only", "-n", "0"),
+                      environment=(*tests.environment, ("PYTHONPATH", paths)))  # fmt: skip
+    found = gpu.one(collect, 300, tmp_path, tmp_path / "log.txt")
+    said = (tmp_path / "log.txt").read_text()
+    assert found["status"] == "finished" and "tests/test_gpu.py: " in said and "test_int8.py: 1" in said, said
 
 
 def test_names_of_parts_are_different():
