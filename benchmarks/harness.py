@@ -11,12 +11,10 @@ from __future__ import annotations
 import json
 import operator
 import os
-import random
 import shlex
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -217,46 +215,6 @@ def where() -> str:
 def device() -> torch.device:
     """A GPU where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def clock(call: Callable[[], object]) -> float:
-    """Seconds of one call, work queued on a GPU included."""
-    wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
-    wait()
-    start = time.perf_counter()
-    call()
-    wait()
-    return time.perf_counter() - start
-
-
-def interleaved(
-    contenders: Mapping[str, Callable[[], object]],
-    rounds: int,
-    timer: Callable[[Callable[[], object]], float] = clock,
-    report: Callable[[str, object], None] | None = None,
-) -> dict[str, list[float]]:
-    """Seconds of each contender in each round, after one round that does not count.
-
-    Contenders take turns in an order that is drawn anew for every round, with a fixed seed, so that neither a drift of
-    the machine nor a fixed neighbour favours any. With ``report(name, why)``, which then hears of it, a contender that
-    raises takes no further part and has no seconds; else the error ends the measurement.
-    """
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    left = dict(contenders)
-    for number in range(rounds + 1):
-        for name in random.Random(number).sample(list(left), len(left)):
-            try:
-                seconds = timer(left[name])
-            except Exception as error:
-                if report is None:
-                    raise
-                report(name, first_line(error))
-                times[name] = []
-                del left[name]
-            else:
-                if number:
-                    times[name].append(seconds)
-    return times
 
 
 def first_line(error: BaseException) -> str:

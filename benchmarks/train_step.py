@@ -33,7 +33,8 @@ from benchmarks.contenders import (
     able,
     trainings,
 )
-from benchmarks.harness import BenchmarkKeys, Goal, Result, Unavailable, device, interleaved, where
+from benchmarks.harness import BenchmarkKeys, Goal, Result, Unavailable, device, where
+from benchmarks.rounds import interleaved, timed
 from qbsnn.checks import choice
 from qbsnn.cli import launch as cli
 from qbsnn.training.devices.allocator import keep_freed_memory
@@ -96,8 +97,12 @@ def measure_time(result: Result, names: tuple[str, ...], problem: Problem, round
     if device().type == "cuda":
         titles |= {f"{name}, tf32": f"{name}|tf32" for name in BF16 if name in names}
     contenders = able(trainings(titles, problem, device(), result.skip), result.skip)
-    found = interleaved({title: training.step for title, training in contenders.items()}, rounds, report=result.skip)
-    times = {title: found.get(title, []) for title in titles}
+    with timed(result, {title: training.step for title, training in contenders.items()}, rounds) as found:
+        add_times(result, names, {title: found.get(title, []) for title in titles})
+
+
+def add_times(result: Result, names: tuple[str, ...], times: dict[str, list[float]]) -> None:
+    """The rows of the step time; [] stands for a contender that failed."""
     if device().type == "cuda":
         add_card_rows(result, times)
     add_beside(result, "Step time, fp32", TWIN, {name: times[name] for name in names}, STEP)

@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks import gpu_summary, harness, loops, scaling
-from benchmarks.harness import Goal, Result, goal_met, interleaved
+from benchmarks import data, gpu_summary, harness, loops, scaling
+from benchmarks.contenders import Problem, trainings
+from benchmarks.harness import Goal, Result, goal_met
+from benchmarks.rounds import interleaved, timed
 from benchmarks.time_to_accuracy import OURS, PEER, TASKS, add_rows, small
 from qbsnn.cli.keys import read
 from qbsnn.data.loading import EpochSampler
@@ -42,6 +44,52 @@ def test_a_contender_that_fails_is_named_and_has_no_seconds():
     assert why == [("bad", "division by zero")]
     with pytest.raises(ZeroDivisionError):
         interleaved(contenders, 2)
+
+
+def test_an_interrupted_measurement_keeps_its_whole_rounds():
+    def counting(stop):
+        calls = iter(range(99))
+
+        def timer(call):
+            if next(calls) == stop:
+                raise KeyboardInterrupt
+            return 1.0
+
+        return timer
+
+    contenders = {name: lambda: None for name in "abc"}
+    result, seen = Result("trial", {}), []
+    with pytest.raises(KeyboardInterrupt), timed(result, contenders, 5, counting(11)) as times:
+        seen.append(dict(times))
+    assert seen == [{name: [1.0] * 2 for name in "abc"}]  # a round that does not count, two, and two turns
+    assert result.skipped == ["the other rounds: interrupted after 2 rounds"]
+    with pytest.raises(KeyboardInterrupt), timed(result, contenders, 5, counting(4)):
+        seen.append("a body without a round")
+    assert len(seen) == 1
+    with timed(result, contenders, 5, counting(None)) as times:
+        assert {len(values) for values in times.values()} == {5}
+
+
+def test_a_contender_that_cannot_be_made_does_not_end_the_others(monkeypatch):
+    def made(contender, *given):
+        return {"good": 1}[contender]
+
+    monkeypatch.setattr("benchmarks.contenders.Training", made)
+    why = []
+    assert trainings(("bad", "good"), Problem(), torch.device("cpu"), lambda *line: why.append(line)) == {"good": 1}
+    assert why == [("bad", "'bad'")]
+
+
+def test_a_loader_that_fails_is_skipped(monkeypatch):
+    def broken(*given):
+        raise ValueError("no such loader")
+
+    monkeypatch.setattr(data, "train_loader", broken)
+    monkeypatch.setattr(data, "DataLoader", lambda *given, **more: [1])
+    result = Result("data", {})
+    data.pictures(result, 8, 1)
+    assert result.skipped == ["ours, on cpu: no such loader"]
+    assert [row.met for row in result.rows if row.goal] == [False] and len(result.rows) == 5
 
 
 @pytest.mark.parametrize("given", [True, False])
