@@ -19,7 +19,7 @@ METRICS = ("status", "error", "metrics", "timing", "precision", "execution", "ab
 def of_benchmark(text: str) -> dict[str, Any]:
     """Rows, reasons and the peers' versions of a benchmark's result file."""
     found = json.loads(text)
-    return {key: found[key] for key in ("settings", "versions", "rows", "skipped")}
+    return {key: found[key] for key in ("settings", "versions", "kernels", "rows", "skipped")}
 
 
 def of_tests(text: str) -> dict[str, Any]:

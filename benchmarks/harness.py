@@ -1,9 +1,10 @@
 """What the benchmarks share: interleaved rounds, medians, and one form of result with the goal beside each row.
 
-A result file has the keys ``benchmark, small, command, started, git_commit, git_dirty, host, versions, settings, rows,
-skipped``. A row is ``{table, name, median, low, high, unit, ratio, to, goal, goal_name, met}``: ``median`` of its
-samples with their extremes; ``ratio`` to the median of the row named ``to`` in the same table, unless it was measured
-as one; ``goal`` as text, ``"≤ 1.05"``; ``met`` is null where the row has no goal, false where it has one and no value.
+A result file has the keys ``benchmark, small, command, started, git_commit, git_dirty, kernels, host, versions,
+settings, rows, skipped``. A row is ``{table, name, median, low, high, unit, ratio, to, goal, goal_name, met}``:
+``median`` of its samples with their extremes; ``ratio`` to the median of the row named ``to`` in the same table,
+unless it was measured as one; ``goal`` as text, ``"≤ 1.05"``; ``met`` is null where the row has no goal, false where
+it has one and no value.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pydantic import Field
 
 from qbsnn.cli.keys import Keys
 from qbsnn.errors import SettingsError
+from qbsnn.kernels import compiled as kernels
 from qbsnn.results.files import write_atomically
 from qbsnn.training.devices.host import git_state, host_info, version
 
@@ -108,13 +110,17 @@ class Result:
         to: str | None = None,
         ratio: float | None = None,
         goal: Goal | None = None,
+        compiled: bool = False,
     ) -> Row:
         """Append the row of these samples; with none, a row without a value, which meets no goal.
 
         to: an earlier row of the same table, or this one, whose median is 1 in this row's ratio. ratio: a given one
-        instead. A goal is compared with the ratio, or with the median where the row has none. Raises SettingsError for
-        an unknown ``to``.
+        instead. A goal is compared with the ratio, or with the median where the row has none. compiled: its goal is
+        one of compiled kernels, and is skipped where they run eagerly. Raises SettingsError for an unknown ``to``.
         """
+        if goal is not None and compiled and (why := eager()):
+            self.skip(f"goal: {goal.name}", why)
+            goal = None
         low, median, high = (min(samples), statistics.median(samples), max(samples)) if samples else (None, None, None)
         row = Row(table, name, median, low, high, unit, ratio, to)
         self.rows.append(row)
@@ -152,6 +158,7 @@ class Result:
             "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "git_commit": commit,
             "git_dirty": dirty,
+            "kernels": {"failed": sorted(kernels._failed), "divides_exactly": _divides_exactly()},
         }
         return {**asdict(self), **made, "host": host, "versions": versions}
 
@@ -210,6 +217,17 @@ def where() -> str:
     """The machine in one line."""
     host = host_info()
     return f"{host.gpu or host.cpu}, {host.cores} cores, torch {host.versions['torch']}"
+
+
+def eager() -> str | None:
+    """Why neurons that are to be compiled run eagerly here; None where nothing says that they do."""
+    if kernels._failed:
+        return f"neurons do not compile here: {', '.join(sorted(kernels._failed))}"
+    return None if _divides_exactly() is not False else "compiled, this torch divides inexactly on a card"
+
+
+def _divides_exactly() -> bool | None:
+    return kernels.divides_exactly() if torch.cuda.is_available() else None
 
 
 def device() -> torch.device:

@@ -95,7 +95,7 @@ def measure(result: Result, steps: int, shape: tuple[int, ...], rounds: int) -> 
             for name in neurons:
                 goal = Goal(f"neuron, {kind}, T = {steps}, in copies", bounds[steps > FEW]) if name == CHOSEN else None
                 if (samples := milliseconds(times[f"{name}|{kind}"])) or goal:
-                    add(name, samples, goal=goal)
+                    add(name, samples, goal=goal, compiled=True)
 
 
 def milliseconds(seconds: list[float]) -> list[float]:

@@ -113,7 +113,7 @@ def add_times(result: Result, names: tuple[str, ...], times: dict[str, list[floa
         result.add(table, best, times[best], "s", to=best)
         for name in fast:
             goal = HALF if name == f"{CHOSEN}, bf16" else None
-            result.add(table, name, times[name], "s", to=best, goal=goal)
+            result.add(table, name, times[name], "s", to=best, goal=goal, compiled=True)
     table = "Step time of binary neurons, against the best peer in fp32"
     binary = [name for name in ("QB-LIF s_max=1", "qbsnn LIF") if times.get(name)]
     if binary and best is not None:
@@ -161,7 +161,7 @@ def add_beside(result: Result, table: str, base: str, times: Mapping[str, list[f
     for name in dict.fromkeys((base, *times)):
         ours = name.startswith(CHOSEN)
         if times[name] or ours or name == base:
-            result.add(table, name, times[name], "s", to=base, goal=goal if ours else None)
+            result.add(table, name, times[name], "s", to=base, goal=goal if ours else None, compiled=ours)
 
 
 def measure_memory(result: Result, names: tuple[str, ...], problem: Problem) -> None:

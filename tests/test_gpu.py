@@ -39,6 +39,12 @@ WAYS = [("none", "packed"), ("none", "checkpoint"), ("neuron", "none"), ("block"
         ("block", "checkpoint")]  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def compiler_not_given_up(monkeypatch):
+    """A failure to compile in one test is not that of the next one."""
+    monkeypatch.setattr(kernels, "_failed", set())
+
+
 def neuron_step(make, device, compiled=False, dtype=torch.float64):
     """Outputs, and the gradients of the input and the parameters."""
     torch.manual_seed(0)
