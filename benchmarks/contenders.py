@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks import peers
-from benchmarks.harness import Unavailable, first_line
+from benchmarks.harness import first_line
 from qbsnn.energy.budget import EnergyBudget
 from qbsnn.energy.spending import Spending, Synapses
 from qbsnn.models import SpikingNetwork, resnet, vgg
@@ -147,7 +147,7 @@ def trainings(
     device: torch.device,
     report: Callable[[str, object], None],
 ) -> dict[str, Training]:
-    """Training of each contender that is available; ``report(name, why)`` hears of the others.
+    """Training of each contender that can be made; ``report(name, why)`` hears of the others.
 
     names: contenders, or title -> ``"contender|precision"``.
     """
@@ -156,8 +156,8 @@ def trainings(
         contender, _, precision = (names[title] if isinstance(names, Mapping) else title).partition("|")
         try:
             made[title] = Training(contender, problem, device, precision or "fp32")
-        except Unavailable as why:
-            report(title, why)
+        except Exception as why:  # a peer may raise anything; of ours the others are still measured
+            report(title, first_line(why))
     return made
 
 

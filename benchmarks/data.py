@@ -24,7 +24,8 @@ from tonic.transforms import ToFrame
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from benchmarks.harness import BenchmarkKeys, Goal, Result, clock, device, interleaved, where
+from benchmarks.harness import BenchmarkKeys, Goal, Result, device, where
+from benchmarks.rounds import interleaved, timed
 from qbsnn.cli import launch as cli
 from qbsnn.data import NMNIST, DVS128Gesture, EventDataModule, SimulatedDigitsDVS
 from qbsnn.data.events.events import EVENT, Events, Sensor
@@ -92,15 +93,16 @@ def pictures(result: Result, count: int, rounds: int) -> None:
             loader = DataLoader(plain, BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
             calls[f"torchvision, {workers} workers"] = lambda loader=loader: sum(1 for _ in loader)
         table, base = f"Pictures of {SIDE}x{SIDE}, {title}", "torchvision, 2 workers"
-        times = interleaved(calls, rounds, clock)
-        for name in sorted(times, key=lambda name: name != base):
-            goal = POLICY if policy is not None and name == "ours, on cpu" else None
-            rates = [count / seconds for seconds in times[name]]
-            unit = statistics.median(count / seconds for seconds in times[base])
-            if goal is None:
-                result.add(table, name, rates, "images/s", ratio=statistics.median(rates) / unit)
-            else:
-                result.add(table, name, rates, "images/s", goal=goal)
+        with timed(result, calls, rounds) as times:
+            for name in sorted(times, key=lambda name: name != base):
+                goal = POLICY if policy is not None and name == "ours, on cpu" else None
+                rates = [count / seconds for seconds in times[name]]
+                if goal is not None:
+                    result.add(table, name, rates, "images/s", goal=goal)
+                elif rates:
+                    unit = statistics.median(count / seconds for seconds in times[base]) if times[base] else None
+                    ratio = None if unit is None else statistics.median(rates) / unit
+                    result.add(table, name, rates, "images/s", ratio=ratio)
 
 
 def events(result: Result, args: DataKeys) -> dict[str, Any]:

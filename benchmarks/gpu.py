@@ -3,13 +3,14 @@
 Each part is a process with a limit of its own. ``docs/checks/gpu_CARD.json`` is written before and after every part,
 so that what was measured survives a kill; a part that was running then says so. A part that reaches its limit is
 interrupted and has ``GRACE`` seconds to write what it has. Parts that no longer fit into the time are left out and
-named. The exit code is 1 where a test failed or a part did not finish.
+named. What a part printed lies in the folder ``gpu_CARD`` beside the summary. The exit code is 1 where a test failed or
+a part did not finish.
 ``python -m benchmarks.gpu [minutes=25] [data=data] [parts=tests,neuron] [out=FILE]``
 """
 
 from __future__ import annotations
 
-import json
+import ctypes
 import os
 import re
 import signal
@@ -22,23 +23,22 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import Field
 
+from benchmarks.gpu_summary import LAST, code, earlier, of_benchmark, of_run, of_tests, text, trouble, write
 from benchmarks.harness import ROOT, first_line, where
 from qbsnn.checks import choice
 from qbsnn.cli import launch as cli
 from qbsnn.cli.keys import Keys
 from qbsnn.errors import SettingsError
-from qbsnn.results.files import write_atomically
 from qbsnn.training.devices.host import git_state, host_info
 
 GRACE = 20.0  # seconds between SIGINT and SIGKILL
-METRICS = ("status", "metrics", "timing", "precision", "execution", "absorption", "integer", "energy")
+SET_PDEATHSIG = 1  # of prctl(2)
 
 
 @dataclass(frozen=True)
@@ -54,37 +54,7 @@ class Part:
     read: Callable[[str], dict[str, Any]]
     leaves: str = "result.json"  # in the folder of the part
     least: float = 30.0
-
-
-def of_benchmark(text: str) -> dict[str, Any]:
-    """Rows, reasons and the peers' versions of a benchmark's result file."""
-    found = json.loads(text)
-    return {key: found[key] for key in ("settings", "versions", "rows", "skipped")}
-
-
-def of_tests(text: str) -> dict[str, Any]:
-    """Numbers of tests, and what failed, of pytest's XML; tests that were interrupted have no name and do not count.
-
-    >>> of_tests('<a><testcase name="x"/><testcase name="y"><failure message="no"/></testcase></a>')
-    {'passed': 1, 'skipped': 0, 'failed': ['y: no'], 'names': ['x']}
-    """
-    cases = ElementTree.fromstring(text).iterfind(".//testcase[@name]")
-    passed, skipped, failed = [], 0, []
-    for case in cases:
-        if (bad := next((child for child in case if child.tag in ("failure", "error")), None)) is not None:
-            first = next(iter((bad.get("message") or "no message").splitlines()))
-            failed.append(f"{case.get('name')}: {first[:200]}")
-        elif case.find("skipped") is not None:
-            skipped += 1
-        else:
-            passed.append(case.get("name"))
-    return {"passed": len(passed), "skipped": skipped, "failed": failed, "names": passed}
-
-
-def of_run(text: str) -> dict[str, Any]:
-    """What a run says of itself."""
-    found = json.loads(text)
-    return {key: found[key] for key in METRICS if key in found}
+    environment: tuple[tuple[str, str], ...] = ()  # variables beside those of this process
 
 
 def _benchmark(name: str, script: str, seconds: float, *keys: str) -> Part:
@@ -97,8 +67,10 @@ def _training(name: str, seconds: float, *keys: str) -> Part:
     return Part(name, command, seconds, of_run, "run/result.json", least=120)
 
 
-# A warning of another torch fails no test here, and only files with tests of a card are collected.
-TESTS = ("-m", "pytest", "-m", "gpu", "-q", "-n", "4", "-W", "default", "--tb=short", "--junitxml={out}",
+# A warning of another torch fails no test here, only files with tests of a card are collected, and of the plugins that
+# another machine may have only those that are needed here are loaded.
+TESTS = ("-m", "pytest", "-p", "xdist", "-p", "hypothesispytest", "-m", "gpu", "-q", "-n", "4",
+         "-W", "default", "--tb=short", "--junitxml={out}",
          "tests/test_gpu.py", "tests/deploy/engines/test_int8.py")  # fmt: skip
 STEP = ("rounds=5", "channels_last=true")
 LARGE = "only=QB-LIF block,QB-LIF packed,SpikingJelly compiled"
@@ -106,7 +78,7 @@ LARGE = "only=QB-LIF block,QB-LIF packed,SpikingJelly compiled"
 FAST = ("experiment=cifar10_fast_gpu", "callbacks.integer.max_batches=1", "callbacks.absorption.max_batches=1")
 SHORT = ("trainer.max_epochs=2", "callbacks=no_deploy")
 PARTS = (
-    Part("tests", TESTS, 420, of_tests),
+    Part("tests", TESTS, 420, of_tests, environment=(("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"),)),
     _benchmark("neuron", "neuron", 150, "batch=256", "rounds=10"),
     _training("cifar10_fast_gpu", 420, *FAST),
     _benchmark("step_resnet19_128", "train_step", 240, "batch=128", *STEP),
@@ -141,14 +113,9 @@ def main(given: GpuKeys) -> None:
     path = given.out or ROOT / f"docs/checks/gpu_{card}.json"
     summary = run(wanted, path, 60 * given.minutes, given.data.absolute())
     print(f"\n{where()}\n{text(summary)}\nwritten to {path}")
-    if trouble(summary):
+    names = {part.name for part in wanted}
+    if trouble({"parts": [entry for entry in summary["parts"] if entry["name"] in names]}):
         sys.exit(1)
-
-
-def trouble(summary: dict[str, Any]) -> bool:
-    """Whether a test failed, or a part neither finished nor was left out."""
-    parts = summary["parts"]
-    return any(part.get("failed") or not part["status"].startswith(("finished", "left out")) for part in parts)
 
 
 def driver() -> str | None:
@@ -161,43 +128,60 @@ def driver() -> str | None:
 
 
 def run(parts: Sequence[Part], path: Path, seconds: float, data: Path) -> dict[str, Any]:
-    """Run parts until the time is over, writing the summary to ``path`` as it grows; returns it."""
+    """Run parts until the time is over, writing the summary to ``path`` as it grows; returns it.
+
+    A summary of the same code, host and torch that lies there keeps its parts, except those that run again.
+    """
     commit, dirty = git_state(ROOT, ":(top)benchmarks")
     summary: dict[str, Any] = {
         "host": vars(host_info()), "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(),
-        "driver": driver(), "git_commit": commit, "git_dirty": dirty, "seconds": seconds,
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"), "parts": [],
+        "driver": driver(), "git_commit": commit, "git_dirty": dirty, "code": code(ROOT), "seconds": seconds,
+        "started": _now(), "parts": [],
     }  # fmt: skip
     begun = time.monotonic()
     path.parent.mkdir(parents=True, exist_ok=True)
+    entries = {entry["name"]: entry for entry in earlier(path, summary)}
     for part in parts:
-        entry: dict[str, Any] = {"name": part.name, "command": " ".join(part.command), "status": "running"}
-        summary["parts"].append(entry)
-        _write(path, summary)
         left = seconds - GRACE - (time.monotonic() - begun)
-        print(f"{part.name}: at most {min(left, part.seconds):.0f} s", flush=True)
-        entry |= one(part, min(left, part.seconds), data) if left >= part.least else {"status": "left out: no time"}
-        _write(path, summary)
-        print(text({"parts": [entry]}), flush=True)
+        entry: dict[str, Any] = {"name": part.name, "command": " ".join(part.command), "started": _now()}
+        if left >= part.least:
+            entries[part.name] = entry | {"status": "running"}
+            write(path, summary | {"parts": [*entries.values()]})
+            print(f"{part.name}: at most {min(left, part.seconds):.0f} s", flush=True)
+            log = path.with_suffix("") / (re.sub(r"[^A-Za-z0-9_.=]+", "_", part.name) + ".txt")
+            entries[part.name] = entry | one(part, min(left, part.seconds), data, log)
+        else:  # an earlier call may have run it
+            entries.setdefault(part.name, entry | {"status": "left out: no time"})
+        summary["parts"] = [*entries.values()]
+        write(path, summary)
+        print(text({"parts": [entries[part.name]]}), flush=True)
     return summary
 
 
-def one(part: Part, seconds: float, data: Path) -> dict[str, Any]:
-    """Run one part, which is interrupted after so long: its status, seconds, and what it left."""
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def one(part: Part, seconds: float, data: Path, log: Path) -> dict[str, Any]:
+    """Run one part, which is interrupted after so long: its status, seconds, and what it left; ``log`` gets its output.
+
+    Where it does not end well, the last lines of its output are kept too.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / part.leaves
         command = [word.format(out=out, data=data, folder=folder) for word in part.command]
         begun = time.monotonic()
-        with (Path(folder) / "output").open("w+b") as output:
+        with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, *command], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output,
-                stderr=subprocess.STDOUT, start_new_session=True,
-                preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
+                [sys.executable, *command], cwd=ROOT, env={**os.environ, **dict(part.environment)},
+                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+                preexec_fn=_ending_with(os.getpid()),
             )  # fmt: skip
             try:
-                code: int | None = process.wait(seconds)
+                ended: int | None = process.wait(seconds)
             except subprocess.TimeoutExpired:
-                code = None
+                ended = None
                 os.killpg(process.pid, signal.SIGINT)
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(GRACE)
@@ -205,39 +189,31 @@ def one(part: Part, seconds: float, data: Path) -> dict[str, Any]:
                 with suppress(ProcessLookupError):  # all are gone
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-            output.seek(0)
-            last = output.read().decode(errors="replace").strip().splitlines()[-12:]
-        found: dict[str, Any] = {"seconds": round(time.monotonic() - begun, 1)}
-        found["status"] = {None: "out of time", 0: "finished"}.get(code, f"exit code {code}")
+        last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-LAST:]
+        found: dict[str, Any] = {"seconds": round(time.monotonic() - begun, 1), "log": f"{log.parent.name}/{log.name}"}
+        found["status"] = {None: "out of time", 0: "finished"}.get(ended, f"exit code {ended}")
         try:
             found |= {f"run_{key}" if key in found else key: value for key, value in part.read(out.read_text()).items()}
+            unread = False
         except (OSError, ValueError, KeyError, ElementTree.ParseError):
+            unread = True
+        if unread or ended != 0:
             found["output"] = last
         return found
 
 
-def text(summary: dict[str, Any]) -> str:
-    """A line per part, and one per goal, failed test and test accuracy."""
-    lines = []
-    for part in summary["parts"]:
-        lines.append(f"{part['name']:<34} {part['status']:<18} {part.get('seconds', 0):>6.0f} s")
-        if "passed" in part:
-            lines.append(f"    {part['passed']} passed, {len(part['failed'])} failed, {part['skipped']} skipped")
-            lines += [f"    {line}" for line in part["failed"]]
-        for row in part.get("rows", ()):
-            if row["goal"]:
-                value = row["ratio"] if row["to"] or row["ratio"] is not None else row["median"]
-                shown = "no value" if value is None else f"{value:.3g}"
-                lines.append(f"    {row['goal_name']}: {shown}, goal {row['goal']}, {'' if row['met'] else 'not '}met")
-        accuracy = (part.get("metrics") or {}).get("best", {}).get("test/acc")
-        if accuracy is not None:
-            lines.append(f"    test accuracy {accuracy:.2%}")
-        lines += [f"    {line}" for line in part.get("output", ())]
-    return "\n".join(lines)
+def _ending_with(parent: int) -> Callable[[], None]:
+    """What a child does before it runs: hear of Ctrl-C, and on Linux end when its parent is killed."""
+    prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
+    def prepare() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job ignores it
+        if prctl is not None:
+            prctl(SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:  # it was killed before
+                os._exit(1)
 
-def _write(path: Path, summary: dict[str, Any]) -> None:
-    write_atomically(path, (json.dumps(summary, indent=1, ensure_ascii=False, default=str) + "\n").encode())
+    return prepare
 
 
 if __name__ == "__main__":

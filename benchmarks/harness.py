@@ -1,9 +1,10 @@
 """What the benchmarks share: interleaved rounds, medians, and one form of result with the goal beside each row.
 
-A result file has the keys ``benchmark, small, command, started, git_commit, git_dirty, host, versions, settings, rows,
-skipped``. A row is ``{table, name, median, low, high, unit, ratio, to, goal, goal_name, met}``: ``median`` of its
-samples with their extremes; ``ratio`` to the median of the row named ``to`` in the same table, unless it was measured
-as one; ``goal`` as text, ``"≤ 1.05"``; ``met`` is null where the row has no goal, false where it has one and no value.
+A result file has the keys ``benchmark, small, command, started, git_commit, git_dirty, kernels, host, versions,
+settings, rows, skipped``. A row is ``{table, name, median, low, high, unit, ratio, to, goal, goal_name, met}``:
+``median`` of its samples with their extremes; ``ratio`` to the median of the row named ``to`` in the same table,
+unless it was measured as one; ``goal`` as text, ``"≤ 1.05"``; ``met`` is null where the row has no goal, false where
+it has one and no value.
 """
 
 from __future__ import annotations
@@ -11,12 +12,10 @@ from __future__ import annotations
 import json
 import operator
 import os
-import random
 import shlex
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -29,6 +28,7 @@ from pydantic import Field
 
 from qbsnn.cli.keys import Keys
 from qbsnn.errors import SettingsError
+from qbsnn.kernels import compiled as kernels
 from qbsnn.results.files import write_atomically
 from qbsnn.training.devices.host import git_state, host_info, version
 
@@ -110,13 +110,17 @@ class Result:
         to: str | None = None,
         ratio: float | None = None,
         goal: Goal | None = None,
+        compiled: bool = False,
     ) -> Row:
         """Append the row of these samples; with none, a row without a value, which meets no goal.
 
         to: an earlier row of the same table, or this one, whose median is 1 in this row's ratio. ratio: a given one
-        instead. A goal is compared with the ratio, or with the median where the row has none. Raises SettingsError for
-        an unknown ``to``.
+        instead. A goal is compared with the ratio, or with the median where the row has none. compiled: its goal is
+        one of compiled kernels, and is skipped where they run eagerly. Raises SettingsError for an unknown ``to``.
         """
+        if goal is not None and compiled and (why := eager()):
+            self.skip(f"goal: {goal.name}", why)
+            goal = None
         low, median, high = (min(samples), statistics.median(samples), max(samples)) if samples else (None, None, None)
         row = Row(table, name, median, low, high, unit, ratio, to)
         self.rows.append(row)
@@ -154,6 +158,7 @@ class Result:
             "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "git_commit": commit,
             "git_dirty": dirty,
+            "kernels": {"failed": sorted(kernels._failed), "divides_exactly": _divides_exactly()},
         }
         return {**asdict(self), **made, "host": host, "versions": versions}
 
@@ -214,49 +219,20 @@ def where() -> str:
     return f"{host.gpu or host.cpu}, {host.cores} cores, torch {host.versions['torch']}"
 
 
+def eager() -> str | None:
+    """Why neurons that are to be compiled run eagerly here; None where nothing says that they do."""
+    if kernels._failed:
+        return f"neurons do not compile here: {', '.join(sorted(kernels._failed))}"
+    return None if _divides_exactly() is not False else "compiled, this torch divides inexactly on a card"
+
+
+def _divides_exactly() -> bool | None:
+    return kernels.divides_exactly() if torch.cuda.is_available() else None
+
+
 def device() -> torch.device:
     """A GPU where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def clock(call: Callable[[], object]) -> float:
-    """Seconds of one call, work queued on a GPU included."""
-    wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
-    wait()
-    start = time.perf_counter()
-    call()
-    wait()
-    return time.perf_counter() - start
-
-
-def interleaved(
-    contenders: Mapping[str, Callable[[], object]],
-    rounds: int,
-    timer: Callable[[Callable[[], object]], float] = clock,
-    report: Callable[[str, object], None] | None = None,
-) -> dict[str, list[float]]:
-    """Seconds of each contender in each round, after one round that does not count.
-
-    Contenders take turns in an order that is drawn anew for every round, with a fixed seed, so that neither a drift of
-    the machine nor a fixed neighbour favours any. With ``report(name, why)``, which then hears of it, a contender that
-    raises takes no further part and has no seconds; else the error ends the measurement.
-    """
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    left = dict(contenders)
-    for number in range(rounds + 1):
-        for name in random.Random(number).sample(list(left), len(left)):
-            try:
-                seconds = timer(left[name])
-            except Exception as error:
-                if report is None:
-                    raise
-                report(name, first_line(error))
-                times[name] = []
-                del left[name]
-            else:
-                if number:
-                    times[name].append(seconds)
-    return times
 
 
 def first_line(error: BaseException) -> str:

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from benchmarks import onnx_twin, peers
 from benchmarks.c_latency import seconds as seconds_in_c
 from benchmarks.contenders import KITS, TWIN
-from benchmarks.harness import BenchmarkKeys, Goal, Result, Unavailable, device, first_line, interleaved, where
+from benchmarks.harness import BenchmarkKeys, Goal, Result, Unavailable, device, first_line, where
+from benchmarks.rounds import timed
 from qbsnn.cli import launch as cli
 from qbsnn.deploy.convert.absorb import absorb
 from qbsnn.deploy.convert.quantize import quantize
@@ -114,7 +115,7 @@ class Forms:
                 made = peers.build(kit, net.table, args.steps, net.in_shape, 10, net.width * args.width)
                 made.to(self.x.device).train()(torch.cat([few, few]))
                 self.peers[peer] = made.eval()
-            except (Unavailable, RuntimeError) as why:
+            except Exception as why:  # a peer may raise anything
                 result.skip(peer, first_line(why))
         for layer, text in self.engine.kernels().items():
             if text.startswith("exact float"):
@@ -138,17 +139,23 @@ class Forms:
             for title, int8 in ((ONNX, False), ("onnxruntime int8, ReLU twin, one pass", True)):
                 try:
                     found[title] = onnx_twin.runner(self.peers[TWIN], x, threads, int8)
-                except Unavailable as why:
-                    result.skip(title, why)
+                except Exception as why:
+                    result.skip(title, first_line(why))
         return found
 
 
 @torch.no_grad()
 def compare(result: Result, forms: Forms, batch: int, threads: int, args: InferenceKeys) -> None:
     """Time all forms of one network on batches of one size: the latency of one image, the throughput of more."""
+    with full_float32(), timed(result, forms.contenders(result, batch, threads, args.steps), args.rounds) as times:
+        add_rows(result, forms, times, batch, threads, args)
+
+
+def add_rows(
+    result: Result, forms: Forms, times: dict[str, list[float]], batch: int, threads: int, args: InferenceKeys
+) -> None:
+    """The rows of one batch size; [] stands for a contender that failed."""
     name, first = forms.name, forms.s_max == args.s_max[0]
-    with full_float32():
-        times = interleaved(forms.contenders(result, batch, threads, args.steps), args.rounds, report=result.skip)
     what = f"{name}, s_max = {forms.s_max}, batch of {batch}, {threads} threads"
     facts = f"int8 on {forms.engine.unit}, mean burst {forms.burst:.2f}, {forms.unequal} values not exact"
     if batch == 1:

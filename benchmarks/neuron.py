@@ -15,7 +15,8 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from benchmarks import peers
-from benchmarks.harness import BenchmarkKeys, Goal, Result, Unavailable, device, interleaved, where
+from benchmarks.harness import BenchmarkKeys, Goal, Result, device, first_line, where
+from benchmarks.rounds import timed
 from qbsnn.cli import launch as cli
 from qbsnn.neurons import LIF, QBLIF, ReLU
 from qbsnn.training.devices.allocator import keep_freed_memory
@@ -81,20 +82,20 @@ def measure(result: Result, steps: int, shape: tuple[int, ...], rounds: int) -> 
     for name, make in NEURONS.items():
         try:
             neurons[name] = make().to(device())
-        except (Unavailable, RuntimeError) as why:
-            result.skip(name, why)
+        except Exception as why:  # a peer may raise anything
+            result.skip(name, first_line(why))
             continue
         calls[f"{name}|inference"] = partial(infer, neurons[name], x)
         calls[f"{name}|forward + backward"] = partial(step, neurons[name], x)
-    times = interleaved(calls, rounds, report=result.skip)
-    for kind, bounds in GOALS.items():
-        table = f"Neuron, T = {steps}, {kind}, in copies"
-        add = partial(result.add, table, unit="ms", to=COPY)
-        add(COPY, milliseconds(times[COPY]))
-        for name in neurons:
-            goal = Goal(f"neuron, {kind}, T = {steps}, in copies", bounds[steps > FEW]) if name == CHOSEN else None
-            if (samples := milliseconds(times[f"{name}|{kind}"])) or goal:
-                add(name, samples, goal=goal)
+    with timed(result, calls, rounds) as times:
+        for kind, bounds in GOALS.items():
+            table = f"Neuron, T = {steps}, {kind}, in copies"
+            add = partial(result.add, table, unit="ms", to=COPY)
+            add(COPY, milliseconds(times[COPY]))
+            for name in neurons:
+                goal = Goal(f"neuron, {kind}, T = {steps}, in copies", bounds[steps > FEW]) if name == CHOSEN else None
+                if (samples := milliseconds(times[f"{name}|{kind}"])) or goal:
+                    add(name, samples, goal=goal, compiled=True)
 
 
 def milliseconds(seconds: list[float]) -> list[float]:

@@ -17,8 +17,9 @@ from pydantic import Field
 
 from benchmarks import memory
 from benchmarks.contenders import TWIN, Problem, network, trainings
-from benchmarks.harness import BenchmarkKeys, Goal, Result, Unavailable, device, interleaved, where
+from benchmarks.harness import BenchmarkKeys, Goal, Result, Unavailable, device, where
 from benchmarks.plots import draw_scaling
+from benchmarks.rounds import interleaved
 from qbsnn.cli import launch as cli
 from qbsnn.models.network import SpikingNetwork
 from qbsnn.training.devices.allocator import keep_freed_memory

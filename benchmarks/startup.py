@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from benchmarks.harness import ROOT, BenchmarkKeys, Goal, Result, interleaved, where
+from benchmarks.harness import ROOT, BenchmarkKeys, Goal, Result, where
+from benchmarks.rounds import interleaved
 from qbsnn.cli import launch as cli
 
 TORCH = "import torch"

@@ -33,7 +33,8 @@ from benchmarks.contenders import (
     able,
     trainings,
 )
-from benchmarks.harness import BenchmarkKeys, Goal, Result, Unavailable, device, interleaved, where
+from benchmarks.harness import BenchmarkKeys, Goal, Result, Unavailable, device, where
+from benchmarks.rounds import interleaved, timed
 from qbsnn.checks import choice
 from qbsnn.cli import launch as cli
 from qbsnn.training.devices.allocator import keep_freed_memory
@@ -96,8 +97,12 @@ def measure_time(result: Result, names: tuple[str, ...], problem: Problem, round
     if device().type == "cuda":
         titles |= {f"{name}, tf32": f"{name}|tf32" for name in BF16 if name in names}
     contenders = able(trainings(titles, problem, device(), result.skip), result.skip)
-    found = interleaved({title: training.step for title, training in contenders.items()}, rounds, report=result.skip)
-    times = {title: found.get(title, []) for title in titles}
+    with timed(result, {title: training.step for title, training in contenders.items()}, rounds) as found:
+        add_times(result, names, {title: found.get(title, []) for title in titles})
+
+
+def add_times(result: Result, names: tuple[str, ...], times: dict[str, list[float]]) -> None:
+    """The rows of the step time; [] stands for a contender that failed."""
     if device().type == "cuda":
         add_card_rows(result, times)
     add_beside(result, "Step time, fp32", TWIN, {name: times[name] for name in names}, STEP)
@@ -108,7 +113,7 @@ def measure_time(result: Result, names: tuple[str, ...], problem: Problem, round
         result.add(table, best, times[best], "s", to=best)
         for name in fast:
             goal = HALF if name == f"{CHOSEN}, bf16" else None
-            result.add(table, name, times[name], "s", to=best, goal=goal)
+            result.add(table, name, times[name], "s", to=best, goal=goal, compiled=True)
     table = "Step time of binary neurons, against the best peer in fp32"
     binary = [name for name in ("QB-LIF s_max=1", "qbsnn LIF") if times.get(name)]
     if binary and best is not None:
@@ -156,7 +161,7 @@ def add_beside(result: Result, table: str, base: str, times: Mapping[str, list[f
     for name in dict.fromkeys((base, *times)):
         ours = name.startswith(CHOSEN)
         if times[name] or ours or name == base:
-            result.add(table, name, times[name], "s", to=base, goal=goal if ours else None)
+            result.add(table, name, times[name], "s", to=base, goal=goal if ours else None, compiled=ours)
 
 
 def measure_memory(result: Result, names: tuple[str, ...], problem: Problem) -> None:

@@ -1,15 +1,16 @@
 """Bring the project to a machine without a network: packages, source and CIFAR-10 in parts that pass any channel.
 
-``python scripts/offline.py pack=FOLDER [data=FOLDER]`` here, ``python3 offline.py unpack=FOLDER to=FOLDER`` there; this
-file alone needs nothing but Python 3.10 there and is packed beside the parts. See docs/gpu.md. The folder gets
-``NAME.001``, ... of at most 60 MiB each and ``manifest.json`` with the SHA-256 of every part. PyTorch is the other
-machine's own.
+``python scripts/offline.py pack=FOLDER [data=FOLDER] [limit=48] [have=FILE]`` here, ``python3 offline.py
+unpack=FOLDER to=FOLDER`` there; this file alone needs nothing but Python 3.10 there and is packed beside the parts.
+See docs/gpu.md. The folder gets ``NAME.001``, ... of at most ``limit`` MiB each and ``manifest.json`` with the
+SHA-256 of every part. PyTorch is the other machine's own.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-LIMIT = 60 * 2**20
+LIMIT = 48 * 2**20  # so that a channel of 64 MiB also carries the source
 MANIFEST = "manifest.json"
 TARGET = {"python_version": "3.12", "python_full_version": "3.12.0", "sys_platform": "linux", "os_name": "posix",
           "platform_system": "Linux", "platform_machine": "x86_64", "implementation_name": "cpython",
@@ -91,6 +92,20 @@ def requirements(lock: str) -> list[str]:
     return found
 
 
+def without(names: list[str], have: str) -> list[str]:
+    """Those of ``name==version`` that a list, such as ``pip freeze`` prints, does not name.
+
+    >>> without(["scikit-learn==1", "b==2", "c==3"], "Scikit_Learn==0.9\\n# c\\nb @ file:///b\\n")
+    ['c==3']
+    """
+    there = {_plain(found[0]) for line in have.splitlines() if (found := re.match(r"[A-Za-z0-9][\w.-]*", line.strip()))}
+    return [name for name in names if _plain(name.partition("==")[0]) not in there]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def wheels(names: list[str], folder: Path) -> None:
     """Download wheels for ``TARGET``; build those that are published as source alone."""
     python = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
@@ -104,6 +119,8 @@ def wheels(names: list[str], folder: Path) -> None:
 
 
 KEYS = {"pack": "the folder that the parts are written into", "data": "with pack: the folder that holds CIFAR-10",
+        "limit": "with pack: MiB of the largest part, 48 unless given",
+        "have": "with pack: a file that names packages that the other machine has, as pip freeze prints them",
         "unpack": "the folder that the parts lie in", "to": "with unpack: the folder to make"}  # fmt: skip
 
 
@@ -112,21 +129,37 @@ def main(given: dict[str, str]) -> None:
     if given.keys() == {"unpack", "to"}:
         print(f"unpacked into {given['to']}: {', '.join(unpack(Path(given['unpack']), Path(given['to'])))}")
         return
-    if "pack" not in given or not given.keys() <= {"pack", "data"}:
-        raise _refused(f"write pack=FOLDER [data=FOLDER] or unpack=FOLDER to=FOLDER, got {' '.join(given)!r}")
+    if "pack" not in given or not given.keys() <= {"pack", "data", "limit", "have"}:
+        known = "pack=FOLDER [data=FOLDER] [limit=MIB] [have=FILE] or unpack=FOLDER to=FOLDER"
+        raise _refused(f"write {known}, got {' '.join(given)!r}")
+    limit, have = size(given), ""
+    if "have" in given:
+        try:
+            have = Path(given["have"]).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise _refused(f"have must be a list of packages: {error}") from error
     root = Path(__file__).parent.parent
     with tempfile.TemporaryDirectory() as scratch:
-        wheels(requirements((root / "requirements.lock").read_text(encoding="utf-8")), Path(scratch))
+        names = requirements((root / "requirements.lock").read_text(encoding="utf-8"))
+        wheels(without(names, have), Path(scratch))
         tracked = subprocess.check_output(["git", "-C", str(root), "ls-files", "-z"], text=True).split("\0")
         groups = {
             "source": {f"qbsnn/{name}": root / name for name in tracked if name and (root / name).is_file()},
             "wheels": {f"wheels/{file.name}": file for file in sorted(Path(scratch).glob("*.whl"))},
         }
-        for half, names in HALVES.items() if "data" in given else ():
+        for half, files in HALVES.items() if "data" in given else ():
             inside = Path("cifar-10-batches-py")
-            groups[half] = {f"data/{inside / name}": Path(given["data"]) / inside / name for name in names}
-        pack(groups, Path(given["pack"]))
+            groups[half] = {f"data/{inside / name}": Path(given["data"]) / inside / name for name in files}
+        pack(groups, Path(given["pack"]), limit)
     print(f"packed into {given['pack']}: {', '.join(groups)}")
+
+
+def size(given: Mapping[str, str]) -> int:
+    """The bytes of the largest part."""
+    text = given.get("limit", str(LIMIT // 2**20))
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise _refused(f"limit must be a whole number of MiB, at least 1, got {text!r}")
+    return int(text) * 2**20
 
 
 def read_words(words: list[str]) -> dict[str, str]:

@@ -14,7 +14,9 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import Library
 
+from qbsnn.deploy.convert import grid
 from qbsnn.deploy.convert.absorb import absorb
+from qbsnn.deploy.convert.grid import GridNetwork
 from qbsnn.deploy.convert.quantize import quantize
 from qbsnn.deploy.engines import int8_engine
 from qbsnn.deploy.engines.int8_engine import Int8Engine
@@ -49,9 +51,9 @@ def shapes_of_statistics():
 
 
 @contextmanager
-def elsewhere(*modules):
-    """Fake tensors, with the parameters and buffers of these modules on the device."""
-    with FakeTensorMode(allow_non_fake_inputs=False):
+def elsewhere(*modules, arrays=False):
+    """Fake tensors, with the parameters and buffers of these modules on the device; arrays: real tensors may be met."""
+    with FakeTensorMode(allow_non_fake_inputs=arrays):
         for module in (part for whole in modules for part in whole.modules()):
             for kept in (module._parameters, module._buffers):
                 for name, value in kept.items():
@@ -167,3 +169,17 @@ def test_engines(monkeypatch, multiplies):
                 assert spikes.device.type == membranes.device.type == DEVICE
                 outputs.append(spikes if stage.pool is None else run._pool(spikes, stage.pool))
             assert run._readout(outputs[run.net.readout.branch.source], Unheard()).device.type == DEVICE
+
+
+@pytest.mark.parametrize("model", ["vgg", "resnet"])
+def test_training_on_the_grid(monkeypatch, model):
+    monkeypatch.setattr(grid, "int", lambda size: 1, raising=False)  # sizes are values, which fake tensors have not
+    monkeypatch.setattr(FakeTensorMode, "__deepcopy__", lambda self, memo: self, raising=False)  # one for all copies
+    quantized = quantize(absorb(network(model=model).eval()))
+    front = quantized.front
+    with elsewhere(front, arrays=True):  # grids are arrays, which the network moves
+        made = GridNetwork(quantized)
+        kept = dict(made.named_parameters()) | dict(made.named_buffers())
+        assert {name.rpartition(".")[2] for name in kept} >= {"weight", "bias", "unit", "theta"}
+        assert {name for name, value in kept.items() if value.device.type != DEVICE} == set()
+        train(made)

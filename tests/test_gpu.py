@@ -39,6 +39,12 @@ WAYS = [("none", "packed"), ("none", "checkpoint"), ("neuron", "none"), ("block"
         ("block", "checkpoint")]  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def compiler_not_given_up(monkeypatch):
+    """A failure to compile in one test is not that of the next one."""
+    monkeypatch.setattr(kernels, "_failed", set())
+
+
 def neuron_step(make, device, compiled=False, dtype=torch.float64):
     """Outputs, and the gradients of the input and the parameters."""
     torch.manual_seed(0)
@@ -76,7 +82,8 @@ def network_step(compile="none", memory="none", device="cuda", dtype=torch.float
     layout = torch.channels_last if channels_last else torch.contiguous_format
     pixels = torch.rand(8, *SHAPE, dtype=torch.float64).to(device, dtype).to(memory_format=layout)
     network = prepare(network.to(device, dtype).to(memory_format=layout).train(), compile, memory)
-    with torch.autocast(device, cast or torch.bfloat16, enabled=cast is not None), full_float32():
+    # outside: full_float32 ends the autocast that it is in
+    with full_float32(), torch.autocast(device, cast or torch.bfloat16, enabled=cast is not None):
         logits = network(pixels)
         F.cross_entropy(logits.float().mean(0), torch.arange(8, device=device) % 5).backward()
     assert not kernels._failed
@@ -119,6 +126,11 @@ def test_ways_to_run_a_network_give_the_same_numbers(deterministic, way, kind):
     assert torch.equal(found, logits)
     for name, gradient in gradients.items():
         assert (others[name] - gradient).norm() <= (1e-2 if kind[1] else 1e-4) * gradient.norm() + 1e-6, name
+
+
+def test_bf16_is_another_precision_than_fp32():
+    exact, half = (network_step(dtype=torch.float32, cast=cast)[0] for cast in (None, torch.bfloat16))
+    assert not torch.equal(half.float(), exact)
 
 
 def peak(memory):

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from scripts.offline import MANIFEST, pack, requirements, unpack
+from scripts import offline
+from scripts.offline import LIMIT, MANIFEST, pack, requirements, size, unpack, without
 from tests.tool import ROOT
 
 
@@ -61,3 +62,24 @@ def test_the_lock_gives_one_version_of_each_package_and_none_that_the_machine_ha
 def test_other_words_are_refused():
     done = subprocess.run([sys.executable, str(ROOT / "scripts/offline.py"), "pick=a"], capture_output=True, text=True)
     assert done.returncode == 1 and "error: pick is no key; keys: pack, data" in done.stderr
+
+
+def test_packages_that_the_machine_has_are_left_out():
+    names = ["scikit-learn==1", "b==2", "c==3", "d-e==4"]
+    assert without(names, "Scikit_Learn==0.9\n# c\nb @ file:///b\nd.e\n-r c\n") == ["c==3"]
+    assert without(names, "") == names
+
+
+def test_keys_of_packing(tmp_path, monkeypatch, capsys):
+    assert size({}) == LIMIT == 48 * 2**20 and size({"limit": "7"}) == 7 * 2**20
+    for words, why in (({"limit": "0"}, "limit must be"), ({"have": str(tmp_path / "no")}, "have must be")):
+        with pytest.raises(SystemExit):
+            offline.main({"pack": "p", **words})
+        assert why in capsys.readouterr().err
+    (tmp_path / "have").write_text("lightning==1\n")
+    asked, packed = [], []
+    monkeypatch.setattr(offline, "wheels", lambda names, folder: asked.extend(names))
+    monkeypatch.setattr(offline, "pack", lambda groups, folder, limit: packed.append(limit))
+    offline.main({"pack": str(tmp_path / "p"), "limit": "9", "have": str(tmp_path / "have")})
+    names = {name.partition("==")[0] for name in asked}
+    assert "lightning" not in names and "torchmetrics" in names and packed == [9 * 2**20]

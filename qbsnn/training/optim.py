@@ -79,7 +79,15 @@ class AverageFollows(Callback):
         self._validated = -1  # the step after which the average was last validated
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Refuse an average by epochs, which is made after validation, and one without updates: SettingsError."""
+        """Bring the average to the device of the module: Lightning makes it where the module was before, on the CPU.
+
+        An average whose ``device`` is given stays there.
+
+        Raises:
+            SettingsError: An average by epochs, which is made after validation, or one without updates.
+        """
+        if self.average._average_model is not None and self.average._device is None:
+            self.average._average_model.module.to(pl_module.device)  # its counter is read at every step: on the CPU
         steps, epochs, due = fit_steps(trainer), trainer.max_epochs or 1, self.average.should_update
         keys = ("update_every_n_steps", "update_starting_at_step", "update_starting_at_epoch")
         given = ", ".join(f"{key}={getattr(self.average, key, None)}" for key in keys)

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from benchmarks import gpu
-from benchmarks.gpu import PARTS, GpuKeys, Part, main, of_benchmark, of_tests, run, text
+from benchmarks.gpu import PARTS, GpuKeys, Part, main, of_benchmark, of_run, of_tests, run, text
 from benchmarks.harness import BenchmarkKeys, Goal, Result
 from benchmarks.train_step import CARD, add_card_rows
 from qbsnn.cli.keys import read
@@ -36,7 +38,8 @@ def test_what_was_measured_stays_when_others_fail_or_hang(tmp_path, monkeypatch)
     deaf = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(600)"
     parts = [
         part("works", WRITES, XML),
-        part("fails", "raise SystemExit('no such card')"),
+        part("fails", "print('begun\\n' * 99, end=''); raise SystemExit('no such card')"),
+        part("fails, 2", f"{WRITES}; raise SystemExit('a test failed')", XML),
         part("hangs", deaf, seconds=2.0),
         part("stops", f"try: import time; time.sleep(600)\nfinally: {WRITES}", XML, seconds=2.0),
     ]
@@ -46,12 +49,15 @@ def test_what_was_measured_stays_when_others_fail_or_hang(tmp_path, monkeypatch)
     finally:
         signal.signal(signal.SIGINT, before)
     assert json.loads(out.read_text())["parts"] == found["parts"]
-    works, fails, hangs, stops = found["parts"]
+    works, fails, fails_too, hangs, stops = found["parts"]
     assert gpu.trouble({"parts": [works]}) and gpu.trouble({"parts": [fails]}) and gpu.trouble({"parts": [hangs]})
     assert not gpu.trouble({"parts": [{"status": "finished"}, {"status": "left out: no time"}]})
     assert {"cuda", "cudnn", "driver"} <= found.keys()
     assert works["status"] == "finished" and works["passed"] == 1 and works["failed"] == ["y: off by one"]
-    assert fails["status"] == "exit code 1" and fails["output"] == ["no such card"]
+    assert fails["status"] == "exit code 1" and fails["output"] == ["begun"] * (gpu.LAST - 1) + ["no such card"]
+    assert (tmp_path / fails["log"]).read_text().split() == ["begun"] * 99 + ["no", "such", "card"]
+    assert fails_too["passed"] == 1 and fails_too["output"] == ["a test failed"] and "output" not in works
+    assert fails_too["log"] == "gpu/fails_2.txt" and (tmp_path / works["log"]).read_text() == ""
     assert hangs["status"] == "out of time" and hangs["seconds"] >= 3 and "passed" not in hangs
     assert stops["status"] == "out of time" and stops["passed"] == 1  # it was interrupted, and wrote what it had
     assert "1 passed, 1 failed" in text(found) and "no such card" in text(found)
@@ -63,6 +69,36 @@ def test_parts_that_no_longer_fit_are_named(tmp_path):
     assert (late["status"], early["status"]) == ("left out: no time", "finished")
 
 
+def test_a_second_call_replaces_the_parts_of_the_same_name_alone(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "gpu.json"
+    first = run([part("a", WRITES, XML), part("b", "raise SystemExit('no')")], out, 600, tmp_path)["parts"]
+    second = run([part("b", WRITES, XML), part("c", WRITES, XML)], out, 600, tmp_path)["parts"]
+    assert [entry["name"] for entry in second] == ["a", "b", "c"] and second[0] == first[0]
+    assert [entry["status"] for entry in (*first, *second)] == ["finished", "exit code 1", *["finished"] * 3]
+    assert run([part("c", WRITES, XML, least=999)], out, 600, tmp_path)["parts"] == second  # it has run already
+    assert "is replaced" not in capsys.readouterr().out
+    monkeypatch.setattr(gpu, "code", lambda root: "changed")
+    assert [entry["name"] for entry in run([part("b", WRITES, XML)], out, 600, tmp_path)["parts"]] == ["b"]
+    assert "gpu.json is replaced: another code\n" in capsys.readouterr().out
+    out.write_text("[]")
+    assert len(run([], out, 600, tmp_path)["parts"]) == 0 and "no summary" in capsys.readouterr().out
+
+
+def test_the_code_of_a_folder_without_git_is_known_by_its_files(tmp_path):
+    file = tmp_path / "qbsnn/a.py"
+    file.parent.mkdir()
+    found = [(file.write_text(words), gpu.code(tmp_path))[1] for words in ("x = 1", "x = 2", "x = 1")]
+    assert found[0] == found[2] != found[1]
+
+
+def test_a_failure_keeps_its_reason():
+    lines = "\n".join(map(str, range(99)))
+    found = of_tests(XML.replace('"off by one"/>', f'"off by one">{lines}</failure>'))
+    assert found["reasons"] == {"y": [str(n) for n in range(99 - gpu.LAST, 99)]}
+    entry = {"name": "p", "status": "exit code 1", **of_run('{"status": "failed", "error": "no memory", "seed": 1}')}
+    assert entry["error"] == "no memory" and "no memory" in text({"parts": [entry]})
+
+
 def test_interrupted_tests_do_not_count():
     assert of_tests(XML.replace("</a>", '<testcase time="1"/></a>'))["names"] == ["x"]
 
@@ -70,9 +106,18 @@ def test_interrupted_tests_do_not_count():
 KILLED = """
 from benchmarks import gpu
 from pathlib import Path
-parts = [gpu.Part("slow", ("-c", "import time; time.sleep(600)", "{out}"), 600.0, gpu.of_tests)]
-gpu.run(parts, Path("gpu.json"), 3600, Path("."))
+code = "import os, sys, time; print(os.getpid(), file=open(sys.argv[1], 'w'), flush=True); time.sleep(600)"
+parts = [gpu.Part("slow", ("-c", code, "{data}/pid"), 600.0, gpu.of_tests)]
+gpu.run(parts, Path("gpu.json"), 3600, Path.cwd())
 """
+
+
+def runs(pid):
+    """Whether a process is there and is no zombie that waits for a parent to ask."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_a_kill_leaves_the_summary(tmp_path):
@@ -80,11 +125,16 @@ def test_a_kill_leaves_the_summary(tmp_path):
         [sys.executable, "-c", KILLED], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
         start_new_session=True, stdout=subprocess.DEVNULL,
     )  # fmt: skip
-    deadline = time.monotonic() + 300
-    while not (tmp_path / "gpu.json").exists() and time.monotonic() < deadline:
+    deadline = time.monotonic() + 120
+    pid = tmp_path / "pid"
+    while not (pid.exists() and pid.read_text()) and time.monotonic() < deadline:
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait(60)
+    if sys.platform == "linux":
+        while runs(int(pid.read_text())) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not runs(int(pid.read_text()))
     assert json.loads((tmp_path / "gpu.json").read_text())["parts"][0]["status"] == "running"
 
 
@@ -121,6 +171,21 @@ def test_a_summary_shows_the_goals():
 def test_without_a_card_it_says_so():
     with pytest.raises(SettingsError, match=r"finds no CUDA device here: see docs/gpu.md; it says: \w+"):
         main(GpuKeys())
+
+
+def test_the_part_of_the_tests_loads_no_plugin_that_it_does_not_name(tmp_path):
+    (tests,) = (part for part in PARTS if part.read is of_tests)
+    foreign = tmp_path / "foreign-1.dist-info"
+    foreign.mkdir()
+    (foreign / "METADATA").write_text("Metadata-Version: 2.1\nName: foreign\nVersion: 1\n")
+    (foreign / "entry_points.txt").write_text("[pytest11]\nforeign = foreign\n")
+    (tmp_path / "foreign.py").write_text("raise SystemExit('a foreign plugin')")
+    paths = os.pathsep.join([str(ROOT), str(tmp_path)])
+    collect = replace(tests, command=(*tests.command, "--collect-only", "-n", "0"),
+                      environment=(*tests.environment, ("PYTHONPATH", paths)))  # fmt: skip
+    found = gpu.one(collect, 300, tmp_path, tmp_path / "log.txt")
+    said = (tmp_path / "log.txt").read_text()
+    assert found["status"] == "finished" and "tests/test_gpu.py: " in said and "test_int8.py: 1" in said, said
 
 
 def test_names_of_parts_are_different():

@@ -7,15 +7,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks import harness, loops, scaling
-from benchmarks.harness import Goal, Result, goal_met, interleaved
+from benchmarks import data, gpu_summary, harness, loops, scaling
+from benchmarks.contenders import Problem, trainings
+from benchmarks.harness import Goal, Result, goal_met
+from benchmarks.rounds import interleaved, timed
 from benchmarks.time_to_accuracy import OURS, PEER, TASKS, add_rows, small
 from qbsnn.cli.keys import read
 from qbsnn.data.loading import EpochSampler
 from qbsnn.errors import SettingsError
+from qbsnn.kernels import compiled
 
 
-@pytest.mark.parametrize("module", [harness, scaling])
+@pytest.mark.parametrize("module", [gpu_summary, harness, scaling])
 def test_examples_hold(module):
     found = doctest.testmod(module)
     assert found.attempted and not found.failed
@@ -42,6 +45,52 @@ def test_a_contender_that_fails_is_named_and_has_no_seconds():
     assert why == [("bad", "division by zero")]
     with pytest.raises(ZeroDivisionError):
         interleaved(contenders, 2)
+
+
+def test_an_interrupted_measurement_keeps_its_whole_rounds():
+    def counting(stop):
+        calls = iter(range(99))
+
+        def timer(call):
+            if next(calls) == stop:
+                raise KeyboardInterrupt
+            return 1.0
+
+        return timer
+
+    contenders = {name: lambda: None for name in "abc"}
+    result, seen = Result("trial", {}), []
+    with pytest.raises(KeyboardInterrupt), timed(result, contenders, 5, counting(11)) as times:
+        seen.append(dict(times))
+    assert seen == [{name: [1.0] * 2 for name in "abc"}]  # a round that does not count, two, and two turns
+    assert result.skipped == ["the other rounds: interrupted after 2 rounds"]
+    with pytest.raises(KeyboardInterrupt), timed(result, contenders, 5, counting(4)):
+        seen.append("a body without a round")
+    assert len(seen) == 1
+    with timed(result, contenders, 5, counting(None)) as times:
+        assert {len(values) for values in times.values()} == {5}
+
+
+def test_a_contender_that_cannot_be_made_does_not_end_the_others(monkeypatch):
+    def made(contender, *given):
+        return {"good": 1}[contender]
+
+    monkeypatch.setattr("benchmarks.contenders.Training", made)
+    why = []
+    assert trainings(("bad", "good"), Problem(), torch.device("cpu"), lambda *line: why.append(line)) == {"good": 1}
+    assert why == [("bad", "'bad'")]
+
+
+def test_a_loader_that_fails_is_skipped(monkeypatch):
+    def broken(*given):
+        raise ValueError("no such loader")
+
+    monkeypatch.setattr(data, "train_loader", broken)
+    monkeypatch.setattr(data, "DataLoader", lambda *given, **more: [1])
+    result = Result("data", {})
+    data.pictures(result, 8, 1)
+    assert result.skipped == ["ours, on cpu: no such loader"]
+    assert [row.met for row in result.rows if row.goal] == [False] and len(result.rows) == 5
 
 
 @pytest.mark.parametrize("given", [True, False])
@@ -75,6 +124,20 @@ def test_medians_ratios_and_goals():
 def test_a_goal_without_a_value_is_not_met():
     row = Result("trial", {}).add("speed", "ours", [], "s", goal=Goal("time", "≤ 1"))
     assert row.median is None and row.met is False
+
+
+def test_a_goal_of_compiled_kernels_is_not_judged_where_they_run_eagerly(monkeypatch):
+    result = Result("trial", {})
+    assert result.add("speed", "before", [9.0], "s", goal=Goal("time", "≤ 1"), compiled=True).met is False
+    monkeypatch.setattr(compiled, "_failed", {"BackendCompilerFailed"})
+    row = result.add("speed", "ours", [9.0], "s", goal=Goal("time", "≤ 1"), compiled=True)
+    assert (row.goal, row.met, row.median) == (None, None, 9.0)
+    assert result.skipped == ["goal: time: neurons do not compile here: BackendCompilerFailed"]
+    assert result.add("speed", "twin", [9.0], "s", goal=Goal("time", "≤ 1")).met is False
+    assert result.as_dict()["kernels"]["failed"] == ["BackendCompilerFailed"]
+    monkeypatch.setattr(compiled, "_failed", set())
+    monkeypatch.setattr(harness, "_divides_exactly", lambda: False)
+    assert result.add("speed", "ours", [9.0], "s", goal=Goal("time", "≤ 1"), compiled=True).goal is None
 
 
 @pytest.mark.parametrize("goal", ["< 5", "5", "≤ fast", "≤5"])

@@ -1,9 +1,13 @@
 from functools import partial
+from types import SimpleNamespace
 
 import lightning
 import pytest
 import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.plugins import MixedPrecision
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from qbsnn.callbacks import DeltaGuard, StopOnDivergence
 from qbsnn.data import Digits
@@ -11,8 +15,9 @@ from qbsnn.functional import decided_cross_entropy
 from qbsnn.models import mlp, resnet
 from qbsnn.neurons import QBLIF
 from qbsnn.training import module as module_of
+from qbsnn.training import optim
 from qbsnn.training.module import Classifier
-from qbsnn.training.optim import make_optimizer, parameter_groups
+from qbsnn.training.optim import AverageFollows, make_optimizer, parameter_groups
 
 
 def test_weight_decay_reaches_layer_weights_only():
@@ -165,3 +170,14 @@ def test_fused_steps_under_a_gradient_scaler_are_unscaled_then_clipped(tmp_path,
     assert len(watch.after) == 4 and all(0.05 < norm < 100 for norm in watch.before)
     assert [norm for norm, _ in watch.after] == pytest.approx([0.05] * 4, rel=1e-4)
     assert scaler.get_scale() == 1024
+
+
+@pytest.mark.parametrize("given, place", [(None, "meta"), ("cpu", "cpu")])
+def test_an_average_is_kept_where_the_module_trains_unless_it_is_told(monkeypatch, given, place):
+    monkeypatch.setattr(optim, "fit_steps", lambda trainer: 10)
+    module = lightning.LightningModule()
+    module.layers = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    average = EMAWeightAveraging(device=given)
+    average._average_model = AveragedModel(module, use_buffers=True)  # in Lightning's setup, before the module moves
+    AverageFollows("ema", average).on_train_start(SimpleNamespace(max_epochs=1), module.to("meta"))
+    assert {value.device.type for value in average._average_model.module.state_dict().values()} == {place}

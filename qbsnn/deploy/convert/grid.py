@@ -116,9 +116,10 @@ class GridNetwork(SpikingNetwork):
         super().__init__(shadow.encoder, stages, shadow.T, shadow.in_shape, shadow.decision)
         self.origin = quantized
         self.numbers = {stage.name: i for i, stage in enumerate(quantized.net.stages)}
+        device = next(shadow.parameters()).device
         for name, grid in quantized.plan.grids.items():
-            stages[name].register_buffer("unit", torch.from_numpy(grid.unit), persistent=False)
-            stages[name].register_buffer("theta", torch.from_numpy(grid.theta).double(), persistent=False)
+            stages[name].register_buffer("unit", torch.from_numpy(grid.unit).to(device), persistent=False)
+            stages[name].register_buffer("theta", torch.from_numpy(grid.theta).double().to(device), persistent=False)
 
     def integers(self) -> Quantized:
         """The deployed network with the weights as they are now."""
