@@ -203,6 +203,7 @@ def test_a_signal_within_a_write_ends_the_run_as_interrupted(
 
     monkeypatch.setattr(_HashingWriter, "__init__", begin)
     words = (*TINY, "model=mlp", "model.hidden=[16]", "report=false", "hydra.run.dir=outputs/a")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a run of another test may have switched it off
     try:
         assert tool("train.py", *(word for word in words if "width" not in word)) == code
     finally:
