@@ -130,7 +130,7 @@ class BurstMonitor(Callback):
 
 
 def _pooled(trainer: lightning.Trainer, batches: list[BurstStatistics]) -> dict[str, Tensor]:
-    """The means of these batches, in which each neuron-step counts as much; of all processes, with a share each."""
+    """Means over all neuron-steps of these batches, those of other processes included."""
     counts = torch.stack([found.counts.sum() for found in batches]).float()
     names = {"burst": "mean", "saturation": "saturation", "bits": "bits", "variation": "variation"}
     values = torch.stack([torch.stack([getattr(found, field) for found in batches]) for field in names.values()])

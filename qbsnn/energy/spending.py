@@ -59,7 +59,7 @@ class Synapses:
         self._neurons = {name: neuron for name, _, neuron in network.spiking_stages() if spikes(neuron)}
         self._readers: dict[str, list[tuple[str, nn.Module]]] = {}
         self._once = sent_once(network)
-        self._widths: dict[str, int | None] = {INPUT: None}  # as a factor
+        self._widths: dict[str, int | None] = {INPUT: None}  # bits of a source that weights multiply
         for name, stage in network.named_stages():
             for part in stage.parts:
                 if part.weight is not None:

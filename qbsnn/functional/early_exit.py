@@ -14,7 +14,7 @@ from torch import Tensor
 
 CANDIDATES = 256
 MOST = 1_000_000  # margins whose quantiles are taken
-ROUNDING = 1e-12  # of a share times a number of samples, which a whole number of samples may meet
+ROUNDING = 1e-12  # relative: loss·samples may be a whole number but for its rounding
 
 
 def running_sum(x: Tensor) -> Tensor:

@@ -57,8 +57,8 @@ def percentile_scale(current: Tensor, s_max: int, percentile: float) -> Tensor:
     """Δ for which ``percentile`` per cent of the positive currents are at most Δ·s_max.
 
     Args:
-        current: Any shape; of twice ``LOOKED_AT`` elements or more, so many are looked at. They are drawn by a
-            generator of its own, the same on every device: a fixed stride could meet one column of a map alone.
+        current: Any shape. If it has 2·``LOOKED_AT`` elements or more, ``LOOKED_AT`` of them are looked at. They are
+            drawn at random with a fixed seed, the same on every device: equal distances could hit one column of a map.
         s_max: The largest burst.
         percentile: Above 0, at most 100.
 

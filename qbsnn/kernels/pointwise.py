@@ -16,7 +16,7 @@ from qbsnn.functional.reset import Reset
 from qbsnn.functional.scan import HALF, scan
 
 STEPS, SIDE = 4, 2  # of the currents that a step is tried on: [STEPS, SIDE, SIDE, ...]
-LEAST = 0.1  # of what a tensor holds then, for a learned coupling may begin at 0 and grow
+LEAST = 0.1  # size that a step's tensors have at least in the trial: a learned coupling may begin at 0 and grow
 
 
 def ours(value: Any) -> bool:

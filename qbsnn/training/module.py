@@ -6,6 +6,7 @@ import inspect
 import logging
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import lightning
@@ -113,7 +114,7 @@ class Classifier(lightning.LightningModule):
         """Log the metrics of the validation samples, and by how much the budget is exceeded on them."""
         spent = self._log("val")
         if self.budget is not None:
-            self.log("val/excess", self.budget.excess(spent), sync_dist=True)
+            self.log("val/excess", self.budget.excess(float(spent)), sync_dist=True)
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics of the test samples."""
@@ -214,18 +215,18 @@ class Classifier(lightning.LightningModule):
         predicted = decided.argmax(1)
         classes = labels if labels.dim() == 1 else labels.argmax(1)  # of mixed samples, those with the largest share
         found = loss.detach(), (predicted == classes).sum(), len(labels)
-        budget = self.budget if spending is not None and spending.accumulates else None
         self._tallies[part].add(*found)
         if part == "train":
             self._batch.reset()
             self._batch.add(*found)
         if part == "train" and self.teacher is not None:
             loss = self.teacher(loss, pixels, self.network.decide(logits))
-        if budget is not None and spending is not None and part == "val":
-            self._tallies[part].charge(budget.spending(spending), len(labels))
-        elif budget is not None and spending is not None:
-            reduce = self.trainer.strategy.reduce
-            loss = loss + budget.penalty(spending, self.progress(), lambda value: reduce(value, reduce_op="mean"))
+        if self.budget is not None and spending is not None and spending.accumulates:
+            if part == "val":
+                self._tallies[part].charge(self.budget.spending(spending), len(labels))
+            else:
+                mean = partial(self.trainer.strategy.reduce, reduce_op="mean")
+                loss = loss + self.budget.penalty(spending, self.progress(), mean)
         return {"loss": loss, "predicted": predicted, "classes": decided.shape[1]}
 
     def _listener(self, part: str) -> Spending | None:
@@ -244,15 +245,15 @@ class Classifier(lightning.LightningModule):
         """Whether there is a budget of energy whose target still falls: nobody has to keep the final one yet."""
         return self.budget is not None and self.progress() < self.budget.end
 
-    def _log(self, part: str) -> float:
-        """Log loss and accuracy of a part; returns what a validation sample spent of the budget in the mean."""
+    def _log(self, part: str) -> Tensor:
+        """Log loss and accuracy of a part; returns what a sample of it spent of the budget in the mean: a scalar."""
         # Summed over processes here: Lightning would divide by a number of samples that it averages as an integer.
         tally = self._tallies[part]
         loss, right, spent, samples = self.trainer.strategy.reduce(tally.sums(self.device), reduce_op="sum")
         means = {f"{part}/loss": loss / samples, f"{part}/acc": right / samples}
         self.log_dict(means, on_step=False, on_epoch=True, batch_size=1, prog_bar=part != "test", sync_dist=True)
         tally.reset()
-        return float(spent / samples) if part == "val" else 0.0
+        return spent / samples
 
 
 def classifier(

@@ -98,7 +98,6 @@ class Resumption(Callback):
         }
         checkpoint["resumption"] = {
             "random": _of_all_processes(random),
-            "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
             "seconds": self.seconds + time.perf_counter() - self._began,
             "stop": trainer.should_stop and not out_of_time(trainer),
             "batches": progress.current.ready if within else 0,

@@ -72,6 +72,16 @@ def whole(tmp_path_factory):
         return tool.folder / "outputs/whole"
 
 
+def whole_and_parts(tool, stop_at, step, *words):
+    """The folders of a run that is not stopped, and of one that is stopped at a step and started again."""
+    assert tool("train.py", *words, "hydra.run.dir=outputs/whole") == 0
+    stop_at(step)
+    assert tool("train.py", *words, "hydra.run.dir=outputs/parts") == 1
+    stop_at(None)
+    assert tool("train.py", *words, "hydra.run.dir=outputs/parts") == 0
+    return tool.folder / "outputs/whole", tool.folder / "outputs/parts"
+
+
 def read(run):
     return json.loads((run / "result.json").read_text())
 
@@ -340,12 +350,7 @@ def test_images_per_second_of_a_set_smaller_than_a_batch_count_the_set(tool):
 
 def test_a_run_that_validates_within_its_epochs_goes_on_behind_the_last_validation(tool, stop_at):
     twice = [*SHORT, "+trainer.val_check_interval=0.5"]
-    assert tool("train.py", *twice, "hydra.run.dir=outputs/whole") == 0
-    stop_at(8)
-    assert tool("train.py", *twice, "hydra.run.dir=outputs/parts") == 1
-    stop_at(None)
-    assert tool("train.py", *twice, "hydra.run.dir=outputs/parts") == 0
-    whole, parts = tool.folder / "outputs/whole", tool.folder / "outputs/parts"
+    whole, parts = whole_and_parts(tool, stop_at, 8, *twice)
     assert starts(parts) == [(0, 0), (1, 4), (1, 6), (2, 8), (3, 12)]
     assert numbers(read(parts)) == numbers(read(whole))
 
@@ -355,12 +360,7 @@ FIVE = ["data.batch_size=24"]  # 5 batches in an epoch
 
 def test_a_run_that_goes_on_behind_the_last_validation_of_an_epoch_has_it_in_its_row(tool, stop_at):
     words = [*SHORT, *FIVE, "+trainer.val_check_interval=0.4"]
-    assert tool("train.py", *words, "hydra.run.dir=outputs/whole") == 0
-    stop_at(10)
-    assert tool("train.py", *words, "hydra.run.dir=outputs/parts") == 1
-    stop_at(None)
-    assert tool("train.py", *words, "hydra.run.dir=outputs/parts") == 0
-    whole, parts = tool.folder / "outputs/whole", tool.folder / "outputs/parts"
+    whole, parts = whole_and_parts(tool, stop_at, 10, *words)
     assert starts(parts)[:3] == [(0, 0), (1, 5), (1, 9)]
     assert curves(parts) == curves(whole) and all(row["val/loss"] for row in curves(whole))
     assert numbers(read(parts)) == numbers(read(whole))
@@ -370,24 +370,14 @@ def test_a_validation_between_the_batches_of_one_step_saves_nothing(tool, stop_a
     """Validations follow every second batch; in the second epoch of five they come between the batches of a step."""
     words = [*SHORT, *FIVE, "trainer.accumulate_grad_batches=2", "+trainer.val_check_interval=2",
              "+trainer.check_val_every_n_epoch=null"]  # fmt: skip
-    assert tool("train.py", *words, "hydra.run.dir=outputs/whole") == 0
-    stop_at(9)
-    assert tool("train.py", *words, "hydra.run.dir=outputs/parts") == 1
-    stop_at(None)
-    assert tool("train.py", *words, "hydra.run.dir=outputs/parts") == 0
-    whole, parts = tool.folder / "outputs/whole", tool.folder / "outputs/parts"
+    whole, parts = whole_and_parts(tool, stop_at, 9, *words)
     assert starts(parts)[:3] == [(0, 0), (1, 3), (1, 3)]
     assert curves(parts) == curves(whole) and numbers(read(parts)) == numbers(read(whole))
 
 
 @pytest.mark.parametrize("rare", ["+trainer.val_check_interval=0.5", "+trainer.check_val_every_n_epoch=2"])
 def test_the_end_of_a_validated_epoch_is_gone_on_from_with_its_row(tool, stop_at, rare):
-    assert tool("train.py", *SHORT, rare, "hydra.run.dir=outputs/whole") == 0
-    stop_at(9)
-    assert tool("train.py", *SHORT, rare, "hydra.run.dir=outputs/parts") == 1
-    stop_at(None)
-    assert tool("train.py", *SHORT, rare, "hydra.run.dir=outputs/parts") == 0
-    whole, parts = tool.folder / "outputs/whole", tool.folder / "outputs/parts"
+    whole, parts = whole_and_parts(tool, stop_at, 9, *SHORT, rare)
     assert starts(parts) == [(0, 0), (1, 4), (2, 8), (2, 8), (3, 12)]
     assert curves(parts) == curves(whole) and len(curves(whole)) == 4
     assert numbers(read(parts)) == numbers(read(whole))
